@@ -1,0 +1,297 @@
+"""Networks: a cell run over a sequence, and a readout of its states."""
+
+import abc
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from rnndyn._validation import check_at_least
+from rnndyn.networks.adapters import as_cell, check_transition
+from rnndyn.networks.cells.stacked import StackedCell
+from rnndyn.networks.unroll import unroll
+
+
+class AbstractRNN(eqx.Module):
+    """What the networks that run forwards in time share: the ways to use them.
+
+        s_{t+1} = cell(s_t, u_t),   y_t = readout(output(s_{t+1}))
+
+    - many to many: `model(inputs)`, one output a step;
+    - many to one: `model.last(inputs)`, the output after the last entry;
+    - one to many: `model.generate(input, num_steps)`, with the outputs fed back if wanted.
+
+    Each takes one sequence: `jax.vmap` for a batch. Streaming is calling the cell:
+
+    ```python
+    state = model.start()
+    for input in inputs:
+        state = model.cell(state, input)
+        output = model.readout(model.cell.output(state))
+    ```
+    """
+
+    cell: eqx.AbstractVar[Any]
+    readout: eqx.AbstractVar[Callable[[Any], Array]]
+    learned_state: eqx.AbstractVar[PyTree[Array] | None]
+
+    @abc.abstractmethod
+    def start(self) -> PyTree[Array]:
+        """The state from which a sequence starts when none is given: the learned one, or the cell's own."""
+
+    def states(
+        self,
+        inputs: Any,
+        state: Any = None,
+        mask: Any = None,
+        *,
+        remat_every: int | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> PyTree[Array]:
+        """Every state of the cell: `unroll` from `start()`, or from `state`. Leaves have shape (T, ...)."""
+        state = self.start() if state is None else state
+        return unroll(self.cell, inputs, state, mask, remat_every=remat_every, key=key)
+
+    def __call__(
+        self,
+        inputs: Any,
+        state: Any = None,
+        mask: Any = None,
+        *,
+        remat_every: int | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> Array:
+        """Many to many: the output at every step.
+
+        **Arguments:**
+
+        - `inputs`: shape (T, I).
+        - `state`: the state to start from; `start()` when not given.
+        - `mask`: booleans (T,), true where the sequence has an entry; outputs repeat after its end.
+        - `remat_every`, `key`: as in `rnndyn.unroll`.
+
+        **Returns:** outputs (T, O).
+
+        **Raises:** `ValueError` as `rnndyn.unroll`.
+        """
+        states = self.states(inputs, state, mask, remat_every=remat_every, key=key)
+        return jax.vmap(self._read)(states)
+
+    def last(
+        self,
+        inputs: Any,
+        state: Any = None,
+        mask: Any = None,
+        *,
+        remat_every: int | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> Array:
+        """Many to one: the output (O,) after the last valid entry. Arguments as in a call."""
+        states = self.states(inputs, state, mask, remat_every=remat_every, key=key)
+        return self._read(jax.tree.map(lambda s: s[-1], states))
+
+    def generate(
+        self,
+        input: Any,
+        num_steps: int,
+        state: Any = None,
+        *,
+        feed_back: Callable[[Array], Array] | None = None,
+    ) -> Array:
+        """One to many: `num_steps` outputs from one input.
+
+        **Arguments:**
+
+        - `input`: shape (I,). Without `feed_back` it is held; with it, it is the first input.
+        - `num_steps`: the number T of outputs.
+        - `state`: the state to start from; `start()` when not given. To go on after a prompt, pass the last of
+            `states(prompt)`.
+        - `feed_back`: a function from an output (O,) to the next input (I,), `lambda output: output` for
+            autoregression.
+
+        **Returns:** outputs (T, O).
+
+        **Raises:** `ValueError` for fewer than one step, or a `feed_back` that does not give an input.
+        """
+        check_at_least("num_steps", num_steps, 1)
+        state = self.start() if state is None else state
+        cell = as_cell(self.cell, state_like=state)
+        if feed_back is None:
+            return jax.vmap(self._read)(unroll(cell, input, state, num_steps=num_steps))
+        state = check_transition(cell, state, input)
+        fed_back = eqx.filter_eval_shape(lambda state: feed_back(self._read(state)), state)
+        if getattr(fed_back, "shape", None) != jnp.shape(input):
+            raise ValueError(
+                f"feed_back: expected it to give an input of shape {jnp.shape(input)}, "
+                f"got {getattr(fed_back, 'shape', type(fed_back).__name__)}."
+            )
+
+        def step(carry: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], Array]:
+            state, input = carry
+            state = cell(state, input)
+            output = self._read(state)
+            return (state, jnp.asarray(feed_back(output), fed_back.dtype)), output
+
+        return jax.lax.scan(step, (state, jnp.asarray(input, fed_back.dtype)), length=num_steps)[1]
+
+    def _read(self, state: Any) -> Array:
+        return self.readout(as_cell(self.cell).output(state))
+
+
+class RNN(AbstractRNN):
+    """A cell and a readout. See `AbstractRNN` for the three ways to use it."""
+
+    cell: Any
+    readout: Callable[[Any], Array]
+    learned_state: PyTree[Array] | None
+
+    def __init__(self, cell: Any, readout: Callable[[Any], Array], *, learn_initial_state: bool = False):
+        """**Arguments:**
+
+        - `cell`: anything that `rnndyn.unroll` takes and that has an initial state.
+        - `readout`: `equinox.nn.Linear(H, O, key=...)`, or any function from the output of a state to (O,).
+        - `learn_initial_state`: train the initial state with the weights; it starts at the cell's own.
+
+        **Raises:** `ValueError` when the readout cannot read the cell's output.
+        """
+        _check_readout(readout, as_cell(cell))
+        self.cell = cell
+        self.readout = readout
+        self.learned_state = as_cell(cell).initial_state() if learn_initial_state else None
+
+    def start(self) -> PyTree[Array]:
+        return as_cell(self.cell).initial_state() if self.learned_state is None else self.learned_state
+
+
+class StackedRNN(AbstractRNN):
+    """Layers of cells, each reading the one below, and a readout of the last. See `AbstractRNN` for its use.
+
+    `cell` is one `StackedCell`, so analyses take the whole network as they take one cell.
+    """
+
+    cell: StackedCell
+    readout: Callable[[Any], Array]
+    learned_state: PyTree[Array] | None
+
+    def __init__(self, cells: Sequence[Any], readout: Callable[[Any], Array], *, learn_initial_state: bool = False):
+        """**Arguments:**
+
+        - `cells`: the layers, from the input to the output; layer k + 1 has the output of layer k as its input.
+        - `readout`: as in `RNN`, of the last layer.
+        - `learn_initial_state`: train the layers' initial states with the weights.
+
+        **Raises:** `ValueError` for no cells, or a layer or readout that does not fit the one below.
+        """
+        cell = StackedCell(cells)
+        _check_readout(readout, cell)
+        self.cell = cell
+        self.readout = readout
+        self.learned_state = cell.initial_state() if learn_initial_state else None
+
+    def start(self) -> PyTree[Array]:
+        return self.cell.initial_state() if self.learned_state is None else self.learned_state
+
+
+class BidirectionalRNN(eqx.Module):
+    """Two cells, one that reads forwards and one that reads backwards, and a readout of both.
+
+        y_t = readout([output of the forward state that has read u_0 ... u_t, of the backward one, u_{T-1} ... u_t])
+
+    Reference: Schuster and Paliwal, 1997, "Bidirectional recurrent neural networks".
+    """
+
+    forward: Any
+    backward: Any
+    readout: Callable[[Any], Array]
+    learned_states: tuple[PyTree[Array], PyTree[Array]] | None
+
+    def __init__(
+        self,
+        forward: Any,
+        backward: Any,
+        readout: Callable[[Any], Array],
+        *,
+        learn_initial_state: bool = False,
+    ):
+        """**Arguments:**
+
+        - `forward`, `backward`: cells, as in `RNN`.
+        - `readout`: a function from the two outputs, one after the other in one vector, to (O,).
+        - `learn_initial_state`: train both initial states with the weights.
+
+        **Raises:** `ValueError` when the readout cannot read the two outputs.
+        """
+        cells = as_cell(forward), as_cell(backward)
+        _check_readout(readout, *cells)
+        self.forward = forward
+        self.backward = backward
+        self.readout = readout
+        self.learned_states = (cells[0].initial_state(), cells[1].initial_state()) if learn_initial_state else None
+
+    def states(
+        self,
+        inputs: Any,
+        mask: Any = None,
+        *,
+        remat_every: int | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[PyTree[Array], PyTree[Array]]:
+        """Every state of the forward and of the backward cell, row t the one that has read u_t. Leaves (T, ...)."""
+        start, start_backward = (None, None) if self.learned_states is None else self.learned_states
+        key, key_backward = (None, None) if key is None else jax.random.split(key)
+        return (
+            unroll(self.forward, inputs, start, mask, remat_every=remat_every, key=key),
+            unroll(self.backward, inputs, start_backward, mask, True, remat_every=remat_every, key=key_backward),
+        )
+
+    def __call__(
+        self,
+        inputs: Any,
+        mask: Any = None,
+        *,
+        remat_every: int | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> Array:
+        """Many to many: the output at every step, which sees the whole sequence.
+
+        **Arguments:**
+
+        - `inputs`: shape (T, I).
+        - `mask`: booleans (T,), true where the sequence has an entry; the backward cell starts at the last of them.
+        - `remat_every`, `key`: as in `rnndyn.unroll`.
+
+        **Returns:** outputs (T, O).
+
+        **Raises:** `ValueError` as `rnndyn.unroll`.
+        """
+        return jax.vmap(self._read)(*self.states(inputs, mask, remat_every=remat_every, key=key))
+
+    def last(
+        self,
+        inputs: Any,
+        mask: Any = None,
+        *,
+        remat_every: int | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> Array:
+        """Many to one: the readout (O,) of the two final states, each of which has read the whole sequence."""
+        forward, backward = self.states(inputs, mask, remat_every=remat_every, key=key)
+        return self._read(jax.tree.map(lambda s: s[-1], forward), jax.tree.map(lambda s: s[0], backward))
+
+    def _read(self, forward: Any, backward: Any) -> Array:
+        outputs = as_cell(self.forward).output(forward), as_cell(self.backward).output(backward)
+        return self.readout(jnp.concatenate(outputs))
+
+
+def _check_readout(readout: Callable[[Any], Array], *cells: Any) -> None:
+    """Raise unless `readout` takes the outputs of `cells`, joined when there are several."""
+    outputs = [eqx.filter_eval_shape(lambda cell=cell: cell.output(cell.initial_state())) for cell in cells]
+    read = outputs[0] if len(outputs) == 1 else eqx.filter_eval_shape(jnp.concatenate, outputs)
+    try:
+        eqx.filter_eval_shape(readout, read)
+    except (TypeError, ValueError) as error:
+        shapes = " and ".join(str(getattr(output, "shape", output)) for output in outputs)
+        raise ValueError(f"readout: it cannot read an output of shape {shapes}: {error}") from error
