@@ -1,0 +1,15 @@
+"""Tasks: functions of a key that make a trial (inputs, targets, mask), batches of trials, and a registry."""
+
+from rnndyn.tasks.adding import adding as adding
+from rnndyn.tasks.batching import TrialBatches as TrialBatches
+from rnndyn.tasks.batching import batches as batches
+from rnndyn.tasks.context_integration import context_integration as context_integration
+from rnndyn.tasks.delayed_copy import delayed_copy as delayed_copy
+from rnndyn.tasks.flip_flop import flip_flop as flip_flop
+from rnndyn.tasks.negation import negation as negation
+from rnndyn.tasks.registry import TASKS as TASKS
+from rnndyn.tasks.registry import Task as Task
+from rnndyn.tasks.registry import find_task as find_task
+from rnndyn.tasks.sine_wave import sine_wave as sine_wave
+from rnndyn.tasks.text_integration import text_integration as text_integration
+from rnndyn.tasks.trial import Trial as Trial
