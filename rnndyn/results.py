@@ -164,7 +164,8 @@ def _decode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
 
 def _summary(value: Any) -> str:
     if not _is_array(value):
-        return str(value).splitlines()[0] if isinstance(value, Result) else repr(value)
+        lines = (str(value) if isinstance(value, Result) else repr(value)).splitlines()
+        return lines[0] if len(lines) == 1 else lines[0] + " ..."
     array = np.asarray(value)
     if array.size <= 6 and array.ndim <= 1:
         return np.array2string(array, precision=6, separator=", ")

@@ -44,6 +44,8 @@ def map_in_chunks(
     bytes_per_item: int,
     description: str,
     progress: bool = True,
+    least_size: int = 32,
+    padding: float | None = None,
 ) -> Any:
     """Apply a batched `function` to `batch` chunk by chunk.
 
@@ -54,29 +56,33 @@ def map_in_chunks(
     - `bytes_per_item`: what one item needs on the device; sets the chunk size from `MEMORY_BUDGET`.
     - `description`: the label of the progress bar, which appears when the work takes longer than two seconds.
     - `progress`: whether to show one at all.
+    - `least_size`: smaller batches are padded to this size where that costs little memory.
+    - `padding`: what padded items hold; by default they repeat the last item.
 
     **Returns:** the results as NumPy arrays with leading axis K.
 
     Chunks have one size, a power of two, the last one padded: one compilation serves every chunk and most calls.
     """
     num_items = jax.tree.leaves(batch)[0].shape[0]
-    fitting = max(1, MEMORY_BUDGET // max(1, bytes_per_item))
-    chunk = min(_floor_power_of_two(fitting), _ceil_power_of_two(num_items))
+    fitting = _floor_power_of_two(max(1, MEMORY_BUDGET // max(1, bytes_per_item)))
+    # Padding must stay cheap: a sixteenth of the budget at the most.
+    chunk = min(fitting, max(_ceil_power_of_two(num_items), min(_ceil_power_of_two(least_size), max(1, fitting // 16))))
     starts = range(0, num_items, chunk)
     results = []
     for start in tqdm(starts, desc=description, delay=2.0, leave=False, disable=None if progress else True):
         stop = min(start + chunk, num_items)
-        part = jax.tree.map(lambda a, s=start, e=stop: _pad(np.asarray(a[s:e]), chunk), batch)
+        part = jax.tree.map(lambda a, s=start, e=stop: _pad(np.asarray(a[s:e]), chunk, padding), batch)
         out = jax.device_get(function(part))
         results.append(jax.tree.map(lambda a, n=stop - start: np.asarray(a)[:n], out))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
 
 
-def _pad(array: np.ndarray, size: int) -> np.ndarray:
+def _pad(array: np.ndarray, size: int, padding: float | None) -> np.ndarray:
     missing = size - array.shape[0]
     if missing == 0:
         return array
-    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
+    tail = np.repeat(array[-1:], missing, axis=0)
+    return np.concatenate([array, tail if padding is None else np.full_like(tail, padding)])
 
 
 def _floor_power_of_two(n: int) -> int:

@@ -1,0 +1,13 @@
+"""Results in, matplotlib Axes out. Nothing else in rnndyn imports this, so matplotlib is loaded only when asked for."""
+
+from rnndyn.plotting.fixed_points import STABILITY_COLORS as STABILITY_COLORS
+from rnndyn.plotting.fixed_points import STABILITY_MARKERS as STABILITY_MARKERS
+from rnndyn.plotting.fixed_points import plot_fixed_points as plot_fixed_points
+from rnndyn.plotting.multipliers import plot_multipliers as plot_multipliers
+from rnndyn.plotting.projection import Projection as Projection
+from rnndyn.plotting.projection import principal_components as principal_components
+from rnndyn.plotting.style import COLORS as COLORS
+from rnndyn.plotting.style import COLUMN_WIDTH as COLUMN_WIDTH
+from rnndyn.plotting.style import PAGE_WIDTH as PAGE_WIDTH
+from rnndyn.plotting.style import paper_style as paper_style
+from rnndyn.plotting.training import plot_training as plot_training

@@ -1,0 +1,66 @@
+"""Running a map."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from rnndyn._validation import check_at_least, check_map, check_state
+
+
+def trajectory(
+    f: Callable[..., Array],
+    x0: ArrayLike,
+    num_steps: int,
+    inputs: ArrayLike | None = None,
+    num_transient: int = 0,
+) -> Float[Array, "T N"]:
+    r"""Iterate $x_{t+1} = F(x_t)$, or $x_{t+1} = F(x_t, u_t)$ when driven.
+
+    Pure: `jit`, `vmap` and `grad` work; the dtype is that of `x0`.
+
+    **Arguments:**
+
+    - `f`: the map, `(N,) -> (N,)`, or `(N,), (I,) -> (N,)` when `inputs` are given.
+    - `x0`: the initial state, shape `(N,)`. It is not part of the result.
+    - `num_steps`: how many states to return.
+    - `inputs`: what drives the map, `num_transient + num_steps` rows, the transient's first.
+    - `num_transient`: how many steps to take and forget before the first state that is returned.
+
+    **Returns:** the states, shape `(num_steps, N)`: row 0 is the state one step after the transient.
+
+    **Raises:** `ValueError` for a bad state, a map that changes its shape or dtype, or inputs of another length.
+    """
+    check_state("x0", x0)
+    x0 = jnp.asarray(x0)
+    check_at_least("num_steps", num_steps, 1)
+    check_at_least("num_transient", num_transient, 0)
+    step, rows = as_step(f, x0, inputs, num_transient + num_steps)
+    transient, kept = (None, None) if rows is None else (rows[:num_transient], rows[num_transient:])
+    x, _ = jax.lax.scan(lambda x, u: (step(x, u), None), x0, transient, length=num_transient)
+
+    def record(x: Array, u: Array | None) -> tuple[Array, Array]:
+        x = step(x, u)
+        return x, x
+
+    _, states = jax.lax.scan(record, x, kept, length=num_steps)
+    return states
+
+
+def as_step(
+    f: Callable[..., Array], x0: Array, inputs: ArrayLike | None, num_rows: int
+) -> tuple[Callable[[Array, Array | None], Array], Array | None]:
+    """`f` as a step `(x, u) -> x` that ignores `u` when nothing drives it, and the checked rows of input."""
+    if inputs is None:
+        check_map(f, x0)
+        return lambda x, u: f(x), None
+    rows = jnp.asarray(inputs)
+    if rows.ndim == 0 or rows.shape[0] != num_rows:
+        raise ValueError(
+            f"inputs: expected {num_rows} rows (num_transient + num_steps, the transient's first), "
+            f"got shape {np.shape(inputs)}."
+        )
+    check_map(f, x0, rows[0])
+    return f, rows

@@ -1,0 +1,190 @@
+"""The bridge: a recurrent cell with its input held, or driven, is a map on a flat state vector."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, PyTree
+
+from rnndyn._validation import check_at_least
+from rnndyn.networks.adapters import Cell, FunctionCell, as_cell
+
+Region = tuple[ArrayLike, ArrayLike]
+
+
+def as_map(
+    cell: Callable,
+    input: ArrayLike | None = None,
+    *,
+    state_like: PyTree | None = None,
+    region: Region | None = None,
+) -> "CellMap":
+    r"""A cell with its input held constant, as the autonomous map $x_{t+1} = F(x_t)$ on a flat state.
+
+    **Arguments:**
+
+    - `cell`: a cell of rnndyn, `equinox.nn.LSTMCell`, `equinox.nn.GRUCell`, or any callable
+        `(state, input) -> state`.
+    - `input`: the held input, shape `(I,)`; zero by default.
+    - `state_like`: a state, for a callable that has no `initial_state`: arrays in any tree. Only shapes are used.
+    - `region`: a box `(lower, upper)` of flat states known to hold the long-term dynamics and to be mapped into
+        itself. By default what the cell says of itself (`cell.state_bounds`), or none.
+
+    **Returns:** a `CellMap`: call it on states `(N,)`. The flat order is that of the state's leaves: an LSTM's `(h, c)`
+    becomes `[h, c]`.
+
+    **Raises:** `ValueError` for an input of another width, or a callable without a state to go by.
+    """
+    driven = as_driven_map(cell, state_like=state_like)
+    size = driven.input_size
+    if input is None:
+        held = None if size is None else jnp.zeros(size)
+    else:
+        held = jnp.asarray(input)
+        if not jnp.issubdtype(held.dtype, jnp.floating):
+            held = held.astype(float)
+        if size is not None and held.shape != (size,):
+            raise ValueError(f"input: expected shape ({size},), the input width of the cell, got {held.shape}.")
+    if region is not None:
+        lower, upper = (np.broadcast_to(np.asarray(b, float), (driven.state_size,)) for b in region)
+        if not (lower <= upper).all():
+            raise ValueError("region: expected lower <= upper in every component.")
+        region = (lower, upper)
+    return CellMap(driven, held, region)
+
+
+def as_driven_map(cell: Callable, *, state_like: PyTree | None = None) -> "DrivenCellMap":
+    r"""A cell as the driven map $x_{t+1} = F(x_t, u_t)$ on a flat state.
+
+    **Arguments:** `cell` and `state_like` as in `as_map`.
+
+    **Returns:** a `DrivenCellMap`: call it on a state `(N,)` and an input `(I,)`.
+
+    **Raises:** `ValueError` for a callable without a state to go by.
+    """
+    if hasattr(cell, "readout") and hasattr(cell, "cell"):
+        raise ValueError("cell: got a whole model; its dynamics are those of its cell. Pass model.cell.")
+    cell = as_cell(cell, state_like=state_like)
+    if state_like is None:
+        if isinstance(cell, FunctionCell):
+            raise ValueError("state_like: a plain callable does not tell the shape of its state; pass a state.")
+        state_like = eqx.filter_eval_shape(cell.initial_state)
+    leaves, structure = jax.tree.flatten(state_like)
+    return DrivenCellMap(cell, structure, tuple(tuple(np.shape(leaf)) for leaf in leaves))
+
+
+class DrivenCellMap(eqx.Module):
+    """A cell on a flat state: `(N,), (I,) -> (N,)`."""
+
+    cell: Cell
+    structure: Any = eqx.field(static=True)
+    shapes: tuple[tuple[int, ...], ...] = eqx.field(static=True)
+
+    @property
+    def state_size(self) -> int:
+        """The length N of the flat state."""
+        return sum(math.prod(shape) for shape in self.shapes)
+
+    @property
+    def input_size(self) -> int | None:
+        """The width of the input, or `None` where the cell does not tell."""
+        return self.cell.input_size
+
+    def flatten(self, state: PyTree) -> Float[Array, " N"]:
+        """The flat vector of a state."""
+        leaves, structure = jax.tree.flatten(state)
+        if structure != self.structure or tuple(jnp.shape(leaf) for leaf in leaves) != self.shapes:
+            raise ValueError(
+                f"state: expected leaves of shapes {self.shapes} in {self.structure}, "
+                f"got {tuple(jnp.shape(leaf) for leaf in leaves)} in {structure}."
+            )
+        return jnp.concatenate([jnp.ravel(leaf) for leaf in leaves])
+
+    def unflatten(self, x: ArrayLike) -> PyTree:
+        """The state of a flat vector `(N,)`; leading axes are kept, so `(T, N)` gives leaves `(T, ...)`."""
+        x = jnp.asarray(x)
+        if x.shape[-1] != self.state_size:
+            raise ValueError(f"x: expected {self.state_size} entries in the last axis, got shape {x.shape}.")
+        leaves, start = [], 0
+        for shape in self.shapes:
+            stop = start + math.prod(shape)
+            leaves.append(x[..., start:stop].reshape(*x.shape[:-1], *shape))
+            start = stop
+        return jax.tree.unflatten(self.structure, leaves)
+
+    def __call__(self, x: Array, u: Array | None) -> Array:
+        return self.flatten(self.cell(self.unflatten(x), u))
+
+
+class CellMap(eqx.Module):
+    """A cell with its input held, on a flat state: `(N,) -> (N,)`."""
+
+    driven: DrivenCellMap
+    input: Float[Array, " I"] | None
+    given_region: tuple[np.ndarray | Array, np.ndarray | Array] | None
+
+    @property
+    def cell(self) -> Cell:
+        """The cell."""
+        return self.driven.cell
+
+    @property
+    def state_size(self) -> int:
+        """The length N of the flat state."""
+        return self.driven.state_size
+
+    @property
+    def region(self) -> tuple[Array, Array] | None:
+        """A box `(lower, upper)` that the map takes into itself and that holds every invariant set, or `None`."""
+        if self.given_region is not None:
+            lower, upper = self.given_region
+            return jnp.asarray(lower), jnp.asarray(upper)
+        bounds = self.cell.state_bounds(self.input)
+        return None if bounds is None else (self.flatten(bounds[0]), self.flatten(bounds[1]))
+
+    def flatten(self, state: PyTree) -> Float[Array, " N"]:
+        """The flat vector of a state."""
+        return self.driven.flatten(state)
+
+    def unflatten(self, x: ArrayLike) -> PyTree:
+        """The state of a flat vector; see `DrivenCellMap.unflatten`."""
+        return self.driven.unflatten(x)
+
+    def __call__(self, x: Array) -> Array:
+        return self.driven(x, self.input)
+
+
+def iterate(f: Callable[[Array], Array], n: int) -> "Iterate":
+    r"""The n-th iterate $F^n = F \circ \dots \circ F$ of a map, as a map.
+
+    **Arguments:**
+
+    - `f`: the map, `(N,) -> (N,)`.
+    - `n`: how often, at least 1.
+
+    **Returns:** an `Iterate`, which keeps the `region` of `f` where it has one.
+
+    **Raises:** `ValueError` when `n` is below 1.
+    """
+    check_at_least("n", n, 1)
+    return Iterate(f, n)
+
+
+class Iterate(eqx.Module):
+    """A map applied n times."""
+
+    f: Callable[[Array], Array]
+    n: int = eqx.field(static=True)
+
+    @property
+    def region(self) -> tuple[Array, Array] | None:
+        """The region of the map that is iterated: what F takes into itself, so does F^n."""
+        return getattr(self.f, "region", None)
+
+    def __call__(self, x: Array) -> Array:
+        x, _ = jax.lax.scan(lambda x, _: (self.f(x), None), x, None, length=self.n)
+        return x

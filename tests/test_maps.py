@@ -1,0 +1,83 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rnndyn as rd
+
+KEY = jax.random.key(0)
+
+
+def test_the_flat_state_of_an_lstm_is_h_then_c():
+    cell = rd.LSTMCell(2, 3, key=KEY)
+    f = rd.as_map(cell, np.array([0.3, -0.2], np.float32))
+    state = (jnp.arange(3.0), 10 + jnp.arange(3.0))
+    x = f.flatten(state)
+    np.testing.assert_array_equal(x, [0, 1, 2, 10, 11, 12])
+    for leaf, back in zip(state, f.unflatten(x)):
+        np.testing.assert_array_equal(leaf, back)
+    h, c = cell(state, jnp.array([0.3, -0.2]))
+    np.testing.assert_array_equal(f(x), jnp.concatenate([h, c]))
+    assert f.state_size == 6
+
+
+def test_trajectories_unflatten_along_their_leading_axis():
+    f = rd.as_map(rd.LSTMCell(1, 3, key=KEY))
+    h, c = f.unflatten(rd.trajectory(f, np.zeros(6, np.float32), 5))
+    assert h.shape == c.shape == (5, 3)
+
+
+@pytest.mark.parametrize("kind", ["GRUCell", "LSTMCell"])
+def test_equinox_cells_give_the_same_map(kind):
+    theirs = getattr(eqx.nn, kind)(3, 4, key=KEY)
+    u = jnp.array([0.1, 0.2, -0.5])
+    f = rd.as_map(theirs, u)
+    x = jax.random.normal(KEY, (f.state_size,))
+    state = f.unflatten(x)
+    # The same sums in another order: a few units in the last place of float32.
+    np.testing.assert_allclose(f(x), f.flatten(theirs(u, state)), atol=1e-6)
+
+
+def test_a_plain_function_is_a_cell_when_its_state_is_known():
+    f = rd.as_map(lambda s, u: (s[0] * 0.5, s[1] + u), jnp.ones(2), state_like=(jnp.zeros(2), jnp.zeros(2)))
+    np.testing.assert_allclose(f(jnp.ones(4)), [0.5, 0.5, 2, 2])
+    with pytest.raises(ValueError, match="state_like"):
+        rd.as_map(lambda s, u: s)
+
+
+def test_driven_map_and_held_map_agree():
+    cell = rd.GRUCell(2, 3, key=KEY)
+    u, x = jnp.array([0.5, -1.0]), jnp.array([0.1, 0.2, 0.3])
+    np.testing.assert_array_equal(rd.as_driven_map(cell)(x, u), rd.as_map(cell, u)(x))
+    np.testing.assert_array_equal(rd.as_map(cell)(x), rd.as_map(cell, jnp.zeros(2))(x))
+
+
+def test_iterate_applies_the_map_n_times():
+    f = rd.as_map(rd.VanillaCell(1, 3, key=KEY))
+    x = jnp.array([0.3, 0.1, -0.2])
+    np.testing.assert_allclose(rd.iterate(f, 3)(x), f(f(f(x))), rtol=1e-6)
+    np.testing.assert_array_equal(rd.iterate(f, 3).region, f.region)
+    with pytest.raises(ValueError, match="n: expected at least 1"):
+        rd.iterate(f, 0)
+
+
+def test_region_is_taken_from_the_cell_or_given():
+    cell = rd.VanillaCell(1, 2, key=KEY)
+    np.testing.assert_array_equal(rd.as_map(cell).region, [[-1, -1], [1, 1]])
+    np.testing.assert_array_equal(rd.as_map(cell, region=(-2.0, 3.0)).region, [[-2, -2], [3, 3]])
+    assert rd.as_map(rd.VanillaCell(1, 2, activation="relu", key=KEY)).region is None
+    with pytest.raises(ValueError, match="region: expected lower <= upper"):
+        rd.as_map(cell, region=(1.0, -1.0))
+
+
+def test_bad_input():
+    cell = rd.GRUCell(2, 3, key=KEY)
+    with pytest.raises(ValueError, match=r"input: expected shape \(2,\)"):
+        rd.as_map(cell, np.zeros(3))
+    with pytest.raises(ValueError, match="x: expected 3 entries"):
+        rd.as_map(cell).unflatten(np.zeros(4))
+    with pytest.raises(ValueError, match="state: expected leaves"):
+        rd.as_map(cell).flatten((np.zeros(3), np.zeros(3)))
+    with pytest.raises(ValueError, match=r"model\.cell"):
+        rd.as_map(rd.RNN(cell, eqx.nn.Linear(3, 1, key=KEY)))
