@@ -1,0 +1,236 @@
+"""The fixed points of networks trained on the 3-bit flip-flop (Sussillo & Barak 2013).
+
+Three kinds of networks learn to hold three bits. The textbook portrait is a cube: 8 stable memories at its corners, 12
+saddles with one unstable direction on its edges, 6 with two on its faces, and one with three in its centre. What each
+network does instead is counted as it is, its 2-cycles included.
+"""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+from matplotlib.figure import Figure
+
+import rnndyn as rd
+from rnndyn import plotting
+
+CELLS = {"GRU": rd.GRUCell, "LSTM": rd.LSTMCell, "vanilla": rd.VanillaCell}
+TEXTBOOK = (8, 12, 6, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that decides the result."""
+
+    cells: tuple[str, ...] = ("GRU", "LSTM", "vanilla")
+    """Which kinds of networks to train."""
+    num_bits: int = 3
+    pulse_probability: float = 0.2
+    """Of a pulse per bit and step."""
+    num_steps: int = 64
+    """Length of a trial."""
+    batch_size: int = 128
+    num_units: tuple[int, ...] = (24, 16, 32)
+    """Of each kind."""
+    num_updates: tuple[int, ...] = (1200, 1200, 1200)
+    """The most of each kind."""
+    target: float = 9e-4
+    """Validation MSE at which training of a network ends. Trained much further, GRUs split their saddles."""
+    learning_rate: float = 2e-2
+    max_grad_norm: float = 1.0
+    num_seeds: int = 5
+    num_candidates: int = 768
+    """Starting points of each search, drawn from visited states."""
+    seed: int = 0
+
+
+SMOKE = Config(
+    cells=("GRU",),
+    num_bits=2,
+    num_steps=8,
+    batch_size=4,
+    num_units=(4,),
+    num_updates=(4,),
+    num_seeds=1,
+    num_candidates=64,
+)
+
+
+class TrainedNetwork(rd.Result):
+    """One trained network and its long-term states at zero input."""
+
+    cell: str
+    seed: int
+    validation_loss: float
+    history: rd.training.History
+    fixed_points: rd.FixedPoints
+    num_cycles: int
+    num_stable_cycles: int
+    trajectories: np.ndarray
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Fixed points with 0, 1, 2, 3 and more unstable directions."""
+        num_unstable = np.minimum(self.fixed_points.num_unstable, 4)
+        return tuple(np.bincount(num_unstable, minlength=5).tolist())
+
+
+class FlipFlop(rd.Result):
+    """All networks of the study."""
+
+    networks: tuple[TrainedNetwork, ...]
+
+
+def compute(config: Config) -> FlipFlop:
+    """Train every network and find its fixed points and 2-cycles at zero input."""
+    networks = []
+    for index, name in enumerate(config.cells):
+        networks += train_and_search(name, index, config)
+    return FlipFlop(tuple(networks))
+
+
+def train_and_search(name: str, index: int, config: Config) -> list[TrainedNetwork]:
+    """The networks of one kind, trained side by side."""
+    key = jax.random.fold_in(jax.random.key(config.seed), index)
+    model_key, fit_key, trial_key, candidate_key = jax.random.split(key, 4)
+
+    def make_model(key: Any) -> rd.RNN:
+        cell_key, readout_key = jax.random.split(key)
+        size = config.num_units[index]
+        cell = CELLS[name](config.num_bits, size, key=cell_key)
+        return rd.RNN(cell, eqx.nn.Linear(size, config.num_bits, key=readout_key))
+
+    task = {
+        "num_bits": config.num_bits,
+        "num_steps": config.num_steps,
+        "pulse_probability": config.pulse_probability,
+    }
+    num_updates = config.num_updates[index]
+    trained = rd.fit_ensemble(
+        eqx.filter_vmap(make_model)(jax.random.split(model_key, config.num_seeds)),
+        rd.training.over_trials(rd.training.mean_squared_error),
+        rd.tasks.batches("flip_flop", config.batch_size, **task),
+        optax.adam(config.learning_rate),
+        num_steps=num_updates,
+        max_grad_norm=config.max_grad_norm,
+        validation=rd.tasks.batches("flip_flop", 256, **task),
+        validate_every=max(num_updates // 40, 1),
+        target=config.target,
+        key=fit_key,
+    )
+    trials = rd.tasks.batches("flip_flop", 64, **task)(trial_key)
+    networks = []
+    for seed in range(config.num_seeds):
+        fitted = trained.member(seed)
+        f = rd.as_map(fitted.model.cell)
+        states = eqx.filter_jit(eqx.filter_vmap(fitted.model.states))(trials.inputs)
+        flat = np.asarray(jax.vmap(jax.vmap(f.flatten))(states))
+        candidates = rd.sample_candidates(flat, config.num_candidates, key=jax.random.fold_in(candidate_key, seed))
+        points = rd.find_fixed_points(f, candidates, until_complete=True, progress=False)
+        twice = rd.find_fixed_points(rd.iterate(f, 2), candidates, until_complete=True, progress=False)
+        moves = np.max(np.abs(jax.vmap(f)(jnp.asarray(twice.points, jnp.float32)) - twice.points), axis=1) > 1e-4
+        networks.append(
+            TrainedNetwork(
+                cell=name,
+                seed=seed,
+                validation_loss=float(fitted.history.validation_losses[-1]),
+                history=fitted.history,
+                fixed_points=points,
+                num_cycles=int(moves.sum()) // 2,
+                num_stable_cycles=int((moves & twice.is_stable).sum()) // 2,
+                trajectories=flat[:24],
+            )
+        )
+    return networks
+
+
+def report(result: FlipFlop) -> str:
+    """The counts of every network beside the textbook's."""
+    lines = [
+        "network    seed  validation MSE  fixed points by unstable directions   index  largest   2-cycles",
+        "                                 total     0     1     2     3  more     sum  residual  (stable)",
+        f"{'textbook':<32} {sum(TEXTBOOK):5d} {TEXTBOOK[0]:5d} {TEXTBOOK[1]:5d} {TEXTBOOK[2]:5d} {TEXTBOOK[3]:5d}"
+        f" {0:5d} {1:7d}",
+    ]
+    for network in result.networks:
+        points = network.fixed_points
+        residual = f"{points.residuals.max(initial=0):9.1e}"
+        lines.append(
+            f"{network.cell:<10} {network.seed:4d}  {network.validation_loss:14.2e}  {len(points):5d}"
+            + "".join(f" {count:5d}" for count in network.counts)
+            + f" {points.index_sum:7d} {residual}  {network.num_cycles} ({network.num_stable_cycles})"
+        )
+    return "\n".join(lines)
+
+
+def plot(result: FlipFlop) -> Figure:
+    """Portraits of one network of each kind, the training curves, multipliers, and all counts."""
+    figure = plt.figure(figsize=(plotting.PAGE_WIDTH, 5.0))
+    grid = figure.add_gridspec(2, 3, height_ratios=[1.35, 1])
+    kinds = list(dict.fromkeys(network.cell for network in result.networks))
+    for column, kind in enumerate(kinds):
+        network = next(n for n in result.networks if n.cell == kind)
+        ax = figure.add_subplot(grid[0, column], projection="3d")
+        plotting.plot_fixed_points(network.fixed_points, network.trajectories, ax=ax)
+        ax.set_title(f"{'abc'[column]}  {kind}, {network.fixed_points.points.shape[1]} variables", y=0.97)
+        ax.set_box_aspect(None, zoom=1.15)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncol=2, columnspacing=0.8, handletextpad=0.1)
+    draw_training(figure.add_subplot(grid[1, 0]), result, kinds)
+    draw_multipliers(figure.add_subplot(grid[1, 1]), result.networks[0])
+    draw_counts(figure.add_subplot(grid[1, 2]), result, kinds)
+    return figure
+
+
+def draw_training(ax: Any, result: FlipFlop, kinds: list[str]) -> None:
+    """Validation loss of every network over its training."""
+    for kind, color in zip(kinds, ("blue", "orange", "green")):
+        for network in (n for n in result.networks if n.cell == kind):
+            ax.semilogy(
+                network.history.validation_steps,
+                network.history.validation_losses,
+                color=plotting.COLORS[color],
+                label=kind if network.seed == 0 else None,
+                alpha=0.8,
+            )
+    ax.axhline(1e-3, color=plotting.COLORS["grey"], linestyle=":", linewidth=0.8)
+    ax.set(title="d  training", xlabel="update", ylabel="validation MSE")
+    ax.legend()
+
+
+def draw_multipliers(ax: Any, network: TrainedNetwork) -> None:
+    """Multipliers of one network, one colour for each number of unstable directions."""
+    points = network.fixed_points
+    angle = np.linspace(0, 2 * np.pi, 361)
+    ax.fill(np.cos(angle), np.sin(angle), color="#F2F2F2", zorder=0)
+    for count in np.unique(points.num_unstable):
+        values: Any = points.multipliers[points.num_unstable == count].ravel()
+        ax.plot(
+            values.real,
+            values.imag,
+            plotting.STABILITY_MARKERS[min(count, 4)],
+            color=plotting.STABILITY_COLORS[min(count, 4)],
+            markersize=2.5,
+            markeredgewidth=0,
+        )
+    ax.set(title=f"e  multipliers, {network.cell}", xlabel=r"Re $\mu$", ylabel=r"Im $\mu$", aspect="equal")
+
+
+def draw_counts(ax: Any, result: FlipFlop, kinds: list[str]) -> None:
+    """Fixed points by unstable directions for every network, beside the textbook's."""
+    rows = [("textbook", (*TEXTBOOK, 0), 0)]
+    rows += [(f"{n.cell} {n.seed}", n.counts, n.num_stable_cycles) for n in result.networks]
+    for place, (_, counts, cycles) in enumerate(rows):
+        left = 0
+        for kind, count in enumerate(counts):
+            ax.barh(place, count, left=left, color=plotting.STABILITY_COLORS[kind], height=0.75)
+            left += count
+        if cycles:
+            ax.text(left + 0.6, place, f"{cycles} stable 2-cycles", va="center", fontsize=5)
+    ax.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=5.5)
+    ax.invert_yaxis()
+    ax.set(title="f  all networks", xlabel="fixed points")

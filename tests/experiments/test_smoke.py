@@ -1,0 +1,55 @@
+"""Every study runs from end to end with its tiny settings."""
+
+import matplotlib
+import pytest
+
+import rnndyn as rd
+from experiments import _study
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    monkeypatch.setattr(_study, "ROOT", tmp_path)
+    monkeypatch.setattr(_study, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(_study, "FIGURES", tmp_path / "figures")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", _study.studies())
+def test_study(name, folders, capsys):
+    study = _study.load_study(name)
+    path = _study.run(study, study.SMOKE, _study.Options(smoke=True))
+    assert path.stat().st_size > 10_000
+    first = capsys.readouterr().out
+    assert "computed in" in first
+    # The second run takes the result from the cache, and says the same.
+    _study.run(study, study.SMOKE, _study.Options(smoke=True))
+    second = capsys.readouterr().out
+    assert "taken from" in second
+    assert first.splitlines()[1:] == second.splitlines()[1:]
+    # A smoke run leaves the figures alone.
+    assert not (folders / "figures").exists()
+
+
+def test_the_list_names_every_study_with_its_title():
+    assert "flip_flop" in _study.studies()
+    assert all(line for line in _study.studies().values())
+
+
+def test_the_hash_follows_the_configuration():
+    study = _study.load_study("flip_flop")
+    assert _study.config_hash(study, study.SMOKE) != _study.config_hash(study, study.Config())
+    assert _study.config_hash(study, study.Config()) == _study.config_hash(study, study.Config())
+
+
+def test_figures_carry_their_provenance():
+    data = _study.provenance("flip_flop", "abc")
+    assert "configuration abc" in data["Source"]
+    assert rd.__version__ in data["Software"]
+
+
+def test_an_unknown_study_is_refused():
+    with pytest.raises(ValueError, match="no study is called 'nothing'"):
+        _study.load_study("nothing")
