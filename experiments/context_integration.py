@@ -122,7 +122,7 @@ def analyse_context(cell: Any, context: int, states: jax.Array, key: Any, config
     for point in slow.manifold.points:
         lin = rd.linearize(driven, point.astype(np.float32), held)
         mode = int(np.argmin(np.abs(1 - lin.multipliers)))
-        left, right = np.asarray(lin.left[mode]).real, np.asarray(lin.right[:, mode]).real
+        left, right = np.real(lin.left[mode]), np.real(lin.right[:, mode])
         streams = np.asarray(lin.input_jacobian)[:, :2]
         angles.append([angle(left, streams[:, k]) for k in (0, 1)])
         angles_right.append([angle(right, streams[:, k]) for k in (0, 1)])
@@ -130,7 +130,7 @@ def analyse_context(cell: Any, context: int, states: jax.Array, key: Any, config
     return Context(slow, np.array(angles), np.array(angles_right), np.array(gains))
 
 
-def angle(a: np.ndarray, b: np.ndarray) -> float:
+def angle(a: Any, b: Any) -> float:
     """Degrees between two lines, from 0 to 90."""
     cosine = abs(a @ b) / (np.linalg.norm(a) * np.linalg.norm(b))
     return float(np.degrees(np.arccos(min(cosine, 1.0))))
@@ -160,9 +160,8 @@ def plot(result: ContextIntegration) -> Figure:
     projection = plotting.principal_components(result.states, 2)
     for k, (context, name) in enumerate(zip(result.contexts, STREAMS)):
         ax = axes[k]
-        for path, evidence in zip(
-            projection(result.states[result.context_of == k]), result.evidence[result.context_of == k]
-        ):
+        of = np.flatnonzero(result.context_of == k)[:30]
+        for path, evidence in zip(projection(result.states[of]), result.evidence[of]):
             color = plotting.COLORS["blue" if evidence > 0 else "orange"]
             ax.plot(*path.T, color=color, linewidth=0.4, alpha=0.5)
         ax.plot(

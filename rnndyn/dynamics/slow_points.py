@@ -15,8 +15,11 @@ from rnndyn.dynamics._fixed_point_search import linearize_roots
 from rnndyn.dynamics.deduplication import farthest_points, group_points
 from rnndyn.results import Result
 
-RELAXATION_STEPS = 25
-"""Enough for a direction ten times faster than the slow ones to settle to 1e-4, far too few for those to move."""
+RELAXATION_STEPS = 12
+"""Newton steps in the fast directions; they converge quadratically, but which ones are fast changes on the way."""
+
+RELAXATION_MARGIN = 3.0
+"""Directions up to this factor faster than the slow ones are left alone too, so that the slow ones are never moved."""
 
 
 def find_slow_points(
@@ -34,10 +37,11 @@ def find_slow_points(
     float64. Ends where $F(x) = x$ to rounding are fixed points and only counted; the rest are slow points: ghosts of a
     bifurcation, or the slowest place of a drift.
 
-    *Slow manifold.* Along an approximate line (or plane) attractor there are few minima and much to see. Each candidate is
-    relaxed by steps $-(DG^\top DG + \lambda^2)^{-1} DG^\top G$ with $G = F(x) - x$ and $\lambda = 1 / \tau$: directions in which
-    the map changes by more than $\lambda$ per unit settle at once, slower ones hardly move. What the candidates then lie on is
-    described by its dimension, slow modes, time constants and drift.
+    *Slow manifold.* Along an approximate line (or plane) attractor there are few minima and much to see. Each
+    candidate is relaxed by Newton steps in the fast directions only: with the singular value decomposition
+    $DG = U \Sigma V^\top$ of $G(x) = F(x) - x$, by $-\sum_{\sigma_i > 3 / \tau} v_i\, (u_i^\top G) / \sigma_i$, which
+    settles what changes fast and does not move along what changes slowly. What the candidates then lie on is described
+    by its dimension, slow modes, time constants and drift.
 
     **Arguments:**
 
@@ -53,7 +57,7 @@ def find_slow_points(
     **Raises:** `ValueError` for bad candidates, a map that changes the shape or dtype of its state, or a `slow_time`
     that is not above 1.
 
-    A mode counts as slow when $|1 - \mu| < 1 / \tau$: it is nearly at rest, which $|\mu| \approx 1$ alone (a rotation) is not.
+    A mode counts as slow when $|1 - \mu| < 1 / \tau$: it is nearly at rest. A rotation with $|\mu| \approx 1$ is not.
 
     Reference: D. Sussillo & O. Barak (2013), *Opening the black box*; N. Maheswaranathan et al. (2019), *Reverse
     engineering recurrent networks for sentiment classification reveals line attractor dynamics*.
@@ -68,7 +72,7 @@ def find_slow_points(
         check_map(f, starts[0])
         bytes_per_item = 64 * starts.shape[1] ** 2
         relaxed, relaxed_speeds = map_in_chunks(
-            lambda x: _relax(f, x, 1 / slow_time),
+            lambda x: _relax(f, x, RELAXATION_MARGIN / slow_time),
             starts,
             bytes_per_item=bytes_per_item,
             description="slow manifold",
@@ -96,7 +100,7 @@ class SlowPoints(Result):
     - `num_hits`: how many candidates ended at each, `(K,)`.
     - `num_fixed`: how many candidates ended at a fixed point instead.
     - `num_unconverged`: how many reached no minimum.
-    - `manifold`: the description of the slow manifold, or `None` when no candidate could be relaxed.
+    - `manifold`: the description of the slow manifold; without points where every candidate ran into NaN.
     """
 
     points: Float[np.ndarray, "K N"]
@@ -105,7 +109,7 @@ class SlowPoints(Result):
     num_hits: Int[np.ndarray, " K"]
     num_fixed: int
     num_unconverged: int
-    manifold: "SlowManifold | None"
+    manifold: "SlowManifold"
 
     def __len__(self) -> int:
         return len(self.points)
@@ -120,8 +124,7 @@ class SlowPoints(Result):
             for k in range(min(len(self), 8)):
                 largest = abs(self.multipliers[k, 0])
                 lines.append(f"  {self.speeds[k]:<11.3g}  {largest:<12.5g}  {self.num_hits[k]}")
-        if self.manifold is not None:
-            lines.append(self.manifold.table())
+        lines.append(self.manifold.table())
         return "\n".join(lines)
 
 
@@ -173,18 +176,22 @@ class SlowManifold(Result):
 
 
 @eqx.filter_jit
-def _relax(f: Callable[[Array], Array], points: Any, damping: float) -> tuple[Array, Array]:
+def _relax(f: Callable[[Array], Array], points: Any, threshold: float) -> tuple[Array, Array]:
+    """Newton steps along the singular directions of DG beyond `threshold`."""
+
     def relax(x: Array) -> tuple[Array, Array]:
         def step(_: Any, x: Array) -> Array:
             g = f(x) - x
-            dg = jax.jacfwd(f)(x) - jnp.eye(x.size)
-            normal = dg.T @ dg + damping**2 * jnp.eye(x.size)
-            new = x - jnp.linalg.solve(normal, dg.T @ g)
-            # An overshoot is halved once; where even that is worse, the point stays and is judged by its speed.
-            half = 0.5 * (x + new)
-            size = jnp.linalg.norm(g)
-            better = lambda y: jnp.linalg.norm(f(y) - y) <= size
-            return jnp.where(better(new), new, jnp.where(better(half), half, x))
+            u, sizes, vt = jnp.linalg.svd(jax.jacfwd(f)(x) - jnp.eye(x.size))
+            fast = sizes > threshold
+            rest = jnp.where(fast, u.T @ g, 0)
+            move = -vt.T @ (rest / jnp.where(fast, sizes, 1))
+            # Judged by what is to be settled: the fast part of G. A step that overshoots is halved, twice at most;
+            # where even that is worse, the point stays.
+            left = lambda y: jnp.linalg.norm(jnp.where(fast, u.T @ (f(y) - y), 0))
+            shares = jnp.array([1.0, 0.5, 0.25, 0.0])
+            worse = jax.vmap(lambda share: ~(left(x + share * move) <= jnp.linalg.norm(rest)))(shares[:-1])
+            return x + shares[jnp.sum(jnp.cumprod(worse))] * move
 
         x = jax.lax.fori_loop(0, RELAXATION_STEPS, step, x)
         return x, jnp.linalg.norm(f(x) - x)
@@ -239,9 +246,20 @@ def _jacobians(f: Callable[[Array], Array], points: Any) -> Array:
 
 def _describe(
     f: Callable[[Array], Array], relaxed: np.ndarray, speeds: np.ndarray, slow_time: float, num_samples: int
-) -> SlowManifold | None:
+) -> SlowManifold:
     if len(relaxed) == 0:
-        return None
+        none = np.zeros((0, relaxed.shape[1]))
+        modes = np.zeros((0, relaxed.shape[1], 0), complex)
+        return SlowManifold(
+            0,
+            float(slow_time),
+            none,
+            np.zeros(0),
+            none.astype(complex),
+            modes,
+            modes.swapaxes(1, 2),
+            np.zeros(relaxed.shape[1]),
+        )
     chosen = farthest_points(relaxed, num_samples)
     points = relaxed[chosen]
     jacobians = map_in_chunks(
@@ -275,7 +293,7 @@ def _collect(
     speeds: np.ndarray,
     converged: Bool[np.ndarray, " K"],
     scale: float,
-    manifold: SlowManifold | None,
+    manifold: SlowManifold,
 ) -> SlowPoints:
     # A minimum of q where G is not zero has singular DG; one where G is rounding is a fixed point.
     fixed = converged & (speeds <= 1e-10 * scale)

@@ -44,6 +44,12 @@ def test_the_hash_follows_the_configuration():
     assert _study.config_hash(study, study.Config()) == _study.config_hash(study, study.Config())
 
 
+def test_drawing_alone_does_not_change_the_hash():
+    source = "def compute(c):\n    return c\ndef plot(r):\n    return 1\ndef draw_it(r):\n    return 2\n"
+    assert _study.computing_code(source) == _study.computing_code(source.replace("return 1", "return 3"))
+    assert _study.computing_code(source) != _study.computing_code(source.replace("return c", "return 2 * c"))
+
+
 def test_figures_carry_their_provenance():
     data = _study.provenance("flip_flop", "abc")
     assert "configuration abc" in data["Source"]

@@ -80,6 +80,19 @@ def test_training_curve():
         plotting.plot_training(history, smooth=4)
 
 
+def test_line_attractor_and_speed():
+    slow = rd.find_slow_points(lambda x: x * jnp.array([0.999, 0.5]), np.random.default_rng(0).uniform(-1, 1, (32, 2)))
+    ax = plotting.plot_line_attractor(slow, np.zeros((5, 2)))
+    assert len(ax.collections[-1].get_offsets()) == len(slow.manifold.points)
+    with pytest.raises(ValueError, match="values: expected"):
+        plotting.plot_line_attractor(slow, values=np.zeros(3))
+    ax = plotting.plot_speed(lambda x: 0.5 * x, (-1, -1), (1, 1), points=np.zeros((1, 2)), resolution=20)
+    # At a corner the speed is |x| / 2.
+    np.testing.assert_allclose(ax.images[-1].get_array()[0, 0], np.log10(np.sqrt(2) / 2), rtol=1e-5)
+    with pytest.raises(ValueError, match="lower < upper"):
+        plotting.plot_speed(lambda x: x, (1, 1), (-1, -1))
+
+
 def test_bad_input(portrait):
     with pytest.raises(ValueError, match="dimensions: expected 2 or 3"):
         plotting.plot_fixed_points(portrait[0], dimensions=4)
