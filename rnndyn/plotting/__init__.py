@@ -3,6 +3,10 @@
 from rnndyn.plotting.fixed_points import STABILITY_COLORS as STABILITY_COLORS
 from rnndyn.plotting.fixed_points import STABILITY_MARKERS as STABILITY_MARKERS
 from rnndyn.plotting.fixed_points import plot_fixed_points as plot_fixed_points
+from rnndyn.plotting.lyapunov import plot_convergence as plot_convergence
+from rnndyn.plotting.lyapunov import plot_exponents_against as plot_exponents_against
+from rnndyn.plotting.lyapunov import plot_local_exponents as plot_local_exponents
+from rnndyn.plotting.lyapunov import plot_spectrum as plot_spectrum
 from rnndyn.plotting.multipliers import plot_multipliers as plot_multipliers
 from rnndyn.plotting.projection import Projection as Projection
 from rnndyn.plotting.projection import principal_components as principal_components

@@ -45,6 +45,7 @@ def flip_flop(*, key: PRNGKeyArray, num_bits: int = 3, num_steps: int = 64, puls
     signs = jax.random.rademacher(key_sign, shape, dtype=float)
     inputs = jnp.where(pulsed, signs, 0)
     steps = jnp.arange(num_steps)[:, None]
-    last_pulse = jax.lax.cummax(jnp.where(pulsed, steps, -1), axis=0)
-    held = jnp.take_along_axis(inputs, jnp.maximum(last_pulse, 0), axis=0)
-    return Trial(inputs, jnp.where(last_pulse >= 0, held, 0), jnp.ones(num_steps))
+    # A bit without a pulse so far points at step 0, whose input is then 0: the value it has to have.
+    last_pulse = jax.lax.cummax(jnp.where(pulsed, steps, 0), axis=0)
+    targets = jnp.take_along_axis(inputs, last_pulse, axis=0)
+    return Trial(inputs, targets, jnp.ones(num_steps))

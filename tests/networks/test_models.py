@@ -31,11 +31,10 @@ def lstm(input_size, hidden_size=H):
     return fill(lambda key: rd.LSTMCell(input_size, hidden_size, key=key))
 
 
-@pytest.fixture(params=["lstm", "equinox gru", "leaky current"])
+@pytest.fixture(params=["lstm", "leaky current"])
 def cell(request, x64):
     kinds = {
         "lstm": rd.LSTMCell,
-        "equinox gru": eqx.nn.GRUCell,
         "leaky current": lambda *sizes, key: rd.LeakyCell(*sizes, state_variable="current", key=key),
     }
     return fill(lambda key: kinds[request.param](IN, H, key=key))

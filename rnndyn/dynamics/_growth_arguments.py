@@ -1,0 +1,36 @@
+"""Checks that every measure of growth along a trajectory shares."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jax.core import Tracer
+from jaxtyping import Array
+
+from rnndyn._validation import check_at_least, check_state
+from rnndyn.dynamics.trajectory import as_step
+
+
+def check_growth_arguments(
+    f: Callable, x0: Any, num_steps: int, num_transient: int, inputs: Any, num_exponents: int | None
+) -> tuple[Array, Array | None, int]:
+    """State, inputs and number of exponents, or a `ValueError` when they do not fit together or do not fit `f`."""
+    check_state("x0", x0)
+    check_at_least("num_steps", num_steps, 1)
+    check_at_least("num_transient", num_transient, 0)
+    num_units = jnp.shape(x0)[0]
+    if num_exponents is None:
+        num_exponents = num_units
+    if not 1 <= num_exponents <= num_units:
+        raise ValueError(
+            f"num_exponents: a state of {num_units} entries has 1 to {num_units} exponents, got {num_exponents}."
+        )
+    x0 = jnp.asarray(x0)
+    _, rows = as_step(f, x0, inputs, num_transient + num_steps)
+    return x0, rows, num_exponents
+
+
+def check_dt(dt: Any) -> None:
+    """Raise unless the time per step is positive."""
+    if not isinstance(dt, Tracer) and not dt > 0:
+        raise ValueError(f"dt: expected a positive time per step, got {dt}.")

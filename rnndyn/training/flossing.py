@@ -1,0 +1,157 @@
+"""Gradient flossing: training a network's Lyapunov exponents."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, ArrayLike, Float
+
+from rnndyn._validation import check_at_least
+from rnndyn.dynamics.lyapunov import lyapunov_spectrum
+from rnndyn.results import Result
+
+
+def flossing_loss(
+    f: Callable[..., Array],
+    x0: ArrayLike,
+    num_steps: int,
+    num_exponents: int,
+    *,
+    target: ArrayLike = 0.0,
+    inputs: ArrayLike | None = None,
+    num_transient: int = 0,
+    qr_every: int | None = None,
+    remat_every: int | None = None,
+) -> Float[Array, ""]:
+    r"""The mean squared distance of the first k Lyapunov exponents from where they should be.
+
+    $$L = \frac1k \sum_{i=1}^k (\lambda_i - \lambda_i^*)^2$$
+
+    Exponents near zero let gradients pass through many steps without vanishing or exploding. Add the loss to that of a
+    task, or minimise it alone before or between epochs of training (`floss`).
+
+    **Arguments:**
+
+    - `f`: the map, `f(x)` or `f(x, u)`; gradients flow to its arrays.
+    - `x0`: the initial state, (N,).
+    - `num_steps`: steps the exponents are measured over. Gradients of a chaotic network grow with it: some tens to a
+      hundred are enough.
+    - `num_exponents`: k. As many directions as the task has to keep through time.
+    - `target`: $\lambda^*$, a number or one per exponent (k,), descending.
+    - `inputs`, `num_transient`, `qr_every`, `remat_every`: as in `lyapunov_spectrum`.
+
+    **Returns:** the loss, a scalar.
+
+    **Raises:** `ValueError` for wrong shapes or counts.
+
+    Pure: `jit`, `vmap` and `grad` work.
+
+    ??? cite "Reference"
+        R. Engelken (2023), "Gradient flossing: improving gradient descent through dynamic control of Jacobians",
+        NeurIPS.
+    """
+    if np.ndim(target) and np.shape(target) != (num_exponents,):
+        raise ValueError(
+            f"target: expected a number or {num_exponents} of them (num_exponents), got {np.shape(target)}."
+        )
+    spectrum = lyapunov_spectrum(
+        f,
+        x0,
+        num_steps,
+        inputs=inputs,
+        num_exponents=num_exponents,
+        num_transient=num_transient,
+        qr_every=qr_every,
+        remat_every=remat_every,
+    )
+    return jnp.mean((spectrum.exponents - jnp.asarray(target)) ** 2)
+
+
+def floss(
+    f: Callable[..., Array],
+    x0: ArrayLike,
+    num_updates: int,
+    num_steps: int,
+    num_exponents: int,
+    *,
+    target: ArrayLike = 0.0,
+    inputs: ArrayLike | None = None,
+    num_transient: int = 0,
+    optimizer: optax.GradientTransformation | None = None,
+) -> "FlossingResult":
+    r"""Gradient flossing on its own: adjust the arrays of a map until its first exponents are where they should be.
+
+    **Arguments:**
+
+    - `f`, `x0`, `num_steps`, `num_exponents`, `target`, `num_transient`: as in `flossing_loss`. Of a network,
+      `rnndyn.as_driven_map(cell)` or `rnndyn.as_map(cell)`; the trained cell is `result.f.cell`.
+    - `num_updates`: steps of the optimiser.
+    - `inputs`: (num_transient + num_steps, ...) to see the same at every update, or
+      (num_updates, num_transient + num_steps, ...) for one sequence each.
+    - `optimizer`: an optax optimiser (default: Adam at 1e-3).
+
+    **Returns:** a `FlossingResult`.
+
+    **Raises:** `ValueError` for wrong shapes or counts.
+    """
+    check_at_least("num_updates", num_updates, 1)
+    optimizer = optax.adam(1e-3) if optimizer is None else optimizer
+    rows = None if inputs is None else jnp.asarray(inputs)
+    per_update = rows is not None and rows.ndim > 1 and rows.shape[:2] == (num_updates, num_transient + num_steps)
+    x0 = jnp.asarray(x0)
+
+    def loss(f, sequence):
+        return flossing_loss(
+            f, x0, num_steps, num_exponents, target=target, inputs=sequence, num_transient=num_transient
+        )
+
+    sequences = rows if per_update else None
+    first = rows if rows is None or not per_update else rows[0]
+    loss_before = eqx.filter_jit(loss)(f, first)  # also checks the shapes before anything is trained
+    parameters, rest = eqx.partition(f, eqx.is_inexact_array)
+
+    @jax.jit
+    def run(parameters):
+        def update(carry, sequence):
+            parameters, state = carry
+            value, gradient = jax.value_and_grad(
+                lambda p: loss(eqx.combine(p, rest), sequence if per_update else rows)
+            )(parameters)
+            updates, state = optimizer.update(gradient, state, parameters)
+            return (optax.apply_updates(parameters, updates), state), value
+
+        carry = (parameters, optimizer.init(parameters))
+        (parameters, _), losses = jax.lax.scan(update, carry, sequences, length=num_updates)
+        return parameters, losses
+
+    trained, losses = run(parameters)
+    flossed = eqx.combine(trained, rest)
+    loss_after = eqx.filter_jit(loss)(flossed, first)
+    return FlossingResult(flossed, FlossingHistory(np.asarray(losses), float(loss_before), float(loss_after)))
+
+
+class FlossingHistory(Result):
+    """How the exponents approached their targets."""
+
+    losses: Float[np.ndarray, " num_updates"]
+    """The mean squared distance from the target before each update."""
+    loss_before: float
+    """The same before the first update, and"""
+    loss_after: float
+    """after the last, on the (first) sequence of inputs."""
+
+
+class FlossingResult(eqx.Module):
+    """A map whose exponents were trained."""
+
+    f: Any
+    """The map, with its arrays adjusted."""
+    history: FlossingHistory
+    """The loss on the way."""
+
+    def __str__(self) -> str:
+        return str(self.history)
