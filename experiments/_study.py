@@ -101,7 +101,9 @@ def save_figure(figure: Figure, path: Path, metadata: dict[str, str]) -> None:
     for key, text in metadata.items():
         info.add_text(key, text)
     with Image.open(buffer) as image:
-        image.convert("RGB").quantize(256, kmeans=2, dither=Image.Dither.NONE).save(path, pnginfo=info, optimize=True, dpi=image.info.get("dpi"))
+        image.convert("RGB").quantize(256, kmeans=2, dither=Image.Dither.NONE).save(
+            path, pnginfo=info, optimize=True, dpi=image.info.get("dpi")
+        )
 
 
 def config_hash(study: ModuleType, config: Any) -> str:

@@ -1,0 +1,260 @@
+"""Lyapunov spectra of random networks: extensive chaos that dies of its own strength (Engelken, Wolf & Abbott 2023).
+
+x' = W tanh(x) with Gaussian weights of gain g. Spectra of networks of different size fall on one curve; the attractor
+dimension rises with g and falls again, as saturated units take directions away; the largest exponent tends to its
+mean-field value as N grows.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+import rnndyn as rd
+from rnndyn import plotting
+
+# Largest exponent and Kaplan-Yorke dimension at N = 100, one network each.
+PUBLISHED = {1.5: (0.03, 8), 2.0: (0.14, 24), 4.0: (0.41, 26), 10.0: (0.77, 15)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that decides the result."""
+
+    gains: tuple[float, ...] = (1.2, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0)
+    sizes: tuple[int, ...] = (100, 200)
+    num_steps: tuple[int, ...] = (600, 150)
+    """For each size, after a transient of a third of it."""
+    num_seeds: int = 5
+    mean_field_gains: tuple[float, ...] = (1.5, 3.0)
+    mean_field_sizes: tuple[int, ...] = (50, 100, 200, 400, 800)
+    mean_field_steps: int = 600
+    mean_field_seeds: int = 4
+    euler_dt: float = 0.1
+    euler_gain: float = 4.0
+
+
+SMOKE = Config(
+    gains=(1.5, 4.0),
+    sizes=(8, 12),
+    num_steps=(90, 90),
+    num_seeds=2,
+    mean_field_sizes=(8, 16),
+    mean_field_steps=60,
+    mean_field_seeds=2,
+)
+
+
+@jax.custom_jvp
+def tanh(x: jax.Array) -> jax.Array:
+    """tanh with the derivative 1 / cosh^2 to full relative accuracy.
+
+    1 - tanh^2 is exactly zero beyond |x| = 19, which strong gains reach: directions would be lost altogether and the
+    smallest exponents be minus infinity.
+    """
+    return jnp.tanh(x)
+
+
+@tanh.defjvp
+def _tanh_jvp(primals: Any, tangents: Any) -> Any:
+    (x,), (v,) = primals, tangents
+    small = jnp.exp(-2 * jnp.abs(x))
+    return tanh(x), 4 * small / (1 + small) ** 2 * v
+
+
+class Network(eqx.Module):
+    """x' = (1 - dt) x + dt W tanh(x); dt = 1 is the map x' = W tanh(x)."""
+
+    weight: jax.Array
+    dt: float = 1.0
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return (1 - self.dt) * x + self.dt * (self.weight @ tanh(x))
+
+
+class Spectra(rd.Result):
+    """All spectra of the study.
+
+    - `sweeps`: for each size, the spectra over gain and seed.
+    - `largest`: for each size of the mean-field comparison, the largest exponents over gain and seed.
+    - `mean_field`: the largest exponent in the limit of large networks, for each of those gains.
+    - `euler_mean`, `euler_expected`: mean exponent of the discretised flow, and ln(1 - dt) / dt.
+    """
+
+    sizes: tuple[int, ...]
+    sweeps: tuple[rd.LyapunovSweep, ...]
+    mean_field_sizes: tuple[int, ...]
+    largest: tuple[rd.LyapunovSweep, ...]
+    mean_field: np.ndarray
+    curve_gains: np.ndarray
+    curve: np.ndarray
+    euler_mean: float
+    euler_expected: float
+    euler_defect: float
+
+
+def build(size: int, gain: jax.Array, seed: jax.Array) -> tuple[Network, jax.Array]:
+    """One network and its initial state."""
+    weight_key, state_key = jax.random.split(jax.random.key(seed))
+    weight = gain * jax.random.normal(weight_key, (size, size)) / jnp.sqrt(size)
+    return Network(weight), jax.random.normal(state_key, (size,))
+
+
+def compute(config: Config) -> Spectra:
+    """Sweeps over gain and seed, the approach to the mean field, and the discretised flow."""
+    axes = {"gain": np.array(config.gains), "seed": np.arange(config.num_seeds)}
+    sweeps = tuple(
+        rd.lyapunov_sweep(partial(build, size), axes, steps, num_transient=steps // 3)
+        for size, steps in zip(config.sizes, config.num_steps)
+    )
+    few = {"gain": np.array(config.mean_field_gains), "seed": np.arange(config.mean_field_seeds)}
+    steps = config.mean_field_steps
+    largest = tuple(
+        rd.lyapunov_sweep(partial(build, size), few, steps, num_transient=steps // 3, num_exponents=1)
+        for size in config.mean_field_sizes
+    )
+    curve_gains = np.linspace(1.05, max(config.gains), 60)
+    euler = discretised_flow(config)
+    return Spectra(
+        sizes=config.sizes,
+        sweeps=sweeps,
+        mean_field_sizes=config.mean_field_sizes,
+        largest=largest,
+        mean_field=np.array([mean_field_exponent(gain) for gain in config.mean_field_gains]),
+        curve_gains=curve_gains,
+        curve=np.array([mean_field_exponent(gain) for gain in curve_gains]),
+        euler_mean=float(euler.sum / config.sizes[0]),
+        euler_expected=float(np.log(1 - config.euler_dt) / config.euler_dt),
+        euler_defect=float(euler.sum_rule_defect),
+    )
+
+
+def discretised_flow(config: Config) -> rd.LyapunovSpectrum:
+    """The spectrum of the Euler-discretised flow dx/dt = -x + W tanh(x), without self-connections."""
+    with jax.enable_x64(True):
+        network, x0 = build(config.sizes[0], jnp.asarray(config.euler_gain), jnp.asarray(0))
+        network = Network(network.weight * (1 - jnp.eye(config.sizes[0])), config.euler_dt)
+        steps = config.num_steps[0]
+        return jax.device_get(rd.lyapunov_spectrum(network, x0, steps, num_transient=steps // 3, dt=config.euler_dt))
+
+
+def mean_field_exponent(gain: float) -> float:
+    """The largest exponent of x' = W tanh(x) as N grows (Molgedey, Schuchhardt & Schuster 1992).
+
+    q = g^2 <tanh^2(sqrt(q) z)>,  lambda_1 = ln(g^2 <sech^4(sqrt(q) z)>) / 2, with z Gaussian.
+    """
+    # A fine grid rather than Gauss quadrature: sech^4(sqrt(q) z) is a narrow peak at strong gain.
+    nodes = np.linspace(-10, 10, 20_001)
+    weights = np.exp(-0.5 * nodes**2)
+    weights /= weights.sum()
+    q = gain**2
+    for _ in range(500):
+        q = gain**2 * weights @ np.tanh(np.sqrt(q) * nodes) ** 2
+    decay = np.exp(-2 * np.abs(np.sqrt(q) * nodes))
+    return float(0.5 * np.log(gain**2 * weights @ (4 * decay / (1 + decay) ** 2) ** 2))
+
+
+def report(result: Spectra) -> str:
+    """Exponents and dimensions beside the published ones."""
+    lines = [
+        "   N     g   lambda_1 (mean +- sd over seeds)  published   dimension (mean +- sd)  published   sum rule defect"
+    ]
+    for size, sweep in zip(result.sizes, result.sweeps):
+        for row, gain in enumerate(sweep.axis_values["gain"]):
+            first, dimension = sweep.exponents[row, :, 0], sweep.kaplan_yorke_dimension[row]
+            known = PUBLISHED.get(float(gain)) if size == 100 else None
+            paper = (f"{known[0]:.2f}", f"{known[1]}") if known else ("", "")
+            lines.append(
+                f"{size:4d}  {gain:4.1f}   {first.mean():7.3f} +- {first.std():.3f}{paper[0]:>24}"
+                f"   {dimension.mean():8.1f} +- {dimension.std():4.1f}{paper[1]:>11}"
+                f"   {np.max(np.abs(sweep.sum_rule_defect[row])):15.1e}"
+            )
+    lines.append("largest exponent as N grows:")
+    for size, sweep in zip(result.mean_field_sizes, result.largest):
+        values = "   ".join(
+            f"g = {gain:.1f}: {sweep.exponents[row, :, 0].mean():.4f}"
+            for row, gain in enumerate(sweep.axis_values["gain"])
+        )
+        lines.append(f"  N = {size:4d}   {values}")
+    lines.append("  mean field " + "   ".join(f"{value:14.4f}" for value in result.mean_field))
+    lines.append(
+        f"mean exponent of the discretised flow {result.euler_mean:.4f}, ln(1 - dt) / dt = {result.euler_expected:.4f}"
+        f" (sum rule defect {result.euler_defect:.1e})"
+    )
+    lines.append(
+        "sum rule: at strong gain saturated units scale directions by less than rounding, and the smallest exponents\n"
+        "are lost in one step (the verdict of those spectra says so); the leading ones and the dimension are not"
+    )
+    return "\n".join(lines)
+
+
+def plot(result: Spectra) -> Figure:
+    """Spectra on one curve, exponent and dimension against gain, and the approach to the mean field."""
+    figure, axes = plt.subplots(1, 4, figsize=(plotting.PAGE_WIDTH, 2.2), width_ratios=[1.2, 1, 1, 1])
+    draw_spectra(axes[0], result)
+    for size, sweep, color in zip(result.sizes, result.sweeps, ("blue", "orange")):
+        plotting.plot_exponents_against(sweep, "gain", color=plotting.COLORS[color], label=f"N = {size}", ax=axes[1])
+        dimension = sweep.kaplan_yorke_dimension / size
+        gains = sweep.axis_values["gain"]
+        axes[2].plot(
+            np.repeat(gains, dimension.shape[1]),
+            dimension.ravel(),
+            "o",
+            color=plotting.COLORS[color],
+            markersize=2.5,
+            alpha=0.5,
+        )
+        axes[2].plot(gains, dimension.mean(axis=1), color=plotting.COLORS[color])
+    axes[1].plot(result.curve_gains, result.curve, "--", color="black", linewidth=0.8, label="mean field")
+    axes[1].set(title="b  largest exponent", xlabel="gain g", ylabel=r"$\lambda_1$ (nats per step)")
+    axes[1].legend()
+    axes[2].set(title="c  dimension", xlabel="gain g", ylabel=r"$D_{KY} / N$")
+    draw_limit(axes[3], result)
+    return figure
+
+
+def draw_spectra(ax: Any, result: Spectra) -> None:
+    """Spectra of both sizes against i / N: one curve for each gain."""
+    gains = result.sweeps[0].axis_values["gain"]
+    shown = np.unique(np.linspace(0, len(gains) - 1, 4).round().astype(int))
+    for row, color in zip(shown, ("sky", "blue", "purple", "orange")):
+        for sweep, style in zip(result.sweeps, ("-", ":")):
+            mean = sweep.exponents[row].mean(axis=0)
+            ax.plot(
+                np.arange(1, len(mean) + 1) / len(mean),
+                mean,
+                style,
+                color=plotting.COLORS[color],
+                label=f"g = {gains[row]:g}" if style == "-" else None,
+            )
+    ax.axhline(0, color=plotting.COLORS["grey"], linewidth=0.6)
+    ax.set(title="a  spectra", xlabel="i / N", ylabel=r"$\lambda_i$ (nats per step)", ylim=(-6, 1.2))
+    ax.legend()
+
+
+def draw_limit(ax: Any, result: Spectra) -> None:
+    """The largest exponent against 1 / N, and the mean-field value at 0."""
+    inverse = 1 / np.array(result.mean_field_sizes)
+    for row, color in zip(range(len(result.mean_field)), ("blue", "orange")):
+        values = np.array([sweep.exponents[row, :, 0] for sweep in result.largest])
+        gain = result.largest[0].axis_values["gain"][row]
+        ax.errorbar(
+            inverse,
+            values.mean(axis=1),
+            values.std(axis=1) / np.sqrt(values.shape[1]),
+            fmt="o-",
+            markersize=3,
+            color=plotting.COLORS[color],
+            label=f"g = {gain:g}",
+            capsize=2,
+        )
+        theory = "mean field" if row == 0 else None
+        ax.plot(0, result.mean_field[row], "*", color="black", markersize=7, clip_on=False, zorder=5, label=theory)
+    ax.set(title="d  large N", xlabel="1 / N", ylabel=r"$\lambda_1$")
+    ax.legend()
