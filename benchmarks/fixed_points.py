@@ -1,8 +1,8 @@
 """Fixed points: the second-order search against a first-order (Adam) search of the same network.
 
 The peer minimises q = |F(x) - x|^2 / 2 from the same starts with Adam in float32, the way FixedPointFinder does
-(M. Golub & D. Sussillo 2018), written in JAX so that both run compiled. Recall is the share of the distinct true fixed points
-(those known to float64 from a longer search) that lie within 1e-3 of an end.
+(M. Golub & D. Sussillo 2018), written in JAX so that both run compiled. Recall is the share of the distinct true
+fixed points (those known to float64 from a longer search) that lie within 1e-3 of an end.
 """
 
 import time
@@ -103,3 +103,12 @@ def adam_search(f: Any, starts: jax.Array) -> jax.Array:
 
     (x, _), _ = jax.lax.scan(step, (starts, optimizer.init(starts)), length=ADAM_STEPS)
     return x
+
+
+def report() -> str:
+    """The rows as text."""
+    measured = rows()
+    names = list(measured[0])
+    cells = [names, *[[str(row[name]) for name in names] for row in measured]]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
+    return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in cells)

@@ -153,20 +153,7 @@ class FixedPointSearch:
         # of one root may fall into neighbouring cells of the grid; the grouping below joins them.
         _, first, hits = np.unique(np.round(ends / (1e-8 * self.scale)), axis=0, return_index=True, return_counts=True)
         new = self._polish(ends[first], hits)
-        roots = self.roots.join(new)
-        degenerate = is_degenerate(roots.gaps, roots.jacobians)
-        labels = np.empty(len(roots), int)
-        labels[~degenerate] = group_points(roots.points[~degenerate], roots.errors[~degenerate])
-        # A degenerate root is known to a fraction of the scale only, and may belong to a continuum, along which
-        # chains of neighbours would merge to one: its repeats are those within a fixed distance of one of them.
-        labels[degenerate] = len(roots) + thin_points(roots.points[degenerate], 1e-4 * self.scale)
-        best = []
-        counts = []
-        for label in np.unique(labels):
-            rows = np.flatnonzero(labels == label)
-            best.append(rows[np.argmin(roots.residuals[rows])])
-            counts.append(roots.hits[rows].sum())
-        self.roots = dataclasses.replace(roots.take(np.array(best)), hits=np.array(counts))
+        self.roots = distinct_roots(self.roots.join(new), self.scale)
 
     def _polish(self, points: np.ndarray, hits: np.ndarray) -> RootTable:
         """Newton steps for as long as they lower the residual, then the linearisation at the end."""
@@ -179,6 +166,23 @@ class FixedPointSearch:
             progress=self.progress,
         )
         return linearize_roots(points, residuals, jacobians, hits, self.scale)
+
+
+def distinct_roots(roots: RootTable, scale: float) -> RootTable:
+    """Each root once, with the hits of all its repeats: of several rows for one root, that of the smallest residual."""
+    degenerate = is_degenerate(roots.gaps, roots.jacobians)
+    labels = np.empty(len(roots), int)
+    labels[~degenerate] = group_points(roots.points[~degenerate], roots.errors[~degenerate])
+    # A degenerate root is known to a fraction of the scale only, and may belong to a continuum, along which chains of
+    # neighbours would merge to one: its repeats are those within a fixed distance of one of them.
+    labels[degenerate] = len(roots) + thin_points(roots.points[degenerate], 1e-4 * scale)
+    best = []
+    counts = []
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        best.append(rows[np.argmin(roots.residuals[rows])])
+        counts.append(roots.hits[rows].sum())
+    return dataclasses.replace(roots.take(np.array(best, int)), hits=np.array(counts, int))
 
 
 def linearize_roots(

@@ -1,7 +1,7 @@
 """The fixed points of a map: a search from many candidates at once, and what is found with its evidence."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -10,7 +10,13 @@ from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int
 
 from rnndyn._validation import check_at_least, check_map, check_states
 from rnndyn.dynamics._drivers import double_precision, to_double
-from rnndyn.dynamics._fixed_point_search import FixedPointSearch, RootTable, degeneracy_threshold, is_degenerate
+from rnndyn.dynamics._fixed_point_search import (
+    FixedPointSearch,
+    RootTable,
+    degeneracy_threshold,
+    distinct_roots,
+    is_degenerate,
+)
 from rnndyn.dynamics.deduplication import farthest_points
 from rnndyn.results import Result
 
@@ -183,6 +189,42 @@ class FixedPoints(Result):
             lambda r: [getattr(r, name) for name in names], self, [getattr(self, name)[chosen] for name in names]
         )
 
+    @staticmethod
+    def concatenate(parts: "Sequence[FixedPoints]") -> "FixedPoints":
+        """The points of several searches of one map, each once, with what did not converge in any of them.
+
+        **Arguments:**
+
+        - `parts`: at least one result, all of the same map. Points outside the region and continua are those of the
+            first part that has any.
+
+        **Returns:** one `FixedPoints`.
+
+        **Raises:** `ValueError` for no parts, or parts of states of different length.
+        """
+        if not parts or len({part.points.shape[1] for part in parts}) != 1:
+            raise ValueError("parts: expected one or more results for states of one length.")
+        roots = _as_roots(parts[0])
+        for part in parts[1:]:
+            roots = roots.join(_as_roots(part))
+        scale = float(np.max(np.abs(roots.points), initial=0.0)) or 1.0
+        roots = distinct_roots(roots, scale).sorted()
+        unconverged = Unconverged(
+            *(
+                np.concatenate([getattr(part.unconverged, name) for part in parts])
+                for name in ("points", "residuals", "stalled")
+            )
+        )
+        first = lambda name: next((getattr(part, name) for part in parts if getattr(part, name) is not None), None)
+        return FixedPoints(
+            *vars(roots).values(),
+            num_candidates=sum(part.num_candidates for part in parts),
+            unconverged=unconverged,
+            region=first("region"),
+            outside=first("outside"),
+            continuum=first("continuum"),
+        )
+
     def table(self) -> str:
         unconverged = self.unconverged
         lines = []
@@ -263,6 +305,18 @@ def _region(f: Any) -> np.ndarray | None:
     return None if region is None else np.stack([np.asarray(bound, np.float64) for bound in region])
 
 
+def _as_roots(result: FixedPoints) -> RootTable:
+    return RootTable(
+        result.points,
+        result.residuals,
+        result.errors,
+        result.jacobians,
+        result.multipliers,
+        result.singular_gaps,
+        result.num_hits,
+    )
+
+
 def _assemble(search: FixedPointSearch) -> FixedPoints:
     """Sort what was found into isolated points, points out of reach, and a continuum."""
     roots, region = search.roots, search.region
@@ -281,17 +335,10 @@ def _assemble(search: FixedPointSearch) -> FixedPoints:
     unconverged = Unconverged(*search.unconverged)
 
     def collect(mask: np.ndarray, **extra: Any) -> FixedPoints:
-        part = roots.take(mask).sorted()
         return FixedPoints(
-            part.points,
-            part.residuals,
-            part.errors,
-            part.jacobians,
-            part.multipliers,
-            part.gaps,
-            part.hits,
-            search.num_candidates,
-            unconverged,
+            *vars(roots.take(mask).sorted()).values(),
+            num_candidates=search.num_candidates,
+            unconverged=unconverged,
             **extra,
         )
 

@@ -211,6 +211,16 @@ def test_selection_and_round_trip(tmp_path):
     assert set(found.to_dict()) >= {"points", "residuals", "unconverged"}
 
 
+def test_searches_of_one_map_are_joined():
+    f = cubic(0, 0.5, 0, -1)
+    right = rd.find_fixed_points(f, np.linspace(0.3, 1, 64)[:, None], max_rounds=1)
+    both = rd.FixedPoints.concatenate([right, rd.find_fixed_points(f, LINE, max_rounds=1)])
+    np.testing.assert_allclose(np.sort(both.points[:, 0]), [-np.sqrt(0.5), 0, np.sqrt(0.5)], atol=1e-15)
+    assert both.num_hits.sum() + len(both.unconverged) == both.num_candidates == 128
+    with pytest.raises(ValueError, match="parts"):
+        rd.FixedPoints.concatenate([])
+
+
 def test_the_global_precision_is_left_alone():
     rd.find_fixed_points(cubic(0, -0.5, 0, 0), LINE.astype(np.float32))
     assert jnp.ones(1).dtype == jnp.float32

@@ -90,9 +90,9 @@ def test_chrono_opens_the_gate_that_keeps_the_state(x64):
         assert np.ptp(memory) > 10
 
 
-def test_initialisers_work_for_a_cell_without_input():
+def test_a_cell_without_input_gets_an_empty_weight():
     for initializer in (init.glorot_normal(), init.he_uniform(), init.orthogonal(), init.gaussian()):
-        assert rd.VanillaCell(0, 4, weight_ih_init=initializer, key=jax.random.key(0)).weight_ih.shape == (4, 0)
+        assert draw(initializer, (4, 0)).shape == (4, 0)
 
 
 @pytest.mark.parametrize(
