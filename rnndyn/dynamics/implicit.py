@@ -18,7 +18,8 @@ def implicit_fixed_point(f: Callable[[Array], Array], x0: ArrayLike, *, max_step
 
     $$\frac{dx^*}{d\theta} = (I - DF)^{-1}\,\partial_\theta F .$$
 
-    Pure: `jit`, `vmap`, `grad` and `jvp` work; no derivative passes through the iterations, so it costs one linear solve.
+    Pure: `jit`, `vmap`, `grad` and `jvp` work. No derivative passes through the iterations, so it costs one linear
+    solve.
 
     **Arguments:**
 
@@ -42,8 +43,8 @@ def implicit_fixed_point(f: Callable[[Array], Array], x0: ArrayLike, *, max_step
     eqx.filter_grad(loss)(cell)
     ```
 
-    Reference: S. Krantz & H. Parks (2002), *The Implicit Function Theorem*; solved with optimistix (J. Rader, T. Lyons &
-    P. Kidger 2024, *Optimistix: modular optimisation in JAX and Equinox*).
+    Reference: S. Krantz & H. Parks (2002), *The Implicit Function Theorem*; solved with optimistix (J. Rader, T. Lyons
+    & P. Kidger 2024, *Optimistix: modular optimisation in JAX and Equinox*).
     """
     check_state("x0", x0)
     start = jax.lax.stop_gradient(jnp.asarray(x0))

@@ -191,7 +191,9 @@ class LyapunovSpectrum(Result):
         duration = jnp.asarray(self.times)[..., -1:]
         return jnp.abs(jnp.asarray(self.exponents)) <= jnp.maximum(4 * jnp.asarray(self.stderr), 1 / duration)
 
-    def confidence_interval(self, level: float | int = 0.95) -> tuple[Float[np.ndarray, "... k"], Float[np.ndarray, "... k"]]:
+    def confidence_interval(
+        self, level: float | int = 0.95
+    ) -> tuple[Float[np.ndarray, "... k"], Float[np.ndarray, "... k"]]:
         """Lower and upper ends of the interval that holds each exponent with probability `level` (Student's t)."""
         if not 0 < level < 1:
             raise ValueError(f"level: expected a probability between 0 and 1, got {level}.")
