@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from rnndyn._validation import check_at_least
 from rnndyn.networks.adapters import Cell, FunctionCell, as_cell
+from rnndyn.networks.cells._checks import check_weights
 
 Region = tuple[ArrayLike, ArrayLike]
 
@@ -37,7 +38,8 @@ def as_map(
     **Returns:** a `CellMap`: call it on states `(N,)`. The flat order is that of the state's leaves: an LSTM's `(h, c)`
     becomes `[h, c]`.
 
-    **Raises:** `ValueError` for an input of another width, or a callable without a state to go by.
+    **Raises:** `ValueError` for an input of another width, weights with NaN or infinity, or a callable without a state
+    to go by.
     """
     driven = as_driven_map(cell, state_like=state_like)
     size = driven.input_size
@@ -64,11 +66,12 @@ def as_driven_map(cell: Callable, *, state_like: PyTree | None = None) -> "Drive
 
     **Returns:** a `DrivenCellMap`: call it on a state `(N,)` and an input `(I,)`.
 
-    **Raises:** `ValueError` for a callable without a state to go by.
+    **Raises:** `ValueError` for weights with NaN or infinity, or a callable without a state to go by.
     """
     if hasattr(cell, "readout") and hasattr(cell, "cell"):
         raise ValueError("cell: got a whole model; its dynamics are those of its cell. Pass model.cell.")
     cell = as_cell(cell, state_like=state_like)
+    check_weights(cell)
     if state_like is None:
         if isinstance(cell, FunctionCell):
             raise ValueError("state_like: a plain callable does not tell the shape of its state; pass a state.")

@@ -79,5 +79,8 @@ def test_bad_input():
         rd.as_map(cell).unflatten(np.zeros(4))
     with pytest.raises(ValueError, match="state: expected leaves"):
         rd.as_map(cell).flatten((np.zeros(3), np.zeros(3)))
+    broken = eqx.tree_at(lambda c: c.weight_hh, cell, cell.weight_hh.at[0, 0].set(jnp.nan))
+    with pytest.raises(ValueError, match="weight_hh"):
+        rd.as_map(broken)
     with pytest.raises(ValueError, match=r"model\.cell"):
         rd.as_map(rd.RNN(cell, eqx.nn.Linear(3, 1, key=KEY)))
