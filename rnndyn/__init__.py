@@ -6,11 +6,17 @@ from rnndyn.dynamics.adjoints import Adjoints as Adjoints
 from rnndyn.dynamics.adjoints import adjoints as adjoints
 from rnndyn.dynamics.adjoints import parameter_contributions as parameter_contributions
 from rnndyn.dynamics.candidates import sample_candidates as sample_candidates
+from rnndyn.dynamics.certificates import FixedPointCertificate as FixedPointCertificate
+from rnndyn.dynamics.certificates import FixedPointCertificates as FixedPointCertificates
+from rnndyn.dynamics.certificates import certify_fixed_point as certify_fixed_point
+from rnndyn.dynamics.certificates import certify_fixed_points as certify_fixed_points
 from rnndyn.dynamics.chaos_test import ZeroOneTest as ZeroOneTest
 from rnndyn.dynamics.chaos_test import zero_one_test as zero_one_test
 from rnndyn.dynamics.covariant_vectors import CovariantLyapunovVectors as CovariantLyapunovVectors
 from rnndyn.dynamics.covariant_vectors import covariant_lyapunov_vectors as covariant_lyapunov_vectors
 from rnndyn.dynamics.covariant_vectors import subspace_angle as subspace_angle
+from rnndyn.dynamics.enumeration import EnumeratedFixedPoints as EnumeratedFixedPoints
+from rnndyn.dynamics.enumeration import enumerate_fixed_points as enumerate_fixed_points
 from rnndyn.dynamics.fixed_point_sweep import FixedPointSweep as FixedPointSweep
 from rnndyn.dynamics.fixed_point_sweep import find_fixed_points_sweep as find_fixed_points_sweep
 from rnndyn.dynamics.fixed_points import FixedPoints as FixedPoints
@@ -18,6 +24,9 @@ from rnndyn.dynamics.fixed_points import find_fixed_points as find_fixed_points
 from rnndyn.dynamics.flows import TimeMap as TimeMap
 from rnndyn.dynamics.flows import time_map as time_map
 from rnndyn.dynamics.implicit import implicit_fixed_point as implicit_fixed_point
+from rnndyn.dynamics.interval_arithmetic import Interval as Interval
+from rnndyn.dynamics.intervals import interval_jacobian as interval_jacobian
+from rnndyn.dynamics.intervals import interval_value as interval_value
 from rnndyn.dynamics.jacobian_products import JacobianProductSpectrum as JacobianProductSpectrum
 from rnndyn.dynamics.jacobian_products import MemoryHorizon as MemoryHorizon
 from rnndyn.dynamics.jacobian_products import jacobian_product_spectrum as jacobian_product_spectrum

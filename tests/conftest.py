@@ -4,7 +4,7 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("rnndyn", "beartype.beartype").__enter__()
+install_import_hook("rnndyn", "runtime_types.check").__enter__()
 
 
 @pytest.fixture

@@ -75,8 +75,8 @@ def plot_line_attractor(
 
 def plot_speed(
     f: Callable[[Array], Array],
-    lower: ArrayLike,
-    upper: ArrayLike,
+    lower: Any,
+    upper: Any,
     *,
     points: ArrayLike | None = None,
     resolution: int = 200,

