@@ -43,6 +43,10 @@ from rnndyn.dynamics.lyapunov_sweep import lyapunov_sweep as lyapunov_sweep
 from rnndyn.dynamics.max_lyapunov import MaxLyapunovExponent as MaxLyapunovExponent
 from rnndyn.dynamics.max_lyapunov import max_lyapunov_exponent as max_lyapunov_exponent
 from rnndyn.dynamics.newton import newton as newton
+from rnndyn.dynamics.piecewise_linear import CycleFamily as CycleFamily
+from rnndyn.dynamics.piecewise_linear import EnumeratedCycles as EnumeratedCycles
+from rnndyn.dynamics.piecewise_linear import PiecewiseLinearCycles as PiecewiseLinearCycles
+from rnndyn.dynamics.piecewise_linear import enumerate_cycles as enumerate_cycles
 from rnndyn.dynamics.slow_points import SlowManifold as SlowManifold
 from rnndyn.dynamics.slow_points import SlowPoints as SlowPoints
 from rnndyn.dynamics.slow_points import find_slow_points as find_slow_points

@@ -102,7 +102,7 @@ def _one(x: Interval) -> Interval:
     return point(jnp.ones_like(x.lo))
 
 
-def _scaled(factor: float, x: Interval) -> Interval:
+def _scaled(factor: float | int, x: Interval) -> Interval:
     return ia.mul(point(jnp.full_like(x.lo, factor)), x)
 
 

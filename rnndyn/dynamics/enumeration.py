@@ -1,7 +1,7 @@
-"""Every fixed point of a map in a box, with proof, by interval branch and bound."""
+"""Every fixed point of a map in a box, with proof, by interval branch and bound or by its linear regions."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
@@ -9,6 +9,7 @@ from jaxtyping import Bool, Complex, Float, Int
 from rnndyn._validation import check_at_least, check_map
 from rnndyn.dynamics._branch_and_bound import Found, branch_and_bound, in_batches
 from rnndyn.dynamics._drivers import to_double
+from rnndyn.dynamics._region_fixed_points import has_linear_regions, region_fixed_points
 from rnndyn.dynamics.certificates import FixedPointCertificates, gather_evidence
 from rnndyn.dynamics.krawczyk import interval_precision
 from rnndyn.results import Result
@@ -29,7 +30,8 @@ def enumerate_fixed_points(
 
     - `f`: the map, a function of one state (N,) made of the operations that `docs/certificates.md` lists.
     - `lower`, `upper`: the corners of the box, (N,) or one number for all components. By default `f.region`, the box
-      that holds the long-term dynamics, which `rnndyn.as_map` knows for bounded cells.
+      that holds the long-term dynamics, which `rnndyn.as_map` knows for bounded cells. A `PiecewiseLinearCell` needs
+      no box: without one, all of the space is searched, as far as the proof reaches.
     - `max_boxes`: how many boxes may be examined. The work grows exponentially with N in the worst case: a network
       of tanh units takes 1e3 boxes for 3 units and up to 1e6 for 6.
     - `tol`: boxes narrower than `tol` times the whole are not divided further but reported as undecided. That happens
@@ -48,6 +50,9 @@ def enumerate_fixed_points(
     slightly larger box into its interior, which then holds exactly one fixed point. What remains is bisected across
     the direction along which the equations vary most. All in outward-rounded interval arithmetic.
 
+    The map of a `PiecewiseLinearCell` is solved by its linear regions instead (`rnndyn.enumerate_cycles` says how, and
+    takes more options): exhaustive, or a sample with `proved` false where there are too many of them.
+
     Hansen & Walster (2004), *Global Optimization Using Interval Analysis*; Neumaier (1990), *Interval Methods for
     Systems of Equations*.
     """
@@ -56,13 +61,13 @@ def enumerate_fixed_points(
         raise ValueError(f"tol: expected a fraction of the box between 0 and 1, got {tol}.")
     with interval_precision():
         f = to_double(f)
-        lower, upper = _check_box(f, lower, upper)
-        check_map(f, lower)
-        found = Found(f, lower, upper)
-        undecided, num_boxes, exhausted = branch_and_bound(f, lower, upper, found, max_boxes, tol, progress)
-        points, errors = found.inside()
+        if has_linear_regions(f):
+            found = _search_regions(f, lower, upper, progress)
+        else:
+            found = _search_boxes(f, lower, upper, max_boxes, tol, progress)
+        points = found.points
         evidence = in_batches(f, gather_evidence, points) if len(points) else None
-    size = len(lower)
+    size = len(found.lower)
     certificates = None if evidence is None else FixedPointCertificates.from_evidence(points, evidence)
     jacobians = np.zeros((0, size, size)) if evidence is None else evidence.jacobian_center
     return EnumeratedFixedPoints(
@@ -71,15 +76,15 @@ def enumerate_fixed_points(
         jacobians=jacobians,
         multipliers=np.linalg.eigvals(jacobians).astype(complex),
         num_unstable=certificates.num_unstable if certificates else np.zeros(0, int),
-        existence_radius=errors,
+        existence_radius=found.errors,
         uniqueness_radius=certificates.uniqueness_radius if certificates else np.zeros(0),
-        proved=len(undecided[0]) == 0,
-        undecided_lower=undecided[0],
-        undecided_upper=undecided[1],
-        num_boxes=num_boxes,
-        lower=lower,
-        upper=upper,
-        reason=_explain(len(undecided[0]), exhausted, max_boxes),
+        proved=len(found.undecided_lower) == 0,
+        undecided_lower=found.undecided_lower,
+        undecided_upper=found.undecided_upper,
+        num_boxes=found.num_boxes,
+        lower=found.lower,
+        upper=found.upper,
+        reason=found.reason,
     )
 
 
@@ -94,7 +99,7 @@ class EnumeratedFixedPoints(Result):
     - `uniqueness_radius`: tested distance within which it is the only one.
     - `proved`: whether the list is complete. `reason` says why not.
     - `undecided_lower`, `undecided_upper`: corners (M, N) of boxes that may hold further fixed points.
-    - `num_boxes`: boxes examined; `lower`, `upper`: the box that was searched.
+    - `num_boxes`: boxes examined (0 where linear regions were solved); `lower`, `upper`: the box that was searched.
     """
 
     points: Float[np.ndarray, "K N"]
@@ -122,7 +127,8 @@ class EnumeratedFixedPoints(Result):
 
     def table(self) -> str:
         state = "proved complete" if self.proved else f"not proved complete: {self.reason}"
-        lines = [f"EnumeratedFixedPoints: {len(self)} in the box, {state} ({self.num_boxes} boxes)"]
+        by = f"{self.num_boxes} boxes" if self.num_boxes else "linear regions"
+        lines = [f"EnumeratedFixedPoints: {len(self)} in the box, {state} ({by})"]
         lines.append("  point  residual  exists within  unstable  largest |mu|")
         for k in range(min(len(self), 30)):
             lines.append(
@@ -135,6 +141,36 @@ class EnumeratedFixedPoints(Result):
 
 
 # --- helpers
+
+
+class _Search(NamedTuple):
+    """What a search of the box gives: isolated fixed points with bounds on their errors, and what it cannot decide."""
+
+    points: np.ndarray
+    errors: np.ndarray
+    undecided_lower: np.ndarray
+    undecided_upper: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    num_boxes: int
+    reason: str
+
+
+def _search_boxes(f: Callable, lower: Any, upper: Any, max_boxes: int, tol: float, progress: bool) -> _Search:
+    lower, upper = _check_box(f, lower, upper)
+    check_map(f, lower)
+    found = Found(f, lower, upper)
+    undecided, num_boxes, exhausted = branch_and_bound(f, lower, upper, found, max_boxes, tol, progress)
+    reason = _explain(len(undecided[0]), exhausted, max_boxes)
+    return _Search(*found.inside(), *undecided, lower, upper, num_boxes, reason)
+
+
+def _search_regions(f: Any, lower: Any, upper: Any, progress: bool) -> _Search:
+    if lower is not None and upper is not None:
+        lower, upper = _check_box(f, lower, upper)
+    found = region_fixed_points(f, lower, upper, progress=progress)
+    boxes = found.undecided_lower, found.undecided_upper
+    return _Search(found.points, found.errors, *boxes, found.lower, found.upper, 0, found.reason)
 
 
 def _check_box(f: Callable, lower: Any, upper: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -28,7 +28,7 @@ VERDICTS = (
     "converged",
     "drifting: the start of the window differs from its end; raise num_transient",
     "correlated: the window is too short for its error bars; raise num_steps",
-    "ill-conditioned: the frame lost more than half of its digits; lower qr_every or use float64",
+    "ill-conditioned: the frame lost more than half of its digits; see rounding_error, lower qr_every or use float64",
     "not finite: the trajectory or its derivative left the floating-point range at step first_nonfinite",
 )
 

@@ -54,6 +54,17 @@ def test_small_networks_have_exactly_the_listed_fixed_points(kind, num_units, x6
         assert (found.residuals < 1e-14).all()  # a few roundings of numbers of size one
 
 
+def test_search_from_uniform_candidates_finds_the_same_sets(x64):
+    for kind, num_units in (("tanh", 2), ("tanh", 3), ("gru", 2), ("gru", 3), ("lstm", 2), ("lstm", 3)):
+        for k in range(5):
+            f, reference = network(f"{kind}{num_units}_{k}")
+            candidates = np.random.default_rng(k).uniform(*f.region, (500, f.state_size))
+            found = rd.find_fixed_points(f, candidates, progress=False)
+            order = np.lexsort(found.points.T[::-1])
+            np.testing.assert_allclose(found.points[order], reference["fixed_points"], rtol=0, atol=1e-9)
+            assert found.index_sum == 1
+
+
 CLOSED_FORMS = {
     "logistic, one on the boundary": (lambda x: 3.7 * x * (1 - x), 0.0, 1.0, [[0.0], [1 - 1 / 3.7]]),
     "Chebyshev T5": (

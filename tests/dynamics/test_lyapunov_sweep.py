@@ -14,7 +14,7 @@ def build(gain, seed):
     return (lambda x: weight @ jnp.tanh(x)), jnp.linspace(-1.0, 1.0, 5)
 
 
-AXES = {"gain": [0.5, 2.0, 5.0], "seed": range(3)}
+AXES = {"gain": [0.5, 1.0, 2.0], "seed": range(3)}
 
 
 def test_every_grid_point_is_the_single_run():
