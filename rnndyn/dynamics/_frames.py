@@ -108,10 +108,10 @@ def _column_scale(vectors):
 def _cholesky_qr_twice(vectors):
     scale = _column_scale(vectors)
     scaled = vectors / scale
-    gram = scaled.T @ scaled
+    gram = _gram(scaled)
     first = _cholesky(gram)
     q = _solve_right(scaled, first)
-    gram_q = q.T @ q
+    gram_q = _gram(q)
     error = gram_q - jnp.eye(gram_q.shape[0], dtype=q.dtype)
     size = jnp.max(jnp.sum(jnp.abs(error), axis=0))
 
@@ -151,6 +151,11 @@ def _householder_qr(vectors):
     length = jnp.linalg.norm(scaled, axis=0)
     condition = jnp.where(length > 0, length / diagonal, 1)
     return q, jnp.log(diagonal) + jnp.log(scale), condition
+
+
+def _gram(vectors):
+    """V^T V. With its left factor laid out anew, XLA's CPU backend takes a third of the time."""
+    return jax.lax.optimization_barrier(vectors.T) @ vectors
 
 
 def _cholesky(gram):

@@ -33,7 +33,7 @@ def enumerate_fixed_points(
       that holds the long-term dynamics, which `rnndyn.as_map` knows for bounded cells. A `PiecewiseLinearCell` needs
       no box: without one, all of the space is searched, as far as the proof reaches.
     - `max_boxes`: how many boxes may be examined. The work grows exponentially with N in the worst case: a network
-      of tanh units takes 1e3 boxes for 3 units and up to 1e6 for 6.
+      of tanh units takes 1e2 boxes for 3 units, 1e3 to 1e4 for 6 and up to 1e6 for 10.
     - `tol`: boxes narrower than `tol` times the whole are not divided further but reported as undecided. That happens
       at degenerate fixed points (I - DF singular), continua, and jumps.
     - `progress`: whether a progress bar may appear.

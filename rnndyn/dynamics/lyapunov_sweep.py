@@ -32,6 +32,9 @@ _KEPT = (
     "status",
 )
 
+CACHE_BUDGET = 2 * 2**20
+"""Bytes of what one core of a CPU works on that stay near it: its second-level cache."""
+
 
 def lyapunov_sweep(
     build: Callable[..., tuple[Callable, Any]],
@@ -54,8 +57,8 @@ def lyapunov_sweep(
       It is traced, so it is written in JAX: weights are drawn with `jax.random.key(seed)`.
     - `axes`: the values along each axis of the grid, by name, e.g. `{"gain": [1.2, 2.0], "seed": range(5)}`.
     - `num_steps`, `num_exponents`, `num_transient`, `qr_every`, `dt`: as in `lyapunov_spectrum`.
-    - `chunk_size`: grid points computed at once. By default as many as 256 MB allow, and at least eight chunks when
-      there is a `path` to resume from.
+    - `chunk_size`: grid points computed at once. By default as many as 256 MB hold, on a CPU as many as its cache
+      holds (2 MB), and at least eight chunks when there is a `path` to resume from.
     - `path`: a file that every finished chunk is added to. A sweep that was interrupted continues from it; one with
       other axes or settings refuses to. What `build` does is not compared: another `build` needs another path.
     - `progress`: whether to show a bar.
@@ -186,7 +189,9 @@ def _default_chunk(build, point, num_points, path, settings) -> int:
     weights = sum(leaf.size for leaf in jax.tree.leaves(f) if hasattr(leaf, "size"))
     # The frame, its image, and what the QR makes of them.
     frames = 12 * num_units * (settings.num_exponents or num_units)
-    fitting = max(1, MEMORY_BUDGET // (8 * (weights + frames)))
+    # A CPU gains nothing from more networks at once than fit into its cache: see benchmarks/lyapunov.py.
+    budget = CACHE_BUDGET if jax.default_backend() == "cpu" else MEMORY_BUDGET
+    fitting = max(1, budget // (8 * (weights + frames)))
     return max(1, min(fitting, num_points if path is None else -(-num_points // 8)))
 
 
