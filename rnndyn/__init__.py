@@ -15,6 +15,11 @@ from rnndyn.dynamics.chaos_test import zero_one_test as zero_one_test
 from rnndyn.dynamics.covariant_vectors import CovariantLyapunovVectors as CovariantLyapunovVectors
 from rnndyn.dynamics.covariant_vectors import covariant_lyapunov_vectors as covariant_lyapunov_vectors
 from rnndyn.dynamics.covariant_vectors import subspace_angle as subspace_angle
+from rnndyn.dynamics.cycle_certificates import CycleCertificate as CycleCertificate
+from rnndyn.dynamics.cycle_certificates import certify_cycle as certify_cycle
+from rnndyn.dynamics.cycles import Cycles as Cycles
+from rnndyn.dynamics.cycles import CycleSet as CycleSet
+from rnndyn.dynamics.cycles import find_cycles as find_cycles
 from rnndyn.dynamics.enumeration import EnumeratedFixedPoints as EnumeratedFixedPoints
 from rnndyn.dynamics.enumeration import enumerate_fixed_points as enumerate_fixed_points
 from rnndyn.dynamics.fixed_point_sweep import FixedPointSweep as FixedPointSweep
@@ -24,6 +29,7 @@ from rnndyn.dynamics.fixed_points import find_fixed_points as find_fixed_points
 from rnndyn.dynamics.flows import TimeMap as TimeMap
 from rnndyn.dynamics.flows import time_map as time_map
 from rnndyn.dynamics.implicit import implicit_fixed_point as implicit_fixed_point
+from rnndyn.dynamics.interpolation import interpolate_maps as interpolate_maps
 from rnndyn.dynamics.interval_arithmetic import Interval as Interval
 from rnndyn.dynamics.intervals import interval_jacobian as interval_jacobian
 from rnndyn.dynamics.intervals import interval_value as interval_value

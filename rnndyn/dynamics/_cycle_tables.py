@@ -1,0 +1,147 @@
+"""Cycles as arrays: the table of those found, their linear equations, and telling them apart up to cyclic shifts."""
+
+import dataclasses
+
+import numpy as np
+import scipy.sparse
+from jaxtyping import Float, Int
+from scipy.sparse.linalg import SuperLU, aslinearoperator, onenormest, splu
+
+from rnndyn.dynamics.deduplication import group_points
+
+
+@dataclasses.dataclass(frozen=True)
+class CycleTable:
+    """Distinct cycles of one minimal period, one row each; the fields are those of `Cycles`."""
+
+    points: np.ndarray
+    residuals: np.ndarray
+    errors: np.ndarray
+    multipliers: np.ndarray
+    gaps: np.ndarray
+    degenerate: np.ndarray
+    hits: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @property
+    def period(self) -> int:
+        return self.points.shape[1]
+
+    def take(self, rows: np.ndarray) -> "CycleTable":
+        """The given rows (a mask, or indices)."""
+        return CycleTable(**{name: column[rows] for name, column in vars(self).items()})
+
+    def join(self, other: "CycleTable") -> "CycleTable":
+        """The rows of both."""
+        columns = vars(other)
+        return CycleTable(**{name: np.concatenate([column, columns[name]]) for name, column in vars(self).items()})
+
+    def sorted(self) -> "CycleTable":
+        """By the number of unstable directions, then by the coordinates of the first point."""
+        num_unstable = np.sum(np.abs(self.multipliers) > 1, axis=1)
+        return self.take(np.lexsort((*self.points[:, 0].T[::-1], num_unstable)))
+
+
+def empty_cycles(period: int, size: int) -> CycleTable:
+    """A table without rows."""
+    scalar = np.zeros(0)
+    multipliers = np.zeros((0, size), complex)
+    return CycleTable(
+        np.zeros((0, period, size)), scalar, scalar, multipliers, scalar, scalar.astype(bool), scalar.astype(int)
+    )
+
+
+class CyclicSystem:
+    """The equations s_{i+1} - J_i s_i = b_i of a cycle on the host, factorised once."""
+
+    def __init__(self, jacobians: Float[np.ndarray, "p N N"]):
+        period, size, _ = jacobians.shape
+        self.shape = (period, size)
+        block, row, column = np.indices(jacobians.shape)
+        diagonal = np.arange(period * size)
+        data = np.concatenate([-jacobians.ravel(), np.ones(period * size)])
+        rows = np.concatenate([(block * size + row).ravel(), diagonal])
+        columns = np.concatenate([(block * size + column).ravel(), (diagonal + size) % (period * size)])
+        matrix = scipy.sparse.csc_array((data, (rows, columns)), shape=(period * size, period * size))
+        try:
+            self._factors = splu(matrix)
+        except RuntimeError:  # SuperLU's way to say that the matrix is singular
+            self._factors = None
+
+    def solve(self, rhs: Float[np.ndarray, "p N"]) -> Float[np.ndarray, "p N"]:
+        """The solution; zero where the system is singular."""
+        return np.zeros(self.shape) if self._factors is None else self._factors.solve(rhs.ravel()).reshape(self.shape)
+
+    @property
+    def gap(self) -> float:
+        """The reciprocal of the largest row sum of the inverse: 0 for a singular system."""
+        if self._factors is None:
+            return 0.0
+        factors, size = self._factors, self.shape[0] * self.shape[1]
+        transposed = aslinearoperator(_TransposedInverse(factors, size))
+        # One column at a time draws no random numbers (Hager's method); it is rarely off by more than a factor of 2.
+        return 1 / float(onenormest(transposed, t=1))  # pyright: ignore[reportArgumentType]
+
+
+class _TransposedInverse:
+    """What `scipy.sparse.linalg.aslinearoperator` asks of an operator."""
+
+    def __init__(self, factors: SuperLU, size: int):
+        self.factors, self.shape, self.dtype = factors, (size, size), np.dtype(float)
+
+    def matvec(self, v: np.ndarray) -> np.ndarray:
+        return self.factors.solve(v, "T")
+
+    def rmatvec(self, v: np.ndarray) -> np.ndarray:
+        return self.factors.solve(v)
+
+
+def group_cycles(points: Float[np.ndarray, "K p N"], tolerances: Float[np.ndarray, " K"]) -> Int[np.ndarray, " K"]:
+    """Label cycles so that two share a label when they are equal within tolerances, up to a cyclic shift."""
+    # Equal cycles have equal means, whatever their shift; only those with equal means are compared point by point.
+    groups = group_points(points.mean(axis=1), tolerances)
+    labels = np.full(len(points), -1)
+    num_labels = 0
+    for group in range(groups.max(initial=-1) + 1):
+        open_rows = np.flatnonzero(groups == group)
+        while open_rows.size:
+            first = open_rows[0]
+            others = points[open_rows]
+            distances = np.full(len(open_rows), np.inf)
+            for shift in range(points.shape[1]):
+                apart = np.max(np.abs(others - np.roll(points[first], shift, axis=0)), axis=(1, 2))
+                distances = np.minimum(distances, apart)
+            same = distances <= tolerances[first] + tolerances[open_rows]
+            same[0] = True
+            labels[open_rows[same]] = num_labels
+            num_labels += 1
+            open_rows = open_rows[~same]
+    return labels
+
+
+def divisors(period: int) -> list[int]:
+    return [d for d in range(1, period + 1) if period % d == 0]
+
+
+def canonical(points: Float[np.ndarray, "K p N"]) -> Float[np.ndarray, "K M"]:
+    """The sequences, each from the point that is farthest along a fixed generic direction, as vectors."""
+    direction = np.random.default_rng(0).standard_normal(points.shape[2])
+    return _rotated(points, np.argmax(points @ direction, axis=1)).reshape(len(points), -1)
+
+
+def from_smallest(points: Float[np.ndarray, "K p N"], scale: float) -> Float[np.ndarray, "K p N"]:
+    """The sequences, each from its smallest point in the order of coordinates; differences of rounding are none."""
+    rounded = np.round(points / (1e-9 * scale))
+    return _rotated(points, np.array([np.lexsort(row.T[::-1])[0] for row in rounded], int))
+
+
+def _rotated(points: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    order = (starts[:, None] + np.arange(points.shape[1])) % points.shape[1]
+    return np.take_along_axis(points, order[:, :, None], axis=1)
+
+
+def closing_defects(points: np.ndarray, images: np.ndarray) -> np.ndarray:
+    residuals = np.max(np.abs(images - np.roll(points, -1, axis=1)), axis=(1, 2))
+    return np.where(np.isnan(residuals), np.inf, residuals)
