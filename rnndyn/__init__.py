@@ -33,6 +33,8 @@ from rnndyn.dynamics.interpolation import interpolate_maps as interpolate_maps
 from rnndyn.dynamics.interval_arithmetic import Interval as Interval
 from rnndyn.dynamics.intervals import interval_jacobian as interval_jacobian
 from rnndyn.dynamics.intervals import interval_value as interval_value
+from rnndyn.dynamics.invariant_circles import InvariantCircle as InvariantCircle
+from rnndyn.dynamics.invariant_circles import find_invariant_circle as find_invariant_circle
 from rnndyn.dynamics.jacobian_products import JacobianProductSpectrum as JacobianProductSpectrum
 from rnndyn.dynamics.jacobian_products import MemoryHorizon as MemoryHorizon
 from rnndyn.dynamics.jacobian_products import jacobian_product_spectrum as jacobian_product_spectrum
