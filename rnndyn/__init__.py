@@ -22,6 +22,8 @@ from rnndyn.dynamics.cycles import CycleSet as CycleSet
 from rnndyn.dynamics.cycles import find_cycles as find_cycles
 from rnndyn.dynamics.enumeration import EnumeratedFixedPoints as EnumeratedFixedPoints
 from rnndyn.dynamics.enumeration import enumerate_fixed_points as enumerate_fixed_points
+from rnndyn.dynamics.equilibria import Equilibria as Equilibria
+from rnndyn.dynamics.equilibria import find_equilibria as find_equilibria
 from rnndyn.dynamics.fixed_point_sweep import FixedPointSweep as FixedPointSweep
 from rnndyn.dynamics.fixed_point_sweep import find_fixed_points_sweep as find_fixed_points_sweep
 from rnndyn.dynamics.fixed_points import FixedPoints as FixedPoints
@@ -40,6 +42,8 @@ from rnndyn.dynamics.jacobian_products import MemoryHorizon as MemoryHorizon
 from rnndyn.dynamics.jacobian_products import jacobian_product_spectrum as jacobian_product_spectrum
 from rnndyn.dynamics.jacobian_products import memory_horizon as memory_horizon
 from rnndyn.dynamics.kaplan_yorke import kaplan_yorke_dimension as kaplan_yorke_dimension
+from rnndyn.dynamics.limit_cycles import LimitCycle as LimitCycle
+from rnndyn.dynamics.limit_cycles import find_limit_cycle as find_limit_cycle
 from rnndyn.dynamics.linearization import Linearization as Linearization
 from rnndyn.dynamics.linearization import linearize as linearize
 from rnndyn.dynamics.local_exponents import LocalExponents as LocalExponents
