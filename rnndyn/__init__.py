@@ -59,6 +59,8 @@ from rnndyn.dynamics.piecewise_linear import CycleFamily as CycleFamily
 from rnndyn.dynamics.piecewise_linear import EnumeratedCycles as EnumeratedCycles
 from rnndyn.dynamics.piecewise_linear import PiecewiseLinearCycles as PiecewiseLinearCycles
 from rnndyn.dynamics.piecewise_linear import enumerate_cycles as enumerate_cycles
+from rnndyn.dynamics.saddle_manifolds import SaddleManifolds as SaddleManifolds
+from rnndyn.dynamics.saddle_manifolds import find_saddle_manifolds as find_saddle_manifolds
 from rnndyn.dynamics.slow_points import SlowManifold as SlowManifold
 from rnndyn.dynamics.slow_points import SlowPoints as SlowPoints
 from rnndyn.dynamics.slow_points import find_slow_points as find_slow_points

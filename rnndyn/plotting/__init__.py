@@ -1,5 +1,7 @@
 """Results in, matplotlib Axes out. Nothing else in rnndyn imports this, so matplotlib is loaded only when asked for."""
 
+from rnndyn.plotting.cycles import plot_cycles as plot_cycles
+from rnndyn.plotting.cycles import plot_invariant_circle as plot_invariant_circle
 from rnndyn.plotting.fixed_points import STABILITY_COLORS as STABILITY_COLORS
 from rnndyn.plotting.fixed_points import STABILITY_MARKERS as STABILITY_MARKERS
 from rnndyn.plotting.fixed_points import plot_fixed_points as plot_fixed_points
@@ -8,6 +10,7 @@ from rnndyn.plotting.lyapunov import plot_exponents_against as plot_exponents_ag
 from rnndyn.plotting.lyapunov import plot_local_exponents as plot_local_exponents
 from rnndyn.plotting.lyapunov import plot_spectrum as plot_spectrum
 from rnndyn.plotting.multipliers import plot_multipliers as plot_multipliers
+from rnndyn.plotting.phase_portrait import plot_phase_portrait as plot_phase_portrait
 from rnndyn.plotting.projection import Projection as Projection
 from rnndyn.plotting.projection import principal_components as principal_components
 from rnndyn.plotting.slow_points import plot_line_attractor as plot_line_attractor
