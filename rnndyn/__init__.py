@@ -77,12 +77,16 @@ from rnndyn.networks.cells.lstm import LSTMCell as LSTMCell
 from rnndyn.networks.cells.piecewise_linear import PiecewiseLinearCell as PiecewiseLinearCell
 from rnndyn.networks.cells.stacked import StackedCell as StackedCell
 from rnndyn.networks.cells.vanilla import VanillaCell as VanillaCell
+from rnndyn.networks.jacobians import step_jacobian as step_jacobian
 from rnndyn.networks.models import RNN as RNN
 from rnndyn.networks.models import BidirectionalRNN as BidirectionalRNN
 from rnndyn.networks.models import StackedRNN as StackedRNN
 from rnndyn.networks.unroll import unroll as unroll
 from rnndyn.results import Result as Result
 from rnndyn.results import load as load
+from rnndyn.training.bptt import BackpropagationThroughTime as BackpropagationThroughTime
+from rnndyn.training.bptt import TruncatedGradient as TruncatedGradient
+from rnndyn.training.bptt import bptt as bptt
 from rnndyn.training.checkpoint import load_model as load_model
 from rnndyn.training.checkpoint import save_model as save_model
 from rnndyn.training.ensemble import fit_ensemble as fit_ensemble

@@ -53,7 +53,7 @@ def max_lyapunov_exponent(
     if separation is not None and not separation > 0:
         raise ValueError(f"separation: expected a positive distance, got {separation}.")
     if separation is None:
-        separation = float(jnp.sqrt(jnp.finfo(x0.dtype).eps))
+        separation = float(np.sqrt(jnp.finfo(x0.dtype).eps))
     return _max_exponent(f, x0, inputs, num_steps, num_transient, jnp.asarray(dt, x0.dtype), separation)
 
 

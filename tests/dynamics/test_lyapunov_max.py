@@ -42,6 +42,11 @@ def test_driven_and_per_unit_time():
     np.testing.assert_allclose(both.two_trajectory_exponent, np.log(0.5) / 0.1, rtol=1e-6)
 
 
+def test_inside_jit_and_vmap():
+    exponent = jax.jit(jax.vmap(lambda x: rd.max_lyapunov_exponent(lambda y: 0.5 * y, x, 10).exponent))
+    np.testing.assert_allclose(exponent(jnp.ones((2, 1))), np.log(0.5), rtol=1e-12)
+
+
 def test_a_constant_map_and_an_escaping_one():
     constant = rd.max_lyapunov_exponent(lambda x: 0 * x, jnp.ones(2), 20)
     assert np.isneginf(constant.exponent)

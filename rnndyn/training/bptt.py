@@ -1,0 +1,319 @@
+"""Backpropagation through time in the open, full and truncated."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, PyTree
+
+from rnndyn.dynamics.adjoints import adjoints, parameter_contributions
+from rnndyn.maps import DrivenCellMap, as_driven_map
+from rnndyn.networks.adapters import as_cell, check_transition
+from rnndyn.results import Result
+
+
+def bptt(
+    cell: Any,
+    readout: Callable[[Any], Array],
+    inputs: ArrayLike,
+    targets: ArrayLike,
+    loss: Callable[[Array, Array], Any],
+    *,
+    weights: ArrayLike | None = None,
+    state: PyTree | None = None,
+    window: int | None = None,
+    stride: int | None = None,
+) -> "BackpropagationThroughTime":
+    r"""The gradient of a sequence's loss with every term of its sum: what each step adds, and what truncation drops.
+
+    A weight $\theta$ of the cell $x_{t+1} = F(x_t, u_t; \theta)$ is used once per step, so its gradient is a sum over
+    steps. With $\hat y_t = \text{readout}(x_{t+1})$ and $L = \sum_{t=0}^{T-1} w_t\, \ell(\hat y_t, y_t)$,
+
+    $$\frac{dL}{d\theta} = \sum_{t=0}^{T-1} \underbrace{\Bigl(\frac{\partial F(x_t, u_t)}{\partial\theta}\Bigr)^T
+    a_{t+1}}_{\text{contribution of step } t}, \qquad
+    a_t = \frac{dL}{dx_t} = \frac{\partial L}{\partial x_t} + DF(x_t)^T a_{t+1}$$
+
+    The factors $DF$ are in closed form in `rnndyn.step_jacobian`.
+
+    *Truncation.* At the end of every `stride` steps, the losses of these steps are carried back over the last `window`
+    steps only: BPTT(h; h') of Williams & Peng with h = `window`, h' = `stride`. A stride equal to the window (the
+    default) cuts the sequence into pieces, with the state carried and the gradient stopped in between; stride 1
+    carries each loss back over exactly `window` steps. All terms $(\partial F_s / \partial\theta)^T\,
+    (DF_{s+1}^T \cdots DF_t^T)\, \partial L / \partial x_{t+1}$ of longer reach are missing.
+
+    **Arguments:**
+
+    - `cell`: what `rnndyn.unroll` takes; its floating-point arrays are the weights. A plain function needs `state`.
+    - `readout`: a function of the cell's output, `equinox.nn.Linear(H, O, key=...)` for one.
+    - `inputs`: one sequence, (T, I). `jax.vmap` for a batch.
+    - `targets`: one target per step, (T, ...).
+    - `loss`: `loss(output, target)` -> scalar, of one step.
+    - `weights`: $w_t$, (T,); 1 when not given. Where it is 0 the target may hold anything, NaN included. For a
+        `rnndyn.tasks` trial, `mask / mask.sum()` gives the mean over the steps that count.
+    - `state`: the state to start from; `cell.initial_state()` when not given.
+    - `window`: steps that a truncated gradient reaches back, 1 to T. It is computed beside the full one.
+    - `stride`: steps between two backward passes of the truncated one, 1 to `window`; `window` when not given.
+
+    **Returns:** a `BackpropagationThroughTime`.
+
+    **Raises:** `ValueError` for shapes that do not fit together, a loss that is no scalar, an empty sequence, a window
+    longer than the sequence, or a stride longer than the window.
+
+    Equal to `jax.grad` up to rounding, and slower: it is for looking, not for training. Time O(T) steps, and
+    T window / stride more for the truncated gradient; memory O(T P) for P weights, since each contribution is kept
+    (`rnndyn.adjoints` keeps only their norms). Pure: `jit` and `vmap` work.
+
+    ??? cite "Reference"
+        P. J. Werbos (1990), "Backpropagation through time: what it does and how to do it", Proc. IEEE 78; R. J.
+        Williams & J. Peng (1990), "An efficient gradient-based algorithm for on-line training of recurrent network
+        trajectories", Neural Computation 2.
+    """
+    cell = as_cell(cell, state_like=state)
+    inputs, targets = jnp.asarray(inputs), jnp.asarray(targets)
+    if inputs.ndim == 0 or inputs.shape[0] == 0:
+        raise ValueError(f"inputs: expected a sequence of at least one step, (T, I), got shape {inputs.shape}.")
+    num_steps = inputs.shape[0]
+    if targets.shape[:1] != (num_steps,):
+        raise ValueError(f"targets: expected one per step, ({num_steps}, ...), got shape {targets.shape}.")
+    state = check_transition(cell, cell.initial_state() if state is None else state, inputs[0])
+    window, stride = _check_window(window, stride, num_steps)
+    g = as_driven_map(cell, state_like=eqx.filter_eval_shape(lambda: state))
+    x0 = g.flatten(state)
+    if weights is None:
+        weights = jnp.ones(num_steps, x0.dtype)
+    elif jnp.shape(weights) != (num_steps,):
+        raise ValueError(f"weights: expected one number per step, ({num_steps},), got shape {jnp.shape(weights)}.")
+    total = _TotalLoss(g, readout, targets, jnp.asarray(weights, x0.dtype), loss)
+    total.check(x0)
+    found = _bptt(g, total, x0, inputs)
+    if window is None:
+        return found
+    # A program of its own, so that different windows share the one above.
+    truncated = _truncate(g, found.states, inputs, found.direct[1:], found.gradient, window, stride)
+    return eqx.tree_at(lambda r: r.truncated, found, truncated, is_leaf=lambda leaf: leaf is None)
+
+
+class BackpropagationThroughTime(Result):
+    """Forward and backward pass of one sequence. A weight's key is its path: `"cell.weight_hh"`, `"readout.bias"`."""
+
+    outputs: Float[Array, "T *O"]
+    """$\\hat y_t$."""
+    step_losses: Float[Array, " T"]
+    """$w_t\\, \\ell(\\hat y_t, y_t)$; they add up to `loss`."""
+    states: Float[Array, "T_plus_1 N"]
+    """$x_0, \\dots, x_T$ on the flat state; row t + 1 has read $u_t$."""
+    direct: Float[Array, "T_plus_1 N"]
+    """$\\partial L / \\partial x_t$, the part of the adjoint that comes from the loss of that state itself."""
+    adjoints: Float[Array, "T_plus_1 N"]
+    """$a_t = dL/dx_t$, the loss of that state and of all later ones."""
+    log_adjoint_norms: Float[Array, " T_plus_1"]
+    """$\\ln |a_t|$, also where $a_t$ itself over- or underflows."""
+    contributions: dict[str, Float[Array, "T ..."]]
+    """What each step adds to the gradient of each weight (of the readout: each step's loss)."""
+    gradient: dict[str, Float[Array, "..."]]
+    """$dL/d\\theta$, the sum of the contributions."""
+    truncated: "TruncatedGradient | None"
+    """The gradient with a window, where one was given."""
+
+    @property
+    def loss(self) -> Float[Array, ""]:
+        """L."""
+        return jnp.sum(jnp.asarray(self.step_losses))
+
+    @property
+    def contribution_norms(self) -> dict[str, Float[Array, " T"]]:
+        """The Frobenius norm of every contribution."""
+        return {name: jnp.linalg.norm(_rows(terms), axis=1) for name, terms in self.contributions.items()}
+
+    @property
+    def contribution_shares(self) -> dict[str, Float[Array, " T"]]:
+        """How far each contribution goes along the gradient, $\\langle G_t, G \\rangle / |G|^2$: they add up to 1."""
+        return {
+            name: _rows(terms) @ jnp.ravel(self.gradient[name]) / jnp.sum(jnp.asarray(self.gradient[name]) ** 2)
+            for name, terms in self.contributions.items()
+        }
+
+    def table(self) -> str:
+        num_steps = len(self.step_losses)
+        lines = [
+            f"BackpropagationThroughTime: {num_steps} steps, loss {float(self.loss):.6g}",
+            "  weight                    |gradient|   largest step   its norm",
+        ]
+        norms = self.contribution_norms
+        for name, gradient in self.gradient.items():
+            largest = int(np.argmax(norms[name]))
+            size = float(jnp.linalg.norm(gradient))
+            lines.append(f"  {name:<24} {size:11.4g} {largest:14d} {float(norms[name][largest]):10.4g}")
+        if self.truncated is not None:
+            lines.append(str(self.truncated))
+        return "\n".join(lines)
+
+
+class TruncatedGradient(Result):
+    """The gradient of the cell's weights over a window, and what is missing. (Truncation spares the readout.)"""
+
+    window: int
+    """Steps that a loss is carried back."""
+    stride: int
+    """Steps between two backward passes."""
+    gradient: dict[str, Float[Array, "..."]]
+    """The sum of the terms that reach back no further than the window."""
+    missing: dict[str, Float[Array, "..."]]
+    """The full gradient minus that."""
+    relative_errors: dict[str, Float[Array, ""]]
+    """|missing| / |full| of each weight (NaN where the full gradient is 0)."""
+    cosines: dict[str, Float[Array, ""]]
+    """The cosine of the angle between the two gradients of each weight."""
+    relative_error: Float[Array, ""]
+    """|missing| / |full| of all weights together."""
+    cosine: Float[Array, ""]
+    """The cosine for all weights together; below 0 a step along the truncated gradient raises the loss."""
+
+    def table(self) -> str:
+        return (
+            f"  truncated to {int(self.window)} steps (stride {int(self.stride)}): |missing| / |full| = "
+            f"{float(self.relative_error):.4g}, cosine {float(self.cosine):.4f}"
+        )
+
+
+class _TotalLoss(eqx.Module):
+    """The loss of a whole sequence as a function of its flat states after each step, (T, N) -> scalar."""
+
+    g: DrivenCellMap
+    readout: Callable[[Any], Array]
+    targets: Array
+    weights: Array
+    loss: Callable[[Array, Array], Any]
+
+    def check(self, x0: Array) -> None:
+        """Raise unless the readout reads the state and the loss of one step is a number."""
+        try:
+            out = eqx.filter_eval_shape(lambda x: self.step(self.readout, x, self.targets[0], self.weights[0])[1], x0)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"readout, targets, loss: they do not fit together: {error}") from error
+        if getattr(out, "shape", None) != ():
+            raise ValueError(
+                f"loss: expected loss(output, target) of one step to be a scalar, got {out}. rnndyn.training's losses "
+                "are of whole trials; for one step, lambda y, t: jnp.mean((y - t) ** 2)."
+            )
+
+    def step(self, readout: Any, x: Array, target: Array, weight: Array) -> tuple[Array, Array]:
+        """Output and weighted loss of one state."""
+        output = readout(self.g.cell.output(self.g.unflatten(x)))
+        # What a step without weight holds must reach neither the loss nor, times zero, its gradient.
+        return output, weight * self.loss(output, jnp.where(weight != 0, target, 0))
+
+    def steps(self, readout: Any, states: Array) -> tuple[Array, Array]:
+        """Outputs and weighted losses of all states."""
+        return jax.vmap(self.step, in_axes=(None, 0, 0, 0))(readout, states, self.targets, self.weights)
+
+    def __call__(self, states: Array) -> Array:
+        return jnp.sum(self.steps(self.readout, states)[1])
+
+
+@eqx.filter_jit
+def _bptt(g, total, x0, inputs):
+    found = adjoints(g, x0, inputs, total)
+    later = found.states[1:]
+    outputs, step_losses = total.steps(total.readout, later)
+    sources = jax.grad(total)(later).astype(x0.dtype)
+    by_readout = _readout_contributions(total, later)
+    return BackpropagationThroughTime(
+        outputs=outputs,
+        step_losses=step_losses,
+        states=found.states,
+        direct=jnp.concatenate([jnp.zeros_like(sources[:1]), sources]),
+        adjoints=found.vectors,
+        log_adjoint_norms=found.log_norms,
+        contributions=parameter_contributions(g, inputs, found) | by_readout,
+        gradient=found.parameter_gradient | {name: terms.sum(axis=0) for name, terms in by_readout.items()},
+        truncated=None,
+    )
+
+
+def _readout_contributions(total, states):
+    parameters, rest = eqx.partition(total.readout, eqx.is_inexact_array)
+
+    def one(x, target, weight):
+        return jax.grad(lambda p: total.step(eqx.combine(p, rest), x, target, weight)[1])(parameters)
+
+    return _named("readout", jax.vmap(one)(states, total.targets, total.weights))
+
+
+@eqx.filter_jit
+def _truncate(g, states, inputs, sources, gradient, window, stride):
+    truncated = _truncated_gradient(g, states, inputs, sources, window, stride)
+    full = {name: gradient[name] for name in truncated}
+    missing = {name: full[name] - truncated[name] for name in full}
+    together = lambda tree: jnp.concatenate([jnp.ravel(leaf) for leaf in tree.values()])
+    size = jnp.linalg.norm
+    cosine = lambda a, b: jnp.vdot(a, b) / (size(a) * size(b))
+    return TruncatedGradient(
+        window=window,
+        stride=stride,
+        gradient=truncated,
+        missing=missing,
+        relative_errors={name: size(missing[name]) / size(full[name]) for name in full},
+        cosines={name: cosine(full[name], truncated[name]) for name in full},
+        relative_error=size(together(missing)) / size(together(full)),
+        cosine=cosine(together(full), together(truncated)),
+    )
+
+
+def _truncated_gradient(g, states, inputs, sources, window, stride):
+    parameters, rest = eqx.partition(g, eqx.is_inexact_array)
+    num_steps = inputs.shape[0]
+
+    def segment(end):
+        """The losses of the last `stride` steps before `end`, carried back over `window` of them."""
+        steps = end - window + jnp.arange(window)
+        exists = (steps >= 0) & (steps < num_steps)
+        rows = jnp.clip(steps, 0, num_steps - 1)
+        kicks = jnp.where((exists & (steps >= end - stride))[:, None], sources[rows], 0)
+
+        def back(carry, xs):
+            adjoint, gradient = carry
+            x, u, kick, exists = xs
+            adjoint = jnp.where(exists, adjoint + kick, 0)
+            _, pull = jax.vjp(lambda p, y: eqx.combine(p, rest)(y, u), parameters, x)
+            share, adjoint = pull(adjoint)
+            return (adjoint, jax.tree.map(jnp.add, gradient, share)), None
+
+        start = (jnp.zeros_like(sources[0]), jax.tree.map(jnp.zeros_like, parameters))
+        xs = (states[rows], inputs[rows], kicks, exists)
+        return jax.lax.scan(back, start, xs, reverse=True)[0][1]
+
+    ends = stride * (1 + jnp.arange(-(-num_steps // stride)))
+    return _named("", jax.tree.map(lambda leaf: leaf.sum(axis=0), jax.vmap(segment)(ends)))
+
+
+def _named(prefix, tree):
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {(prefix + jax.tree_util.keystr(path)).lstrip("."): leaf for path, leaf in leaves}
+
+
+def _rows(terms):
+    terms = jnp.asarray(terms)
+    return terms.reshape(terms.shape[0], -1)
+
+
+def _check_window(window: int | None, stride: int | None, num_steps: int) -> tuple[int | None, int | None]:
+    if window is None:
+        if stride is not None:
+            raise ValueError("stride: is that of a truncated gradient; give its window too.")
+        return None, None
+    if not 1 <= window <= num_steps:
+        raise ValueError(
+            f"window: expected 1 to {num_steps} steps, the length of the sequence, got {window}. A window of "
+            f"{num_steps} is the full gradient."
+        )
+    if stride is None:
+        return window, window
+    if not 1 <= stride <= window:
+        raise ValueError(
+            f"stride: expected 1 to {window} steps, the window, got {stride}. A longer one would drop losses."
+        )
+    return window, stride
