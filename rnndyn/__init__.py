@@ -77,11 +77,16 @@ from rnndyn.networks.cells.lstm import LSTMCell as LSTMCell
 from rnndyn.networks.cells.piecewise_linear import PiecewiseLinearCell as PiecewiseLinearCell
 from rnndyn.networks.cells.stacked import StackedCell as StackedCell
 from rnndyn.networks.cells.vanilla import VanillaCell as VanillaCell
+from rnndyn.networks.generation import generate as generate
 from rnndyn.networks.jacobians import step_jacobian as step_jacobian
 from rnndyn.networks.models import RNN as RNN
 from rnndyn.networks.models import BidirectionalRNN as BidirectionalRNN
 from rnndyn.networks.models import StackedRNN as StackedRNN
+from rnndyn.networks.streaming import Stream as Stream
+from rnndyn.networks.tokens import OneHot as OneHot
+from rnndyn.networks.tokens import TokenRNN as TokenRNN
 from rnndyn.networks.unroll import unroll as unroll
+from rnndyn.networks.vocabulary import Vocabulary as Vocabulary
 from rnndyn.results import Result as Result
 from rnndyn.results import load as load
 from rnndyn.training.bptt import BackpropagationThroughTime as BackpropagationThroughTime

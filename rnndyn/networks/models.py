@@ -24,13 +24,13 @@ class AbstractRNN(eqx.Module):
     - many to one: `model.last(inputs)`, the output after the last entry;
     - one to many: `model.generate(input, num_steps)`, with the outputs fed back if wanted.
 
-    Each takes one sequence: `jax.vmap` for a batch. Streaming is calling the cell:
+    Each takes one sequence: `jax.vmap` for a batch. Streaming, when inputs come one at a time, is `step` (compiled and
+    with its state kept: `rnndyn.Stream`):
 
     ```python
     state = model.start()
     for input in inputs:
-        state = model.cell(state, input)
-        output = model.readout(model.cell.output(state))
+        state, output = model.step(state, input)
     ```
     """
 
@@ -78,7 +78,7 @@ class AbstractRNN(eqx.Module):
         **Raises:** `ValueError` as `rnndyn.unroll`.
         """
         states = self.states(inputs, state, mask, remat_every=remat_every, key=key)
-        return jax.vmap(self._read)(states)
+        return jax.vmap(self.read)(states)
 
     def last(
         self,
@@ -91,7 +91,16 @@ class AbstractRNN(eqx.Module):
     ) -> Array:
         """Many to one: the output (O,) after the last valid entry. Arguments as in a call."""
         states = self.states(inputs, state, mask, remat_every=remat_every, key=key)
-        return self._read(jax.tree.map(lambda s: s[-1], states))
+        return self.read(jax.tree.map(lambda s: s[-1], states))
+
+    def step(self, state: Any, input: Any) -> tuple[PyTree[Array], Array]:
+        """One step: the state that has read `input` (I,), and the output (O,) there."""
+        state = as_cell(self.cell, state_like=state)(state, input)
+        return state, self.read(state)
+
+    def read(self, state: Any) -> Array:
+        """The output (O,) of a state."""
+        return self.readout(as_cell(self.cell).output(state))
 
     def generate(
         self,
@@ -120,9 +129,9 @@ class AbstractRNN(eqx.Module):
         state = self.start() if state is None else state
         cell = as_cell(self.cell, state_like=state)
         if feed_back is None:
-            return jax.vmap(self._read)(unroll(cell, input, state, num_steps=num_steps))
+            return jax.vmap(self.read)(unroll(cell, input, state, num_steps=num_steps))
         state = check_transition(cell, state, input)
-        fed_back = eqx.filter_eval_shape(lambda state: feed_back(self._read(state)), state)
+        fed_back = eqx.filter_eval_shape(lambda state: feed_back(self.read(state)), state)
         if getattr(fed_back, "shape", None) != jnp.shape(input):
             raise ValueError(
                 f"feed_back: expected it to give an input of shape {jnp.shape(input)}, "
@@ -132,13 +141,10 @@ class AbstractRNN(eqx.Module):
         def step(carry: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], Array]:
             state, input = carry
             state = cell(state, input)
-            output = self._read(state)
+            output = self.read(state)
             return (state, jnp.asarray(feed_back(output), fed_back.dtype)), output
 
         return jax.lax.scan(step, (state, jnp.asarray(input, fed_back.dtype)), length=num_steps)[1]
-
-    def _read(self, state: Any) -> Array:
-        return self.readout(as_cell(self.cell).output(state))
 
 
 class RNN(AbstractRNN):

@@ -35,6 +35,7 @@ def train(
     learning_rate: Any,
     validation: Any,
     metric: Callable | None,
+    carry: Any,
     settings: Settings,
     ensemble: bool,
 ) -> tuple[Run, optax.Schedule | None]:
@@ -49,23 +50,30 @@ def train(
     num_members = keys.shape[0] if ensemble else 1
     split = jax.vmap(jax.random.split)(keys) if ensemble else jax.random.split(keys)
     batch_keys, validation_keys = split[..., 0], split[..., 1]
-    metric = loss if metric is None else metric
+    carry = None if carry is None else jax.tree.map(_strongly_typed, carry)
+    if metric is None:
+        metric = loss if carry is None else FromStart(loss, carry)
     per_member = callable(validation) and ensemble
     host = None if callable(batches) else _host_batches(batches)
 
     one_model, one_key = _first_member(model, ensemble), batch_keys.reshape(-1)[0]
     example = _example(batches, host, one_key)
-    _check_scalar("loss", loss, one_model, example)
+    if carry is None:
+        _check_scalar("loss", loss, one_model, example)
+    else:
+        _check_carry(loss, one_model, example, carry)
+        if ensemble:
+            carry = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_members, *leaf.shape)), carry)
     if validation is not None:
         validation_batch = draw(validation, validation_keys, ensemble) if callable(validation) else validation
         validation_batch = jax.tree.map(jnp.asarray, validation_batch)
         _check_scalar("metric", metric, one_model, _first_member(validation_batch, per_member))
 
-    run = Run.new(model, initial_opt_state(optimizer, model, ensemble), num_members)
+    run = Run.new(model, initial_opt_state(optimizer, model, ensemble), carry, num_members)
     path = None if settings.checkpoint is None else Path(settings.checkpoint)
     configuration = {}
     if path is not None:
-        configuration = configure(loss, batches, optimizer, metric, validation, model, keys, settings)
+        configuration = configure(loss, batches, example, optimizer, metric, validation, model, keys, settings)
         if settings.resume and path.exists():
             run = read(path, run, configuration, schedule)
             if host is not None:
@@ -97,6 +105,7 @@ def train(
             block = run_block(
                 run.model,
                 run.opt_state,
+                run.carry,
                 active if ensemble else active[0],
                 batch_keys,
                 jnp.asarray(run.step),
@@ -116,6 +125,16 @@ def train(
     # Without a finite validation there is no best model, and the last one is the one to return.
     run.best_model = choose(np.isfinite(run.best), run.best_model, run.model, ensemble)
     return run, schedule
+
+
+class FromStart(eqx.Module):
+    """A loss that takes a carry, as a metric: it starts from the first one at every validation."""
+
+    loss: Callable = eqx.field(static=True)
+    carry: Any
+
+    def __call__(self, model: Any, batch: Any) -> Any:
+        return self.loss(model, batch, self.carry)[0]
 
 
 def _steps_to_boundary(step: int, settings: Settings, has_validation: bool) -> int:
@@ -154,8 +173,13 @@ def _postfix(run: Run) -> dict[str, str]:
 def _to_parameter(leaf: Any) -> Any:
     if not eqx.is_inexact_array(leaf):
         return leaf
-    # A weakly typed array would change its type at the first update.
-    return jnp.asarray(leaf, leaf.dtype) if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
+    return _strongly_typed(leaf)
+
+
+def _strongly_typed(leaf: Any) -> Array:
+    """`leaf` as an array; a weakly typed one would change its type at the first update."""
+    leaf = jnp.asarray(leaf)
+    return jnp.asarray(leaf, leaf.dtype)
 
 
 def _host_batches(batches: Any) -> HostBatches:
@@ -194,6 +218,19 @@ def _check_scalar(name: str, function: Callable, model: Any, batch: Any) -> None
             return
         found = f"shape {out.shape} of {out.dtype}"
     raise ValueError(f"{name}: expected {name}(model, batch) to be one floating-point number, got {found}.")
+
+
+def _check_carry(loss: Callable, model: Any, batch: Any, carry: Any) -> None:
+    out = eqx.filter_eval_shape(loss, model, batch, carry)
+    if not isinstance(out, tuple) or len(out) != 2:
+        raise ValueError(
+            f"loss: with carry=, expected loss(model, batch, carry) to be the pair (value, carry), got a "
+            f"{type(out).__name__}."
+        )
+    _check_scalar("loss", lambda *_: out[0], model, batch)
+    before, after = (eqx.tree_pformat(tree, struct_as_array=True) for tree in (carry, out[1]))
+    if before != after:
+        raise ValueError(f"carry: expected the loss to keep its structure, shapes and dtypes, {before}, got {after}.")
 
 
 def _first_member(tree: Any, has_member_axis: bool) -> Any:

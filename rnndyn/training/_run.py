@@ -31,6 +31,7 @@ class Run:
 
     model: Any
     opt_state: Any
+    carry: Any
     best_model: Any
     best: np.ndarray  # (M,)
     best_step: np.ndarray  # (M,)
@@ -46,10 +47,11 @@ class Run:
     stopped: list[str | None]  # (M,) why, or None while it runs
 
     @staticmethod
-    def new(model: Any, opt_state: Any, num_members: int) -> "Run":
+    def new(model: Any, opt_state: Any, carry: Any, num_members: int) -> "Run":
         return Run(
             model=model,
             opt_state=opt_state,
+            carry=carry,
             best_model=model,
             best=np.full(num_members, np.inf),
             best_step=np.zeros(num_members, np.int64),
@@ -92,7 +94,7 @@ def record_block(run: Run, block: Block, length: int) -> None:
     rows = lambda array: np.asarray(array, np.float64).reshape(len(run.stopped), -1)[:, :length]
     num_updates = np.asarray(block.num_updates).reshape(-1)
     diverged = run.active & (num_updates < length)
-    run.model, run.opt_state = block.model, block.opt_state
+    run.model, run.opt_state, run.carry = block.model, block.opt_state, block.carry
     run.losses = np.concatenate([run.losses, rows(block.losses)], axis=1)
     run.grad_norms = np.concatenate([run.grad_norms, rows(block.grad_norms)], axis=1)
     run.num_steps = run.num_steps + num_updates + diverged
@@ -135,6 +137,7 @@ def choose(take: np.ndarray, new: Any, old: Any, ensemble: bool) -> Any:
 def configure(
     loss: Callable,
     batches: Any,
+    example: Any,
     optimizer: optax.GradientTransformationExtraArgs,
     metric: Callable,
     validation: Any,
@@ -148,6 +151,7 @@ def configure(
         "key": np.asarray(jax.random.key_data(keys)).tolist(),
         "loss": checkpoint.describe(loss),
         "batches": checkpoint.describe(batches) if callable(batches) else type(batches).__name__,
+        "batch": checkpoint.describe(example),
         "metric": checkpoint.describe(metric),
         "validation": checkpoint.describe(validation),
         "optimizer_response": _response(optimizer, model),
@@ -168,7 +172,7 @@ _ARRAYS = [field.name for field in dataclasses.fields(Run) if field.name not in 
 def write(path: Path, run: Run, configuration: dict[str, Any], schedule: optax.Schedule | None) -> None:
     """Write the run to `path`."""
     header = {
-        "structure": checkpoint.describe((run.model, run.opt_state)),
+        "structure": checkpoint.describe((run.model, run.opt_state, run.carry)),
         "configuration": {**configuration, **_rate_at(schedule, run.step)},
         "step": run.step,
         "stopped": run.stopped,
@@ -181,7 +185,7 @@ def write(path: Path, run: Run, configuration: dict[str, Any], schedule: optax.S
 def read(path: Path, new: Run, configuration: dict[str, Any], schedule: optax.Schedule | None) -> Run:
     """The run that `write` saved, if it is the one that `new` begins."""
     header = checkpoint.read_header(path, _KIND)
-    structure = checkpoint.describe((new.model, new.opt_state))
+    structure = checkpoint.describe((new.model, new.opt_state, new.carry))
     checkpoint.check_structure(path, header["structure"], structure, "resume")
     checkpoint.check_settings(path, header["configuration"], {**configuration, **_rate_at(schedule, header["step"])})
     num_members, step = len(new.stopped), header["step"]

@@ -15,6 +15,7 @@ class Block(NamedTuple):
 
     model: Any
     opt_state: Any
+    carry: Any
     num_updates: Int[Array, " *E"]
     losses: Float[Array, "*E S"]
     grad_norms: Float[Array, "*E S"]
@@ -24,6 +25,7 @@ class Block(NamedTuple):
 def run_block(
     model: Any,
     opt_state: Any,
+    carry: Any,
     active: Bool[Array, " *E"],
     keys: Array,
     start: Int[Array, ""],
@@ -44,28 +46,33 @@ def run_block(
 
     **Arguments:**
 
+    - `carry`: what `loss(model, batch, carry) -> (value, carry)` hands from one step to the next; with `None` it is
+        called as `loss(model, batch) -> value`.
     - `data`: the batches of this block, leaves `(max_steps, ...)`, or `None` where `batches(key)` makes them here.
     """
 
-    def member(model: Any, opt_state: Any, active: Array, key: Array) -> Block:
-        arrays, static = eqx.partition((model, opt_state), eqx.is_array)
+    def member(model: Any, opt_state: Any, handed_on: Any, active: Array, key: Array) -> Block:
+        arrays, static = eqx.partition((model, opt_state, handed_on), eqx.is_array)
         loss_dtype = jnp.result_type(float)
 
-        def step(i: Array, carry: tuple) -> tuple:
-            arrays, active, num_updates, losses, grad_norms = carry
-            model, opt_state = eqx.combine(arrays, static)
+        def objective(model: Any, batch: Any, handed_on: Any) -> tuple[Array, Any]:
+            return (loss(model, batch), None) if handed_on is None else loss(model, batch, handed_on)
+
+        def step(i: Array, state: tuple) -> tuple:
+            arrays, active, num_updates, losses, grad_norms = state
+            model, opt_state, handed_on = eqx.combine(arrays, static)
             if batches is not None:
                 batch = batches(jax.random.fold_in(key, start + i))
             else:
                 batch = jax.tree.map(lambda leaf: leaf[i], data)
-            value, gradient = eqx.filter_value_and_grad(loss)(model, batch)
+            (value, handed_on), gradient = eqx.filter_value_and_grad(objective, has_aux=True)(model, batch, handed_on)
             norm = optax.tree.norm(gradient)
             if max_grad_norm is not None:
                 shrink = jnp.where(norm > max_grad_norm, max_grad_norm / norm, 1)
                 gradient = jax.tree.map(lambda g: g * shrink.astype(g.dtype), gradient)
             parameters = eqx.filter(model, eqx.is_inexact_array)
             updates, new_opt_state = optimizer.update(gradient, opt_state, parameters, value=value)
-            new_arrays = eqx.filter((eqx.apply_updates(model, updates), new_opt_state), eqx.is_array)
+            new_arrays = eqx.filter((eqx.apply_updates(model, updates), new_opt_state, handed_on), eqx.is_array)
 
             losses = losses.at[i].set(jnp.where(active, value.astype(loss_dtype), jnp.nan))
             grad_norms = grad_norms.at[i].set(jnp.where(active, norm.astype(loss_dtype), jnp.nan))
@@ -74,14 +81,14 @@ def run_block(
             return arrays, active, num_updates + active, losses, grad_norms
 
         empty = jnp.full((max_steps,), jnp.nan, loss_dtype)
-        carry = (arrays, active, jnp.zeros((), int), empty, empty)
-        arrays, _, num_updates, losses, grad_norms = jax.lax.fori_loop(0, num_steps, step, carry)
-        model, opt_state = eqx.combine(arrays, static)
-        return Block(model, opt_state, num_updates, losses, grad_norms)
+        state = (arrays, active, jnp.zeros((), int), empty, empty)
+        arrays, _, num_updates, losses, grad_norms = jax.lax.fori_loop(0, num_steps, step, state)
+        model, opt_state, handed_on = eqx.combine(arrays, static)
+        return Block(model, opt_state, handed_on, num_updates, losses, grad_norms)
 
     if ensemble:
         member = eqx.filter_vmap(member)
-    return member(model, opt_state, active, keys)
+    return member(model, opt_state, carry, active, keys)
 
 
 @eqx.filter_jit

@@ -17,7 +17,7 @@ from rnndyn.training.history import History
 
 def fit_ensemble(
     models: Any,
-    loss: Callable[[Any, Any], Any],
+    loss: Callable[..., Any],
     batches: Any,
     optimizer: Any,
     *,
@@ -27,6 +27,7 @@ def fit_ensemble(
     max_grad_norm: float | None = None,
     validation: Any = None,
     metric: Callable[[Any, Any], Any] | None = None,
+    carry: Any = None,
     validate_every: int = 100,
     target: float | None = None,
     patience: int | None = None,
@@ -54,6 +55,7 @@ def fit_ensemble(
 
     - `models`: a model each of whose arrays has a leading axis E.
     - `validation`: a batch is shared by the members; a function of a key gives each its own.
+    - `carry`: the first one is that of every member; each then has its own.
     - `target`, `patience`: apply to each member by itself.
 
     **Returns:** an `EnsembleFitResult`. A member whose loss or gradient was not finite has stopped there; it is
@@ -84,6 +86,7 @@ def fit_ensemble(
         learning_rate=learning_rate,
         validation=validation,
         metric=metric,
+        carry=carry,
         settings=settings,
         ensemble=True,
     )

@@ -14,7 +14,7 @@ from rnndyn.training.history import History
 
 def fit(
     model: Any,
-    loss: Callable[[Any, Any], Any],
+    loss: Callable[..., Any],
     batches: Any,
     optimizer: Any,
     *,
@@ -24,6 +24,7 @@ def fit(
     max_grad_norm: float | None = None,
     validation: Any = None,
     metric: Callable[[Any, Any], Any] | None = None,
+    carry: Any = None,
     validate_every: int = 100,
     target: float | None = None,
     patience: int | None = None,
@@ -58,6 +59,10 @@ def fit(
     - `max_grad_norm`: gradients longer than this are scaled to it.
     - `validation`: a batch, or a function of a key, drawn once and used at every validation.
     - `metric`: `metric(model, batch)` -> scalar, smaller is better; the loss by default.
+    - `carry`: what the loss hands from one update to the next, a tree of arrays: the first one. The loss is then
+      `loss(model, batch, carry)` -> `(scalar, carry)`, and no gradient passes from one update to another. States of a
+      stream (`rnndyn.training.truncated_bptt`) are one, the number of updates made (`rnndyn.training.with_step`) is
+      another. Validation without a `metric` starts from the first carry.
     - `validate_every`: steps between validations; the untrained and the last model are validated too.
     - `target`: stop once the validation metric is at most this.
     - `patience`: stop after this many validations in a row without a new best.
@@ -102,6 +107,7 @@ def fit(
         learning_rate=learning_rate,
         validation=validation,
         metric=metric,
+        carry=carry,
         settings=settings,
         ensemble=False,
     )

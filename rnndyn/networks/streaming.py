@@ -1,0 +1,56 @@
+"""One step at a time, with the state kept: inference on a stream without end."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, PyTree
+
+
+class Stream:
+    """A model that reads one input at a time and keeps its state.
+
+        s_{t+1} = cell(s_t, u_t),   y_t = readout(output(s_{t+1}))
+
+    Time and memory per step do not depend on how much has been read; the outputs are those of the model on the whole
+    sequence. The step is compiled once for all streams of models of one structure.
+
+    ```python
+    stream = rd.Stream(model)
+    for input in sensor:
+        output = stream(input)
+    ```
+    """
+
+    state: PyTree[Array]
+    """The state now. It can be kept and assigned again, to go on from there."""
+
+    def __init__(self, model: Any, state: PyTree[Array] | None = None):
+        """**Arguments:**
+
+        - `model`: an `RNN`, `StackedRNN` or `TokenRNN`: whatever has `start()` and `step(state, input)`. A
+            `BidirectionalRNN` has not: it reads the end first.
+        - `state`: the state to start from; `model.start()` when not given.
+
+        **Raises:** `ValueError` for a model without these.
+        """
+        if not (hasattr(model, "start") and hasattr(model, "step")):
+            raise ValueError(f"model: expected one with start() and step(state, input), got a {type(model).__name__}.")
+        self.model = model
+        self.state = model.start() if state is None else state
+
+    def __call__(self, input: Any) -> Array:
+        """Read one input (I,), or one token; gives the output (O,)."""
+        self.state, output = _step(self.model, self.state, input if isinstance(input, jax.Array) else np.asarray(input))
+        return output
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the state: all that is kept of the past."""
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(self.state))
+
+
+@eqx.filter_jit
+def _step(model: Any, state: Any, input: Any) -> tuple[Any, Array]:
+    return model.step(state, input)

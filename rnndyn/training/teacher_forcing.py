@@ -1,0 +1,223 @@
+r"""Teacher forcing, and two ways between it and a network that runs freely on its own outputs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.core import Tracer
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from rnndyn.networks.adapters import as_cell, check_transition
+
+
+def scheduled_sampling(
+    model: Any,
+    inputs: Array,
+    probability: Any,
+    *,
+    key: PRNGKeyArray,
+    state: Any = None,
+    feed_back: Callable[..., Array] = lambda output: output,
+    sampling_key: PRNGKeyArray | None = None,
+) -> Float[Array, "T O"]:
+    r"""Run a model that reads the true input at some steps and its own last output at the others.
+
+    $$u_t = \begin{cases} \text{inputs}_t & \text{with probability } \epsilon \\ f(y_{t-1}) & \text{else}\end{cases},
+    \qquad s_{t+1} = \text{cell}(s_t, u_t), \quad y_t = \text{readout}(s_{t+1}),$$
+
+    independently at every step; the first input is always the true one. $\epsilon = 1$ is teacher forcing, and
+    $\epsilon = 0$ free running, `model.generate(inputs[0], T, feed_back=f)`.
+
+    **Arguments:**
+
+    - `model`: an `RNN`, `StackedRNN` or `TokenRNN`.
+    - `inputs`: the true inputs, (T, I), or tokens (T,).
+    - `probability`: $\epsilon$, of the true input: a number, also traced, such as a schedule of the number of updates
+        (`rnndyn.training.with_step`).
+    - `key`: fixes at which steps the true input is read.
+    - `state`: the state to start from; `model.start()` when not given.
+    - `feed_back`: from an output to the next input, $f$: the output itself by default. With `sampling_key` it is called
+        as `feed_back(output, key)`, to draw from the output: `lambda logits, key: jax.random.categorical(key, logits)`.
+    - `sampling_key`: see `feed_back`.
+
+    **Returns:** the outputs (T, O). Gradients pass through what is fed back where `feed_back` lets them; through a
+    drawn token they do not, as in the paper.
+
+    **Raises:** `ValueError` for an empty sequence, a probability outside [0, 1], or a `feed_back` that does not give an
+    input.
+
+    ??? cite "Reference"
+        S. Bengio, O. Vinyals, N. Jaitly & N. Shazeer (2015), "Scheduled sampling for sequence prediction with
+        recurrent neural networks", NeurIPS.
+    """
+    inputs = jnp.asarray(inputs)
+    if inputs.ndim == 0 or inputs.shape[0] == 0:
+        raise ValueError(f"inputs: expected at least one step, got shape {inputs.shape}.")
+    _check_unit_interval("probability", probability)
+    state = model.start() if state is None else state
+    length = inputs.shape[0]
+    true = jax.random.bernoulli(key, probability, (length,)).at[0].set(True)
+    keys = None if sampling_key is None else jax.random.split(sampling_key, length)
+
+    def step(carry: tuple[Any, Array], xs: tuple[Any, Any, Any]) -> tuple[tuple[Any, Array], Array]:
+        state, fed_back = carry
+        input, is_true, step_key = xs
+        state, output = model.step(state, jnp.where(is_true, input, fed_back))
+        next_input = feed_back(output) if step_key is None else feed_back(output, step_key)
+        return (state, jnp.asarray(next_input, inputs.dtype)), output
+
+    fed_back = eqx.filter_eval_shape(lambda: step((state, inputs[0]), jax.tree.map(_first, (inputs, true, keys))))[0][1]
+    if fed_back.shape != inputs.shape[1:]:
+        raise ValueError(f"feed_back: expected it to give an input of shape {inputs.shape[1:]}, got {fed_back.shape}.")
+    return jax.lax.scan(step, (state, jnp.zeros_like(inputs[0])), (inputs, true, keys))[1]
+
+
+def generalized_teacher_forcing(
+    model: Any,
+    targets: Array,
+    alpha: Any,
+    *,
+    inputs: Array | None = None,
+    state: Any = None,
+) -> Float[Array, "T O"]:
+    r"""Run a model whose state is drawn, after every step, towards one that gives the true output.
+
+    $$x_{t+1} = F(\tilde x_t, u_t), \qquad y_{t+1} = C x_{t+1} + b, \qquad
+    \tilde x_t = (1 - \alpha)\, x_t + \alpha\, \hat x_t, \qquad
+    \hat x_t = x_t + C^+ (\hat y_t - y_t),$$
+
+    where $\hat x_t$ is the state nearest to $x_t$ whose output is the true one. $\alpha = 0$ lets the model run freely,
+    $\alpha = 1$ is teacher forcing. The gradient shrinks by $1 - \alpha$ per step along the directions that are read
+    out, so that it stays bounded on a chaotic trajectory when $\alpha$ is large enough: for a state that is read out
+    whole, $\alpha \geq 1 - e^{-\lambda_1}$ with the largest Lyapunov exponent $\lambda_1$ per step.
+
+    **Arguments:**
+
+    - `model`: an `RNN` whose readout is an `equinox.nn.Linear` of the state, and whose state is one vector (an LSTM's
+        is not). With $C$ the first rows of the identity the observed units themselves are forced, as in the paper.
+    - `targets`: the true outputs, (T, O), at the times of the outputs that are returned.
+    - `alpha`: the strength $\alpha$ in [0, 1], also traced; or one for each step, (T,). Zeros and ones drawn at random
+        make it scheduled sampling.
+    - `inputs`: external inputs (T, I), where the cell has any; zeros by default.
+    - `state`: the state to start from; `model.start()` when not given. To start on the data, use
+        `nearest_state(model, state, y)`.
+
+    **Returns:** the outputs (T, O) before forcing: the predictions to be compared with `targets`. The last target only
+    enters that comparison.
+
+    **Raises:** `ValueError` for a readout or a state of another kind, $\alpha$ outside [0, 1], or shapes that do not
+    fit.
+
+    ??? cite "Reference"
+        F. Hess, Z. Monfared, M. Brenner & D. Durstewitz (2023), "Generalized teacher forcing for learning chaotic
+        dynamics", ICML.
+    """
+    targets = jnp.asarray(targets)
+    _check_unit_interval("alpha", alpha)
+    cell = as_cell(model.cell)
+    weight = _linear_readout(model).weight
+    if targets.ndim != 2 or targets.shape[1] != weight.shape[0] or len(targets) == 0:
+        raise ValueError(f"targets: expected shape (T, {weight.shape[0]}) with at least one step, got {targets.shape}.")
+    if inputs is None:
+        inputs = jnp.zeros((len(targets), cell.input_size), targets.dtype)
+    if len(inputs) != len(targets):
+        raise ValueError(f"inputs: expected one for each of the {len(targets)} targets, got {len(inputs)}.")
+    state = model.start() if state is None else state
+    if jax.tree.structure(state) != jax.tree.structure(0) or jnp.shape(state) != (weight.shape[1],):
+        raise ValueError(
+            f"model: expected its state to be one vector of {weight.shape[1]} entries, all read out, got "
+            f"{jax.tree.map(jnp.shape, state)}."
+        )
+    state = check_transition(cell, state, inputs[0])
+    inverse = jnp.linalg.pinv(weight)
+
+    def step(x: Array, at: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        input, target, alpha = at
+        x = cell(x, input)
+        output = model.read(x)
+        return x + alpha * (inverse @ (target - output)).astype(x.dtype), output
+
+    alphas = jnp.broadcast_to(jnp.asarray(alpha, targets.dtype), (len(targets),))
+    return jax.lax.scan(step, state, (inputs, targets, alphas))[1]
+
+
+def nearest_state(model: Any, state: Array, output: Array) -> Float[Array, " N"]:
+    r"""The state nearest to `state` whose output is the given one: $\hat x = x + C^+(\hat y - C x - b)$.
+
+    **Arguments:**
+
+    - `model`: as in `generalized_teacher_forcing`.
+    - `state`: $x$, shape (N,).
+    - `output`: $\hat y$, shape (O,).
+
+    **Returns:** $\hat x$, shape (N,). With more outputs than units the output is met in the sense of least squares.
+
+    **Raises:** `ValueError` for a readout that is not linear.
+    """
+    return state + jnp.linalg.pinv(_linear_readout(model).weight) @ (output - model.read(state))
+
+
+def inverse_sigmoid_decay(half_life: float, sharpness: float = 5.0) -> optax.Schedule:
+    r"""A schedule for `scheduled_sampling` that falls from 1 to 0 along a sigmoid.
+
+    $$\epsilon(i) = \sigma\bigl(a\,(1 - i / h)\bigr) = \frac{k}{k + e^{\,a i / h}}, \qquad k = e^a .$$
+
+    Bengio et al. write $k / (k + e^{i/k})$, which is $h = k \ln k$ and $a = \ln k$.
+
+    **Arguments:**
+
+    - `half_life`: $h$, the number of updates after which it is 1/2, above 0.
+    - `sharpness`: $a$, above 0; it starts at $\sigma(a)$.
+
+    **Raises:** `ValueError` for values that are not positive.
+    """
+    for name, value in (("half_life", half_life), ("sharpness", sharpness)):
+        if not value > 0:
+            raise ValueError(f"{name}: expected a positive number, got {value}.")
+    return lambda count: jax.nn.sigmoid(sharpness * (1 - count / half_life))
+
+
+def with_step(loss: Callable[[Any, Any, Any], Any]) -> "WithStep":
+    """A loss for `rnndyn.fit` that knows how many updates have been made, for what changes in the course of training.
+
+    ```python
+    def loss(model, batch, step):
+        probability = schedule(step)
+        ...
+    rd.fit(model, rd.training.with_step(loss), ..., carry=0)
+    ```
+
+    **Arguments:**
+
+    - `loss`: `loss(model, batch, step)` -> scalar; `step` counts the updates made before, from the `carry` on.
+    """
+    return WithStep(loss)
+
+
+class WithStep(eqx.Module):
+    """What `with_step` returns."""
+
+    # Static, so that two losses made of one function are one to jit.
+    loss: Callable[[Any, Any, Any], Any] = eqx.field(static=True)
+
+    def __call__(self, model: Any, batch: Any, step: Any) -> tuple[Any, Any]:
+        return self.loss(model, batch, step), step + 1
+
+
+def _first(leaf: Array) -> Array:
+    return leaf[0]
+
+
+def _linear_readout(model: Any) -> eqx.nn.Linear:
+    if not isinstance(model.readout, eqx.nn.Linear):
+        raise ValueError(f"model: expected a linear readout, equinox.nn.Linear, got a {type(model.readout).__name__}.")
+    return model.readout
+
+
+def _check_unit_interval(name: str, value: Any) -> None:
+    if not isinstance(value, Tracer) and not ((np.asarray(value) >= 0) & (np.asarray(value) <= 1)).all():
+        raise ValueError(f"{name}: expected a number between 0 and 1, got {value}.")
