@@ -69,6 +69,9 @@ from rnndyn.maps import as_driven_map as as_driven_map
 from rnndyn.maps import as_map as as_map
 from rnndyn.maps import iterate as iterate
 from rnndyn.networks import initializers as initializers
+from rnndyn.networks.attention import AdditiveAttention as AdditiveAttention
+from rnndyn.networks.attention import DotProductAttention as DotProductAttention
+from rnndyn.networks.attention import Seq2Seq as Seq2Seq
 from rnndyn.networks.cells.chaos_free import ChaosFreeCell as ChaosFreeCell
 from rnndyn.networks.cells.gru import GRUCell as GRUCell
 from rnndyn.networks.cells.leaky import LeakyCell as LeakyCell

@@ -43,6 +43,25 @@ def test_negation_turns_the_next_two_words_around():
     assert abs(share - 0.3) < 0.05
 
 
+def test_negation_in_texts_of_different_lengths():
+    batch = rd.tasks.batches("negation", 200, num_steps=12, min_words=3)(jax.random.key(1))
+    lengths = []
+    for inputs, targets, mask in zip(*map(np.asarray, batch)):
+        length = int(inputs.sum())
+        lengths.append(length)
+        assert (inputs[:length].sum(axis=1) == 1).all()
+        assert (inputs[length:] == 0).all()
+        words = inputs[:length].argmax(axis=1)
+        signs = [-1 if 5 in words[max(t - 2, 0) : t] else 1 for t in range(length)]
+        score = sum(sign * VALENCES[word] for sign, word in zip(signs, words) if word < 5)
+        assert np.flatnonzero(mask).tolist() == ([length - 1] if score else [])
+        if score:
+            assert (targets[:, 0] == (score > 0)).all()
+    assert set(lengths) == set(range(3, 13))
+    with pytest.raises(ValueError, match="min_words: expected 1 to 12"):
+        rd.tasks.negation(key=jax.random.key(0), num_steps=12, min_words=13)
+
+
 def test_every_step_is_one_word():
     for name, width in (("text_integration", 15), ("negation", 6)):
         trial = rd.tasks.find_task(name).generate(key=jax.random.key(2))
