@@ -5,6 +5,12 @@ from rnndyn import training as training
 from rnndyn.dynamics.adjoints import Adjoints as Adjoints
 from rnndyn.dynamics.adjoints import adjoints as adjoints
 from rnndyn.dynamics.adjoints import parameter_contributions as parameter_contributions
+from rnndyn.dynamics.bifurcation_curves import BifurcationCurve as BifurcationCurve
+from rnndyn.dynamics.bifurcation_curves import SpecialPoint as SpecialPoint
+from rnndyn.dynamics.bifurcation_curves import continue_bifurcation as continue_bifurcation
+from rnndyn.dynamics.bifurcation_diagram import BifurcationDiagram as BifurcationDiagram
+from rnndyn.dynamics.bifurcation_diagram import bifurcation_diagram as bifurcation_diagram
+from rnndyn.dynamics.bifurcations import Bifurcation as Bifurcation
 from rnndyn.dynamics.candidates import sample_candidates as sample_candidates
 from rnndyn.dynamics.certificates import FixedPointCertificate as FixedPointCertificate
 from rnndyn.dynamics.certificates import FixedPointCertificates as FixedPointCertificates
@@ -12,6 +18,9 @@ from rnndyn.dynamics.certificates import certify_fixed_point as certify_fixed_po
 from rnndyn.dynamics.certificates import certify_fixed_points as certify_fixed_points
 from rnndyn.dynamics.chaos_test import ZeroOneTest as ZeroOneTest
 from rnndyn.dynamics.chaos_test import zero_one_test as zero_one_test
+from rnndyn.dynamics.continuation import Branch as Branch
+from rnndyn.dynamics.continuation import continue_cycles as continue_cycles
+from rnndyn.dynamics.continuation import continue_fixed_points as continue_fixed_points
 from rnndyn.dynamics.covariant_vectors import CovariantLyapunovVectors as CovariantLyapunovVectors
 from rnndyn.dynamics.covariant_vectors import covariant_lyapunov_vectors as covariant_lyapunov_vectors
 from rnndyn.dynamics.covariant_vectors import subspace_angle as subspace_angle
@@ -30,6 +39,8 @@ from rnndyn.dynamics.fixed_points import FixedPoints as FixedPoints
 from rnndyn.dynamics.fixed_points import find_fixed_points as find_fixed_points
 from rnndyn.dynamics.flows import TimeMap as TimeMap
 from rnndyn.dynamics.flows import time_map as time_map
+from rnndyn.dynamics.follow_training import TrainingHistory as TrainingHistory
+from rnndyn.dynamics.follow_training import follow_training as follow_training
 from rnndyn.dynamics.implicit import implicit_fixed_point as implicit_fixed_point
 from rnndyn.dynamics.interpolation import interpolate_maps as interpolate_maps
 from rnndyn.dynamics.interval_arithmetic import Interval as Interval
@@ -55,6 +66,8 @@ from rnndyn.dynamics.lyapunov_sweep import lyapunov_sweep as lyapunov_sweep
 from rnndyn.dynamics.max_lyapunov import MaxLyapunovExponent as MaxLyapunovExponent
 from rnndyn.dynamics.max_lyapunov import max_lyapunov_exponent as max_lyapunov_exponent
 from rnndyn.dynamics.newton import newton as newton
+from rnndyn.dynamics.orbit_diagram import OrbitDiagram as OrbitDiagram
+from rnndyn.dynamics.orbit_diagram import orbit_diagram as orbit_diagram
 from rnndyn.dynamics.piecewise_linear import CycleFamily as CycleFamily
 from rnndyn.dynamics.piecewise_linear import EnumeratedCycles as EnumeratedCycles
 from rnndyn.dynamics.piecewise_linear import PiecewiseLinearCycles as PiecewiseLinearCycles
@@ -90,6 +103,10 @@ from rnndyn.networks.tokens import OneHot as OneHot
 from rnndyn.networks.tokens import TokenRNN as TokenRNN
 from rnndyn.networks.unroll import unroll as unroll
 from rnndyn.networks.vocabulary import Vocabulary as Vocabulary
+from rnndyn.parameters import gain_parameter as gain_parameter
+from rnndyn.parameters import input_parameter as input_parameter
+from rnndyn.parameters import leaf_parameter as leaf_parameter
+from rnndyn.parameters import weight_segment as weight_segment
 from rnndyn.results import Result as Result
 from rnndyn.results import load as load
 from rnndyn.training.bptt import BackpropagationThroughTime as BackpropagationThroughTime

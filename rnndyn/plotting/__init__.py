@@ -1,5 +1,10 @@
 """Results in, matplotlib Axes out. Nothing else in rnndyn imports this, so matplotlib is loaded only when asked for."""
 
+from rnndyn.plotting.bifurcations import BIFURCATION_COLORS as BIFURCATION_COLORS
+from rnndyn.plotting.bifurcations import BIFURCATION_MARKERS as BIFURCATION_MARKERS
+from rnndyn.plotting.bifurcations import plot_bifurcation_curves as plot_bifurcation_curves
+from rnndyn.plotting.bifurcations import plot_bifurcation_diagram as plot_bifurcation_diagram
+from rnndyn.plotting.bifurcations import plot_orbit_diagram as plot_orbit_diagram
 from rnndyn.plotting.cycles import plot_cycles as plot_cycles
 from rnndyn.plotting.cycles import plot_invariant_circle as plot_invariant_circle
 from rnndyn.plotting.fixed_points import STABILITY_COLORS as STABILITY_COLORS

@@ -1,0 +1,253 @@
+"""The equations that are continued: cycles of a map, and cycles that bifurcate, as systems H(z) = 0.
+
+The vector z holds the unknowns, its last entries the parameters. A system has a method
+
+    evaluate(z, frame) -> Evaluation(residual, jacobian, step_jacobians, frame)
+
+where the frame is what borders the system (see below); the one that comes back suits the neighbourhood of z and is
+used from the next point on. A fixed point is a cycle of period 1. Cycles are solved for all their points at once
+(multiple shooting), so that a residual is that of one step and not of p of them.
+
+Defining equations of a bifurcation. Let L be the singular matrix of its definition, such as DF - I for a fold. With a
+frame (u, c) such that the bordered matrix is regular, solve
+
+    [ L   u ] [ v ]   [ 0 ]          [ L^T  c ] [ w ]   [ 0 ]
+    [ c^T 0 ] [ g ] = [ 1 ],         [ u^T  0 ] [ h ] = [ 1 ].
+
+Then g = 0 where, and only where, L is singular, and dg = -w^T dL v. Reference: W. Govaerts (2000), *Numerical Methods
+for Bifurcations of Dynamical Equilibria*; Yu. Kuznetsov (2004), *Elements of Applied Bifurcation Theory*, chapter 10.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+Frame = tuple[Array | np.ndarray, ...]
+
+
+class Evaluation(NamedTuple):
+    """A system at one z."""
+
+    residual: Float[Array, " m"]
+    jacobian: Float[Array, "m n"]
+    step_jacobians: Float[Array, "p N N"]
+    frame: Frame
+
+
+class CycleSystem(eqx.Module):
+    """F(x_i, q) = x_{i+1 mod p}: p points of N entries, then the parameters, in z = (x_0, ..., x_{p-1}, q)."""
+
+    f: Callable[[Array, Array], Array]
+    period: int = eqx.field(static=True)
+    num_units: int = eqx.field(static=True)
+    num_parameters: int = eqx.field(static=True)
+    matrix_free: bool = eqx.field(static=True, default=False)
+
+    @property
+    def num_states(self) -> int:
+        """The entries of all points of the cycle."""
+        return self.period * self.num_units
+
+    def points(self, z: Array) -> Float[Array, "p N"]:
+        """The points of the cycle."""
+        return z[: self.num_states].reshape(self.period, self.num_units)
+
+    def step(self, y: Float[Array, " N_plus_q"]) -> Float[Array, " N"]:
+        """F on a state with the parameters appended; one parameter is passed on as a scalar."""
+        x, q = y[: self.num_units], y[self.num_units :]
+        return self.f(x, q[0] if self.num_parameters == 1 else q)
+
+    def step_arguments(self, z: Array) -> Float[Array, "p N_plus_q"]:
+        """Every point with the parameters appended."""
+        q = jnp.broadcast_to(z[self.num_states :], (self.period, self.num_parameters))
+        return jnp.concatenate([self.points(z), q], axis=1)
+
+    def residual(self, z: Array) -> Float[Array, " m"]:
+        """F(x_i, q) - x_{i+1}, first the one that should vanish at x_0."""
+        images = jax.vmap(self.step)(self.step_arguments(z))
+        return (jnp.roll(images, 1, axis=0) - self.points(z)).ravel()
+
+    def evaluate(self, z: Array, frame: Frame = ()) -> Evaluation:
+        images, jacobians = jax.vmap(self._linearize_step)(self.step_arguments(z))
+        residual = (jnp.roll(images, 1, axis=0) - self.points(z)).ravel()
+        in_states, in_parameters = jacobians[..., : self.num_units], jacobians[..., self.num_units :]
+        left = shooting_matrix(in_states, 1.0)
+        right = jnp.roll(in_parameters, 1, axis=0).reshape(self.num_states, self.num_parameters)
+        return Evaluation(residual, jnp.concatenate([left, right], axis=1), in_states, frame)
+
+    def _linearize_step(self, y: Array) -> tuple[Array, Array]:
+        image, push = jax.linearize(self.step, y)
+        return image, jax.vmap(push)(jnp.eye(y.size, dtype=y.dtype)).T
+
+    def curvature(self, z: Array, v: Float[Array, "p N_plus_q"], w: Float[Array, "p N"]) -> Float[Array, " n"]:
+        """The gradient in z of sum_i w_i . DF(x_i, q) v_i, with v and w held. Forward mode only."""
+
+        def product(y: Array, v: Array, w: Array) -> Array:
+            return w @ jax.jvp(self.step, (y,), (v,))[1]
+
+        rows = jax.vmap(jax.jacfwd(product))(self.step_arguments(z), v, w)
+        return jnp.concatenate([rows[:, : self.num_units].ravel(), rows[:, self.num_units :].sum(axis=0)])
+
+
+class CriticalMultiplierSystem(eqx.Module):
+    """A cycle with a real multiplier `target` (+1: fold, -1: flip); one equation more than `CycleSystem`.
+
+    The frame is (u, c), near the left and right null vectors of the shooting matrix whose last step returns to
+    target * x_0: v_{i+1} = DF(x_i) v_i around the cycle and v_p = target * v_0.
+    """
+
+    cycle: CycleSystem
+    target: float = eqx.field(static=True)
+
+    def evaluate(self, z: Array, frame: Frame) -> Evaluation:
+        base = self.cycle.evaluate(z)
+        left, right = frame
+        matrix = shooting_matrix(base.step_jacobians, self.target)
+        v, w, g = _null_vectors(matrix, left, right)
+        shape = (self.cycle.period, self.cycle.num_units)
+        zeros = jnp.zeros((self.cycle.period, self.cycle.num_parameters), z.dtype)
+        directions = jnp.concatenate([v.reshape(shape), zeros], axis=1)
+        # Row block i + 1 of the matrix holds the derivative at point i.
+        gradient = -self.cycle.curvature(z, directions, jnp.roll(w.reshape(shape), -1, axis=0))
+        return Evaluation(
+            jnp.append(base.residual, g),
+            jnp.concatenate([base.jacobian, gradient[None]]),
+            base.step_jacobians,
+            (w / jnp.linalg.norm(w), v / jnp.linalg.norm(v)),
+        )
+
+
+class NeimarkSackerSystem(eqx.Module):
+    """A cycle with multipliers e^{+-i theta}: z = (x_0, ..., k, q) with k = cos(theta); two equations more.
+
+    L = M^2 - 2 k M + 1 with the monodromy matrix M then has a null space of dimension two; the frame has two columns
+    on each side, g is a matrix G (2, 2). On the critical plane M^2 = tr M - det (Cayley-Hamilton), so that to first
+    order G lies in the plane spanned by W^T V and W^T M V, on which it is projected. |k| > 1 is a neutral saddle: two
+    real multipliers of product 1.
+    """
+
+    cycle: CycleSystem
+
+    def evaluate(self, z: Array, frame: Frame) -> Evaluation:
+        cycle, size = self.cycle, self.cycle.num_states
+        k, z_cycle = z[size], jnp.delete(z, size, assume_unique_indices=True)
+        base = cycle.evaluate(z_cycle)
+        left, right = frame
+        m = monodromy(base.step_jacobians)
+        matrix = m @ m - 2 * k * m + jnp.eye(cycle.num_units, dtype=z.dtype)
+        v, w, g = _null_vectors(matrix, left, right)
+
+        def pushed(z: Array) -> Array:
+            """M(z) times the columns of V and of M V."""
+
+            def body(vectors: Array, y: Array) -> tuple[Array, None]:
+                def push(v: Array) -> Array:
+                    return jax.jvp(cycle.step, (y,), (jnp.append(v, jnp.zeros(cycle.num_parameters, z.dtype)),))[1]
+
+                return jax.vmap(push)(vectors), None
+
+            return jax.lax.scan(body, jnp.concatenate([v.T, (m @ v).T]), cycle.step_arguments(z))[0]
+
+        changes = jax.jacfwd(pushed)(z_cycle)
+        of_v, of_mv = changes[:2], changes[2:]
+        d_g = -(
+            jnp.einsum("na,bnz->abz", w, of_mv)
+            + jnp.einsum("na,bnz->abz", m.T @ w, of_v)
+            - 2 * k * jnp.einsum("na,bnz->abz", w, of_v)
+        )
+        d_k = 2 * w.T @ m @ v
+        first = (w.T @ v).ravel()
+        first = first / jnp.linalg.norm(first)
+        second = (w.T @ m @ v).ravel()
+        second = second - first * (first @ second)
+        second = second / jnp.linalg.norm(second)
+        plane = jnp.stack([first, second])
+        # The plane is held fixed: its change multiplies G, which vanishes at the solution.
+        gradients = plane @ d_g.reshape(4, -1)
+        by_k = plane @ d_k.ravel()
+        jacobian = jnp.concatenate(
+            [
+                jnp.concatenate([base.jacobian[:, :size], jnp.zeros((size, 1)), base.jacobian[:, size:]], axis=1),
+                jnp.concatenate([gradients[:, :size], by_k[:, None], gradients[:, size:]], axis=1),
+            ]
+        )
+        residual = jnp.concatenate([base.residual, plane @ g.ravel()])
+        return Evaluation(residual, jacobian, base.step_jacobians, (jnp.linalg.qr(w)[0], jnp.linalg.qr(v)[0]))
+
+
+class BranchPointSystem(eqx.Module):
+    """A point where two branches cross: the Jacobian [D_xG, D_qG] (m, m + 1) of the cycle loses rank.
+
+    z = (x_0, ..., q, beta) with the equations G + beta u = 0 and g_1 = g_2 = 0 of the Jacobian bordered by u on the
+    left and two columns C on the right. A regular system at a simple branch point, where beta = 0. Reference: G. Moore
+    (1980), *The numerical treatment of non-trivial bifurcation points*.
+    """
+
+    cycle: CycleSystem
+
+    def evaluate(self, z: Array, frame: Frame) -> Evaluation:
+        cycle, size = self.cycle, self.cycle.num_states
+        z_cycle, beta = z[:-1], z[-1]
+        base = cycle.evaluate(z_cycle)
+        left, right = frame
+        v, w, g = _null_vectors(base.jacobian, left, right)
+        w_blocks = jnp.roll(w.reshape(cycle.period, cycle.num_units), -1, axis=0)
+
+        def gradient(v: Array) -> Array:
+            states = v[:size].reshape(cycle.period, cycle.num_units)
+            parameters = jnp.broadcast_to(v[size:], (cycle.period, cycle.num_parameters))
+            return -cycle.curvature(z_cycle, jnp.concatenate([states, parameters], axis=1), w_blocks)
+
+        rows = jax.vmap(gradient)(v.T)
+        top = jnp.concatenate([base.jacobian, left], axis=1)
+        bottom = jnp.concatenate([rows, jnp.zeros((2, 1), z.dtype)], axis=1)
+        residual = jnp.concatenate([base.residual + beta * left[:, 0], g.ravel()])
+        return Evaluation(residual, jnp.concatenate([top, bottom]), base.step_jacobians, frame)
+
+
+def shooting_matrix(step_jacobians: Float[Array, "p N N"], target: float | Array) -> Float[Array, "m m"]:
+    """The matrix of v_{i+1} = DF(x_i) v_i, i = 0 ... p-2, and target * v_0 = DF(x_{p-1}) v_{p-1}.
+
+    It is singular exactly where `target` is a multiplier of the cycle.
+    """
+    period, size, _ = step_jacobians.shape
+    rows = jnp.arange(period)
+    blocks = jnp.zeros((period, size, period, size), step_jacobians.dtype)
+    blocks = blocks.at[(rows + 1) % period, :, rows, :].add(step_jacobians)
+    diagonal = jnp.where(rows == 0, target, 1.0)[:, None, None] * jnp.eye(size, dtype=step_jacobians.dtype)
+    return blocks.at[rows, :, rows, :].add(-diagonal).reshape(period * size, period * size)
+
+
+def push_around(system: CycleSystem, z: Array, v: Float[Array, " N"]) -> Float[Array, " N"]:
+    """The monodromy matrix of the cycle in z times v, without forming it."""
+
+    def body(v: Array, y: Array) -> tuple[Array, None]:
+        return jax.jvp(system.step, (y,), (jnp.concatenate([v, jnp.zeros(system.num_parameters, v.dtype)]),))[1], None
+
+    return jax.lax.scan(body, v, system.step_arguments(z))[0]
+
+
+def monodromy(step_jacobians: Float[Array, "p N N"]) -> Float[Array, "N N"]:
+    """DF(x_{p-1}) ... DF(x_0)."""
+    if len(step_jacobians) == 1:
+        return step_jacobians[0]
+    product, _ = jax.lax.scan(lambda m, a: (a @ m, None), step_jacobians[0], step_jacobians[1:])
+    return product
+
+
+def _null_vectors(matrix: Any, left: Any, right: Any) -> tuple[Array, Array, Array]:
+    """v, w and g of the bordered systems in the module docstring; vectors, or matrices where the frame has columns."""
+    (rows, columns), as_vector = matrix.shape, left.ndim == 1
+    if as_vector:
+        left, right = left[:, None], right[:, None]
+    num_left, num_right = left.shape[1], right.shape[1]
+    bordered = jnp.block([[matrix, left], [right.T, jnp.zeros((num_right, num_left), matrix.dtype)]])
+    # The inverse gives the solutions of both systems at once; the matrix is well conditioned by choice of the frame.
+    inverse = jnp.linalg.inv(bordered)
+    v, g, w = inverse[:columns, rows:], inverse[columns:, rows:], inverse[columns:, :rows].T
+    return (v[:, 0], w[:, 0], g[0, 0]) if as_vector else (v, w, g)

@@ -1,0 +1,170 @@
+"""What the parameter of a network can be: an input, a number inside the cell, a gain, a place between two networks.
+
+Each function gives a map $F(x, p)$ on the flat state of a cell, for `continue_fixed_points` and its kin. It is an
+`equinox.Module`, so all networks of one structure share a compilation.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, PyTree
+
+from rnndyn.dynamics.interpolation import InterpolatedMap, interpolate_maps
+from rnndyn.maps import CellMap, DrivenCellMap, as_driven_map, as_map
+
+
+def input_parameter(
+    cell: Callable, origin: ArrayLike, direction: ArrayLike, *, state_like: PyTree | None = None
+) -> "InputParameter":
+    r"""A held input as the parameter: $F(x, p)$ is a step of the cell with the input $u = u_0 + p\,d$.
+
+    **Arguments:**
+
+    - `cell`, `state_like`: as in `as_map`.
+    - `origin`: the input $u_0$ at $p = 0$, shape `(I,)`.
+    - `direction`: d, shape `(I,)`, for a scalar p; the segment between two inputs has `end - origin`. Or two rows
+        `(2, I)` for a plane of inputs and p of shape `(2,)` (see `continue_bifurcation`).
+
+    **Returns:** the map, `(N,), () -> (N,)` or `(N,), (2,) -> (N,)`.
+
+    **Raises:** `ValueError` for shapes that do not fit one another or the cell.
+    """
+    driven = as_driven_map(cell, state_like=state_like)
+    u0, d = (jnp.asarray(v, float) for v in (origin, direction))
+    if u0.ndim != 1 or (driven.input_size is not None and u0.shape != (driven.input_size,)):
+        width = "I" if driven.input_size is None else driven.input_size
+        raise ValueError(f"origin: expected one input of shape ({width},), got shape {u0.shape}.")
+    if d.shape not in (u0.shape, (2, *u0.shape)):
+        raise ValueError(
+            f"direction: expected shape {u0.shape}, or (2, {u0.size}) for a plane of inputs, got {d.shape}."
+        )
+    return InputParameter(driven, u0, d)
+
+
+def leaf_parameter(
+    cell: Callable,
+    where: Callable[[Any], Any],
+    input: ArrayLike | None = None,
+    *,
+    index: int | tuple[int, ...] | None = None,
+    state_like: PyTree | None = None,
+) -> "LeafParameter":
+    r"""A number inside the cell as the parameter: one leaf, or one entry of a leaf, is set to p.
+
+    **Arguments:**
+
+    - `cell`, `input`, `state_like`: as in `as_map`.
+    - `where`: picks the leaf, `lambda cell: cell.bias`.
+    - `index`: the entry of the leaf, `(2, 0)`; `None` for a leaf that is itself a scalar.
+
+    **Returns:** the map, `(N,), () -> (N,)`.
+
+    **Raises:** `ValueError` when `where` picks no floating-point array, or `index` does not fit it.
+    """
+    base = as_map(cell, input, state_like=state_like)
+    leaf = _leaf(base, where)
+    try:
+        entry = np.empty(leaf.shape)[() if index is None else index]
+    except IndexError as error:
+        raise ValueError(f"index: {index} does not fit a leaf of shape {leaf.shape}.") from error
+    if np.ndim(entry) != 0:
+        raise ValueError(f"index: expected the place of one entry in a leaf of shape {leaf.shape}, got {index}.")
+    return LeafParameter(base, where, index)
+
+
+def gain_parameter(
+    cell: Callable,
+    input: ArrayLike | None = None,
+    *,
+    where: Callable[[Any], Any] = lambda cell: cell.weight_hh,
+    state_like: PyTree | None = None,
+) -> "GainParameter":
+    r"""A gain as the parameter: the recurrent weights are multiplied by p.
+
+    **Arguments:**
+
+    - `cell`, `input`, `state_like`: as in `as_map`.
+    - `where`: picks the leaf (or a tuple of leaves) that is multiplied.
+
+    **Returns:** the map, `(N,), () -> (N,)`.
+
+    **Raises:** `ValueError` when `where` picks something else than floating-point arrays.
+    """
+    base = as_map(cell, input, state_like=state_like)
+    _leaf(base, where)
+    return GainParameter(base, where)
+
+
+def weight_segment(
+    start: Callable, end: Callable, input: ArrayLike | None = None, *, state_like: PyTree | None = None
+) -> InterpolatedMap:
+    r"""The segment between two cells of one structure, such as two checkpoints of a training run, as the parameter.
+
+    Every weight is $(1 - p)\,w_\text{start} + p\,w_\text{end}$.
+
+    **Arguments:**
+
+    - `start`, `end`: the cells.
+    - `input`, `state_like`: as in `as_map`.
+
+    **Returns:** the map, `(N,), () -> (N,)`.
+
+    **Raises:** `ValueError` when the cells differ in structure.
+    """
+    maps = (as_map(cell, input, state_like=state_like) for cell in (start, end))
+    return interpolate_maps(*maps)
+
+
+class InputParameter(eqx.Module):
+    """A cell whose held input moves along a line, or in a plane; see `input_parameter`."""
+
+    driven: DrivenCellMap
+    origin: Float[Array | np.ndarray, " I"]
+    direction: Float[Array | np.ndarray, "*two I"]
+
+    def __call__(self, x: ArrayLike, p: ArrayLike) -> Array:
+        p, direction = jnp.asarray(p), jnp.asarray(self.direction)
+        shift = p * direction if direction.ndim == 1 else p @ direction
+        return self.driven(jnp.asarray(x), self.origin + shift)
+
+
+class LeafParameter(eqx.Module):
+    """A cell in which one number is the parameter; see `leaf_parameter`."""
+
+    base: CellMap
+    where: Callable[[Any], Any] = eqx.field(static=True)
+    index: int | tuple[int, ...] | None = eqx.field(static=True)
+
+    def __call__(self, x: ArrayLike, p: ArrayLike) -> Array:
+        def set_entry(leaf: Any) -> Array:
+            return jnp.asarray(leaf).at[() if self.index is None else self.index].set(p)
+
+        return eqx.tree_at(lambda base: self.where(base.cell), self.base, replace_fn=set_entry)(jnp.asarray(x))
+
+
+class GainParameter(eqx.Module):
+    """A cell whose recurrent weights are multiplied by the parameter; see `gain_parameter`."""
+
+    base: CellMap
+    where: Callable[[Any], Any] = eqx.field(static=True)
+
+    def __call__(self, x: ArrayLike, p: ArrayLike) -> Array:
+        return eqx.tree_at(lambda base: self.where(base.cell), self.base, replace_fn=lambda leaf: p * leaf)(
+            jnp.asarray(x)
+        )
+
+
+def _leaf(base: CellMap, where: Callable[[Any], Any]) -> Any:
+    """What `where` picks; raises unless it is floating-point arrays."""
+    try:
+        picked = where(base.cell)
+    except AttributeError as error:
+        raise ValueError(f"where: {error}. Pass a function that picks a leaf of this cell.") from error
+    leaves = jax.tree.leaves(picked)
+    if not leaves or not all(eqx.is_inexact_array(leaf) for leaf in leaves):
+        raise ValueError(f"where: expected it to pick floating-point arrays of the cell, got {picked!r}.")
+    return picked
