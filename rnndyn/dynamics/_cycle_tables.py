@@ -128,7 +128,8 @@ def divisors(period: int) -> list[int]:
 def canonical(points: Float[np.ndarray, "K p N"]) -> Float[np.ndarray, "K M"]:
     """The sequences, each from the point that is farthest along a fixed generic direction, as vectors."""
     direction = np.random.default_rng(0).standard_normal(points.shape[2])
-    return _rotated(points, np.argmax(points @ direction, axis=1)).reshape(len(points), -1)
+    num, period, size = points.shape
+    return _rotated(points, np.argmax(points @ direction, axis=1)).reshape(num, period * size)
 
 
 def from_smallest(points: Float[np.ndarray, "K p N"], scale: float) -> Float[np.ndarray, "K p N"]:
