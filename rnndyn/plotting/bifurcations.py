@@ -29,17 +29,17 @@ BIFURCATION_NAMES = {
     "border collision": "border collision",
 }
 
-SPECIAL_POINT_NAMES = {
-    "cusp": "cusp",
-    "1:1": "1:1",
-    "1:2": "1:2",
-    "1:3": "1:3",
-    "1:4": "1:4",
-    "generalized flip": "GF",
-    "Chenciner": "CH",
-    "fold-flip": "FF",
+SPECIAL_POINT_MARKERS = {
+    "cusp": "^",
+    "1:1": "o",
+    "1:2": "s",
+    "1:3": "v",
+    "1:4": "D",
+    "generalized flip": "P",
+    "Chenciner": "*",
+    "fold-flip": "X",
 }
-"""What is written beside a point of codimension two; the numbers are strong resonances, 1:1 is Bogdanov-Takens."""
+"""Points of codimension two; the numbers are strong resonances, 1:1 is Bogdanov-Takens."""
 
 Observable = int | Callable[[np.ndarray], ArrayLike]
 
@@ -102,18 +102,15 @@ def plot_bifurcation_diagram(
     return ax
 
 
-def plot_bifurcation_curves(
-    curves: BifurcationCurve | Sequence[BifurcationCurve], *, label_points: bool = True, ax: Any = None
-) -> Any:
+def plot_bifurcation_curves(curves: BifurcationCurve | Sequence[BifurcationCurve], *, ax: Any = None) -> Any:
     """Draw curves of bifurcations in the plane of two parameters, and their points of codimension two.
 
     **Arguments:**
 
     - `curves`: what `continue_bifurcation` returned, one or several.
-    - `label_points`: whether to write the kind beside each point of codimension two (see `SPECIAL_POINT_NAMES`).
     - `ax`: the Axes to draw on; a new figure by default.
 
-    **Returns:** the Axes. `ax.legend()` names the kinds of curves.
+    **Returns:** the Axes. `ax.legend()` names the kinds of curves and points.
 
     **Raises:** `ValueError` when there is no curve.
     """
@@ -123,26 +120,23 @@ def plot_bifurcation_curves(
     if ax is None:
         _, ax = plt.subplots()
     for curve in curves:
-        ax.plot(
-            *curve.parameters.T,
-            color=BIFURCATION_COLORS[curve.kind],
-            label=_once(ax, BIFURCATION_NAMES[curve.kind]),
-        )
+        label = _once(ax, BIFURCATION_NAMES[curve.kind])
+        ax.plot(*curve.parameters.T, color=BIFURCATION_COLORS[curve.kind], label=label)
     drawn: list[np.ndarray] = []
     for point in (point for curve in curves for point in curve.special_points):
         # Two curves share a Bogdanov-Takens point, two folds their cusp; located to 1e-8 on each.
         if any(np.max(np.abs(point.parameters - other)) < 1e-6 for other in drawn):
             continue
         drawn.append(point.parameters)
-        ax.plot(*point.parameters, "o", color=COLORS["black"], markersize=3, zorder=3)
-        if label_points:
-            ax.annotate(
-                SPECIAL_POINT_NAMES[point.kind],
-                point.parameters,
-                xytext=(4, 3),
-                textcoords="offset points",
-                fontsize=6,
-            )
+        ax.plot(
+            *point.parameters,
+            SPECIAL_POINT_MARKERS[point.kind],
+            color=COLORS["black"],
+            markeredgecolor="white",
+            markeredgewidth=0.5,
+            zorder=3,
+            label=_once(ax, point.kind),
+        )
     ax.set_xlabel("$p_1$")
     ax.set_ylabel("$p_2$")
     return ax
