@@ -129,7 +129,7 @@ class InputParameter(eqx.Module):
     def __call__(self, x: ArrayLike, p: ArrayLike) -> Array:
         p, direction = jnp.asarray(p), jnp.asarray(self.direction)
         shift = p * direction if direction.ndim == 1 else p @ direction
-        return self.driven(jnp.asarray(x), self.origin + shift)
+        return self.driven(jnp.asarray(x), jnp.asarray(self.origin) + shift)
 
 
 class LeafParameter(eqx.Module):

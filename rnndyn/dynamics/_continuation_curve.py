@@ -91,7 +91,8 @@ class Curve:
 
         def operator(zeta: np.ndarray) -> LinearOperator:
             z = zeta * self.metric.scales
-            return LinearOperator(
+            # __new__ takes a shape and a function; the annotations are those of __init__.
+            return LinearOperator(  # pyright: ignore[reportCallIssue]
                 (size, size), lambda v: np.asarray(_push_around(self.system, z, v.ravel())), dtype=float
             )
 

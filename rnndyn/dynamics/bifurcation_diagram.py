@@ -86,7 +86,7 @@ def bifurcation_diagram(
     options = CurveOptions(box, max_points, initial_step, min_step, max_step, state_scale)
     with double_precision():
         f = to_double(f)
-        check_map(f, points[0], np.float64(p0))
+        check_map(f, points[0], np.asarray(p0, float))
         span = np.array([p_span], float)
         curve = make_curve(f, points, span, options)
         # One scale for all branches, or their nodes could not be compared.

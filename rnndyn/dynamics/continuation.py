@@ -201,7 +201,7 @@ def _continue(
     with double_precision():
         f = to_double(f)
         check_states(name, points)
-        check_map(f, points[0], np.float64(p0))
+        check_map(f, points[0], np.asarray(p0, float))
         curve = make_curve(f, points, np.array([p_span], float), options)
         start = start_node(curve, points, np.array([p0], float), name)
         return assemble(curve, *follow_both_ways(curve, start, options, is_sound))

@@ -162,15 +162,24 @@ def _search_boxes(f: Callable, lower: Any, upper: Any, max_boxes: int, tol: floa
     found = Found(f, lower, upper)
     undecided, num_boxes, exhausted = branch_and_bound(f, lower, upper, found, max_boxes, tol, progress)
     reason = _explain(len(undecided[0]), exhausted, max_boxes)
-    return _Search(*found.inside(), *undecided, lower, upper, num_boxes, reason)
+    points, errors = found.inside()
+    return _Search(points, errors, undecided[0], undecided[1], lower, upper, num_boxes, reason)
 
 
 def _search_regions(f: Any, lower: Any, upper: Any, progress: bool) -> _Search:
     if lower is not None and upper is not None:
         lower, upper = _check_box(f, lower, upper)
     found = region_fixed_points(f, lower, upper, progress=progress)
-    boxes = found.undecided_lower, found.undecided_upper
-    return _Search(found.points, found.errors, *boxes, found.lower, found.upper, 0, found.reason)
+    return _Search(
+        points=found.points,
+        errors=found.errors,
+        undecided_lower=found.undecided_lower,
+        undecided_upper=found.undecided_upper,
+        lower=found.lower,
+        upper=found.upper,
+        num_boxes=0,
+        reason=found.reason,
+    )
 
 
 def _check_box(f: Callable, lower: Any, upper: Any) -> tuple[np.ndarray, np.ndarray]:
