@@ -1,5 +1,6 @@
 """Attracting invariant circles of a map: quasi-periodic motion, its rotation number and its stability."""
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -260,7 +261,10 @@ def _settled_cycle(f: Callable, orbit: np.ndarray, max_period: int) -> Cycles | 
     for period in range(1, longest + 1):
         gap = np.max(np.abs(last - orbit[-longest - period : -period]))
         if gap <= _SETTLED * (scale if period == 1 else extent):
-            cycles = find_cycles(f, orbit[-1:], period, max_rounds=1, num_random=0, progress=False)
+            with warnings.catch_warnings():
+                # One cycle is looked for, not all of them.
+                warnings.filterwarnings("ignore", message="(?s).*some are missing", category=UserWarning)
+                cycles = find_cycles(f, orbit[-1:], period, max_rounds=1, num_random=0, progress=False)
             assert isinstance(cycles, Cycles)
             near = np.min(np.max(np.abs(cycles.points - orbit[-1]), axis=2), axis=1, initial=np.inf)
             near = near <= 1e-3 * (scale if period == 1 else extent)

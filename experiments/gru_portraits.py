@@ -1,0 +1,206 @@
+"""Phase portraits of GRUs with two units (Jordan, Sokol & Park 2021).
+
+Two gated units have between one and nine fixed points, and attracting closed curves. Random networks are searched for
+each number; every portrait shown has all of its fixed points, with proof. The last two portraits are of weights chosen
+by hand.
+"""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+import rnndyn as rd
+from rnndyn import plotting
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that decides the result."""
+
+    num_networks: int = 240
+    """Random networks."""
+    gains: tuple[float, ...] = (2.0, 4.0, 6.0, 8.0)
+    """Standard deviations of their recurrent weights, in turn."""
+    bias_scale: float = 0.5
+    num_candidates: int = 32
+    """Starting points of the search in each of them."""
+    counts: tuple[int, ...] = (1, 3, 5, 7)
+    """Numbers of fixed points of which a random network is shown."""
+    num_tries: int = 3
+    """Networks looked at for each of them until one can be proved."""
+    turn: float = 1.0
+    turning_gain: float = 3.2
+    """Angle in radians, and gain, of the recurrent weights of a network with a closed curve."""
+    uncoupled_gain: float = 3.0
+    """Of two units that do not see each other, with nine fixed points."""
+    seed: int = 0
+
+
+SMOKE = Config(num_networks=8, counts=(1,), num_candidates=16, num_tries=1)
+
+
+class Portrait(rd.Result):
+    """One network with all of its fixed points.
+
+    - `weights`, `bias`: weight_hh (6, 2) and bias (6,), gates in the order r, z, n.
+    - `fixed_points`: enumerated; `proved` says whether they are all.
+    - `circle`: the attracting invariant circle, or `None`.
+    """
+
+    title: str
+    weights: np.ndarray
+    bias: np.ndarray
+    fixed_points: rd.EnumeratedFixedPoints
+    circle: rd.InvariantCircle | None
+
+
+class GRUPortraits(rd.Result):
+    """The portraits, and how many of the random networks have each number of fixed points.
+
+    - `numbers`: of fixed points found in each random network (searched, not proved).
+    - `numbers_stable`: those of them that are stable.
+    """
+
+    portraits: tuple[Portrait, ...]
+    numbers: np.ndarray
+    numbers_stable: np.ndarray
+
+
+def compute(config: Config) -> GRUPortraits:
+    """Search random networks, choose the clearest of each kind, and enumerate its fixed points."""
+    rng = np.random.default_rng(config.seed)
+    gains = np.resize(config.gains, config.num_networks)
+    weights = gains[:, None, None] * rng.standard_normal((config.num_networks, 6, 2))
+    biases = config.bias_scale * rng.standard_normal((config.num_networks, 6))
+    maps = eqx.filter_vmap(make_map)(jnp.asarray(weights), jnp.asarray(biases))
+    sweep = rd.find_fixed_points_sweep(
+        maps, rng.uniform(-1, 1, (config.num_candidates, 2)), follow=False, until_complete=True, progress=False
+    )
+    found = [sweep[row] for row in range(len(sweep))]
+    numbers = np.array([len(points) for points in found])
+    stable = np.array([int(points.is_stable.sum()) for points in found])
+    portraits = []
+    for count in config.counts:
+        rows = np.flatnonzero((numbers == count) & (stable > 0))
+        # The clearest first: points far apart, and far from a bifurcation. Of them the first that can be proved.
+        for row in sorted(rows, key=lambda row: -clearness(found[row]))[: config.num_tries]:
+            one = portrait(f"{count} fixed point{'s' * (count > 1)}", weights[row], biases[row])
+            if one.fixed_points.proved:
+                portraits.append(one)
+                break
+    # With both gates half open, h' = h / 2 + tanh(W h / 2) / 2: weights that turn give a closed curve, and two units
+    # that do not see each other nine fixed points.
+    half_open = np.zeros((4, 2))
+    cosine, sine = np.cos(config.turn), np.sin(config.turn)
+    turning = np.concatenate([half_open, config.turning_gain * np.array([[cosine, -sine], [sine, cosine]])])
+    circle = rd.find_invariant_circle(make_map(turning, np.zeros(6)), np.array([0.5, 0.1]), progress=False)
+    portraits.append(portrait("a closed curve", turning, np.zeros(6), circle))
+    uncoupled = np.concatenate([half_open, config.uncoupled_gain * np.eye(2)])
+    portraits.append(portrait("9 fixed points", uncoupled, np.zeros(6)))
+    return GRUPortraits(tuple(portraits), numbers, stable)
+
+
+def make_map(weights: Any, bias: Any) -> Any:
+    """The map of a GRU of two units without input."""
+    cell = rd.GRUCell.from_weights(jnp.zeros((6, 1)), weights, bias, jnp.zeros(2))
+    return rd.as_map(cell)
+
+
+def clearness(found: rd.FixedPoints) -> float:
+    """The smallest of: the distance of two points, the distance from the edge, the singular gap of I - DF."""
+    points = found.points
+    apart = np.linalg.norm(points[:, None] - points, axis=2)[np.triu_indices(len(points), 1)]
+    return float(min(np.min(apart, initial=2.0), 2 * np.min(1 - np.abs(points)), np.min(found.singular_gaps)))
+
+
+def portrait(title: str, weights: np.ndarray, bias: np.ndarray, circle: Any = None) -> Portrait:
+    """Every fixed point of one network, enumerated in the square that holds all long-term states."""
+    fixed_points = rd.enumerate_fixed_points(make_map(weights, bias), max_boxes=100_000, progress=False)
+    return Portrait(title, weights, bias, fixed_points, circle)
+
+
+def report(result: GRUPortraits) -> str:
+    """What was proved of every portrait, and the numbers in random networks."""
+    lines = ["portrait              fixed points  stable  saddles  unstable  proved  boxes examined"]
+    for one in result.portraits:
+        counts = np.bincount(one.fixed_points.num_unstable, minlength=3)
+        lines.append(
+            f"{one.title:<20}  {len(one.fixed_points):12d}  {counts[0]:6d}  {counts[1]:7d}  {counts[2]:8d}  "
+            f"{one.fixed_points.proved!s:6}  {one.fixed_points.num_boxes:14d}"
+        )
+        if one.circle is not None:
+            lines.append(
+                f"{'':20}  circle: rotation number {one.circle.rotation_number:.8f} turns per step, normal multiplier "
+                f"{one.circle.multipliers[0]:.4f}, residual {one.circle.residual:.1e}"
+            )
+    shares = {int(n): int(np.sum(result.numbers == n)) for n in np.unique(result.numbers)}
+    lines.append(f"random networks by their number of fixed points: {shares}   (paper: up to 9)")
+    return "\n".join(lines)
+
+
+def plot(result: GRUPortraits) -> Figure:
+    """The portraits, their legend, and the numbers of fixed points of random networks."""
+    figure, axes = plt.subplots(2, 4, figsize=(plotting.PAGE_WIDTH, 3.9), width_ratios=[1, 1, 1, 0.9])
+    cells = [*axes[0, :3], *axes[1, :3]]
+    for place, (ax, one) in enumerate(zip(cells, result.portraits)):
+        draw_portrait(ax, one)
+        ax.set_title(f"{'abcdef'[place]}  {one.title}", fontsize=8)
+        ax.set_ylabel("$h_2$" if place % 3 == 0 else "")
+        ax.set_xlabel("$h_1$" if place >= 3 else "")
+    for ax in cells[len(result.portraits) :]:
+        ax.set_axis_off()
+    draw_numbers(axes[0, 3], result)
+    draw_legend(axes[1, 3])
+    return figure
+
+
+def draw_portrait(ax: Any, one: Portrait) -> None:
+    """One portrait, in the part of the square where things are."""
+    if one.circle is None:
+        shown = one.fixed_points.points
+    else:
+        shown = np.concatenate([one.fixed_points.points, one.circle.curve(np.linspace(0, 1, 200))])
+    low, high = shown.min(axis=0), shown.max(axis=0)
+    margin = np.maximum(0.25 * (high - low), 0.3)
+    # Saturated units rest on the edge of the square, whose rim is shown.
+    low, high = np.maximum(low - margin, -1.06), np.minimum(high + margin, 1.06)
+    plotting.plot_phase_portrait(
+        make_map(one.weights, one.bias), low, high, fixed_points=one.fixed_points, num_arrows=13, ax=ax
+    )
+    if one.circle is not None:
+        ax.plot(*one.circle.curve(np.linspace(0, 1, 400)).T, color=plotting.COLORS["black"], linewidth=1.6, zorder=5)
+
+
+def draw_numbers(ax: Any, result: GRUPortraits) -> None:
+    """How many random networks have each number of fixed points."""
+    values, counts = np.unique(result.numbers, return_counts=True)
+    ax.bar(values, counts, color=plotting.COLORS["sky"], width=1.2)
+    for value, count in zip(values, counts):
+        ax.text(value, count * 1.15, str(count), ha="center", fontsize=6)
+    ax.set_yscale("log")
+    ax.set(title="g  random GRUs", xlabel="fixed points", ylabel="networks", xticks=np.arange(1, 10, 2))
+    ax.set_ylim(0.7, 4 * counts.max())
+
+
+def draw_legend(ax: Any) -> None:
+    """What the lines and markers of the portraits mean."""
+    colors = plotting.COLORS
+    disc = {"linestyle": "none", "markersize": 4.5, "markeredgewidth": 0.7}
+    handles = [
+        Line2D([], [], color=colors["blue"], linewidth=0.9, label="$h_1$ stays"),
+        Line2D([], [], color=colors["green"], linewidth=0.9, label="$h_2$ stays"),
+        Line2D([], [], color=colors["purple"], linestyle="--", label="stable manifold"),
+        Line2D([], [], color=colors["yellow"], label="unstable manifold"),
+        Line2D([], [], marker="o", color=colors["black"], label="stable point", **disc),
+        Line2D([], [], marker="D", color=colors["orange"], label="saddle", **disc),
+        Line2D([], [], marker="o", markerfacecolor="white", markeredgecolor="black", label="unstable point", **disc),
+        Line2D([], [], color=colors["black"], linewidth=1.6, label="invariant circle"),
+    ]
+    ax.legend(handles=handles, loc="center", borderpad=0)
+    ax.set_axis_off()
