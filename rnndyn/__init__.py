@@ -5,6 +5,13 @@ from rnndyn import training as training
 from rnndyn.dynamics.adjoints import Adjoints as Adjoints
 from rnndyn.dynamics.adjoints import adjoints as adjoints
 from rnndyn.dynamics.adjoints import parameter_contributions as parameter_contributions
+from rnndyn.dynamics.attractors import Attractors as Attractors
+from rnndyn.dynamics.attractors import UndecidedStates as UndecidedStates
+from rnndyn.dynamics.attractors import find_attractors as find_attractors
+from rnndyn.dynamics.basins import BasinEntropy as BasinEntropy
+from rnndyn.dynamics.basins import Basins as Basins
+from rnndyn.dynamics.basins import basin_entropy as basin_entropy
+from rnndyn.dynamics.basins import find_basins as find_basins
 from rnndyn.dynamics.bifurcation_curves import BifurcationCurve as BifurcationCurve
 from rnndyn.dynamics.bifurcation_curves import SpecialPoint as SpecialPoint
 from rnndyn.dynamics.bifurcation_curves import continue_bifurcation as continue_bifurcation
@@ -18,6 +25,8 @@ from rnndyn.dynamics.certificates import certify_fixed_point as certify_fixed_po
 from rnndyn.dynamics.certificates import certify_fixed_points as certify_fixed_points
 from rnndyn.dynamics.chaos_test import ZeroOneTest as ZeroOneTest
 from rnndyn.dynamics.chaos_test import zero_one_test as zero_one_test
+from rnndyn.dynamics.classification import ClassifiedAttractor as ClassifiedAttractor
+from rnndyn.dynamics.classification import classify_attractor as classify_attractor
 from rnndyn.dynamics.continuation import Branch as Branch
 from rnndyn.dynamics.continuation import continue_cycles as continue_cycles
 from rnndyn.dynamics.continuation import continue_fixed_points as continue_fixed_points

@@ -1,5 +1,8 @@
 """Results in, matplotlib Axes out. Nothing else in rnndyn imports this, so matplotlib is loaded only when asked for."""
 
+from rnndyn.plotting.attractors import REGIME_COLORS as REGIME_COLORS
+from rnndyn.plotting.attractors import plot_basins as plot_basins
+from rnndyn.plotting.attractors import plot_regime_map as plot_regime_map
 from rnndyn.plotting.bifurcations import BIFURCATION_COLORS as BIFURCATION_COLORS
 from rnndyn.plotting.bifurcations import BIFURCATION_MARKERS as BIFURCATION_MARKERS
 from rnndyn.plotting.bifurcations import plot_bifurcation_curves as plot_bifurcation_curves
