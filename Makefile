@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 # Compiled functions are kept between runs and shared between processes.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
-.PHONY: figures test test-slow bench lint format clean
+.PHONY: figures test test-slow bench api lint format clean
 
 figures: $(INSTALLED)
 	$(BIN)/python -m experiments all
@@ -21,6 +21,9 @@ test-slow: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
+
+api: $(INSTALLED)
+	$(BIN)/python docs/make_api.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
