@@ -130,8 +130,7 @@ def timed(function: Any) -> tuple[Any, float, float]:
 def report() -> str:
     """The rows as text."""
     measured = [chaotic()]
-    measured += [growth(20, period) for period in (5, 10, 40)]
-    measured += [growth(num_units, 10) for num_units in (60, 200)]
+    measured += [growth(*sizes) for sizes in ((20, 5), (20, 10), (60, 10), (60, 20), (200, 10))]
     names = list(measured[0])
     cells = [names, *[[str(row[name]) for name in names] for row in measured]]
     widths = [max(len(line[column]) for line in cells) for column in range(len(names))]

@@ -275,7 +275,7 @@ def plot(result: WhyGradientsAdd) -> Figure:
         )
     axes[3].axvline(reach, color="black", linewidth=0.6, linestyle=":")
     axes[3].axhline(0.5, color=plotting.COLORS["grey"], linewidth=0.8, linestyle="--")
-    axes[3].set(title="d  trained with window $k$", xlabel="window $k$ (steps)", ylabel="share of signs right")
+    axes[3].set(title="d  after training", xlabel="window $k$ (steps)", ylabel="share of signs right")
     axes[3].set(ylim=(0.45, 1.03))
     axes[3].legend(loc="upper left")
     return figure

@@ -1,0 +1,480 @@
+"""Character-level language models of Python source: what vanilla, GRU and LSTM networks learn, and what they then are.
+
+Networks of equal size read the standard library and are judged on modules they have not seen, beside unigrams,
+bigrams, gzip and xz. Then the trained networks are taken as dynamical systems: units that follow brackets and
+indentation, Lyapunov exponents while reading, fixed points while one character is held, and the cycles into which they
+fall when they read their own likeliest characters.
+"""
+
+import argparse
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+from matplotlib.figure import Figure
+
+import rnndyn as rd
+from rnndyn import plotting
+
+CELLS = {"vanilla": rd.VanillaCell, "GRU": rd.GRUCell, "LSTM": rd.LSTMCell}
+COLORS = {"vanilla": "orange", "GRU": "green", "LSTM": "blue"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that decides the result.
+
+    An LSTM of 200 thousand parameters in five minutes: `--cells LSTM --num-parameters 200000 --num-updates 4000`.
+    """
+
+    path: str | None = None
+    """A file or folder of text; the standard library of this Python by default."""
+    cells: tuple[str, ...] = ("vanilla", "GRU", "LSTM")
+    num_layers: int = 1
+    num_parameters: int = 62_000
+    """Of every network, at most."""
+    embedding_size: int = 32
+    min_count: int = 20
+    """Rarer characters are replaced."""
+    num_updates: int = 1000
+    batch_size: int = 32
+    window: int = 64
+    """Characters between truncations of the gradient; the states are carried on."""
+    learning_rate: float = 4e-3
+    """At the start; it falls to a twentieth along a cosine."""
+    max_grad_norm: float = 1.0
+    validate_every: int = 100
+    num_read: int = 24_000
+    """Held-out characters on which units are looked at."""
+    num_exponents: int = 8
+    num_exponent_steps: int = 2000
+    held: str = " \ne"
+    """Characters that are held while fixed points are searched."""
+    num_candidates: int = 24
+    num_prompts: int = 16
+    num_free: int = 2000
+    """Characters of a free run."""
+    seed: int = 0
+
+
+SMOKE = Config(
+    path=argparse.__file__,
+    cells=("LSTM",),
+    num_parameters=4500,
+    embedding_size=4,
+    num_updates=3,
+    batch_size=4,
+    window=8,
+    num_read=2400,
+    num_exponents=2,
+    num_exponent_steps=30,
+    held="e",
+    num_candidates=3,
+    num_prompts=2,
+    num_free=60,
+)
+
+
+class Network(rd.Result):
+    """One trained network."""
+
+    name: str
+    num_units: int
+    num_parameters: int
+    first_loss: float
+    """The loss of the first window in nats, over T ln V."""
+    steps: np.ndarray
+    """Updates made at each validation."""
+    curve: np.ndarray
+    """Bits per character at each of them, on a sample of the held-out text."""
+    bits: float
+    """Bits per character on all of the held-out text."""
+    exponents: rd.LyapunovSpectrum
+    """Conditional exponents while held-out text is read."""
+    num_fixed_points: np.ndarray
+    """With each of the held characters."""
+    num_stable: np.ndarray
+    spectral_radii: np.ndarray
+    """Largest multiplier of the most stable fixed point with each of them; NaN without a fixed point."""
+    periods: np.ndarray
+    """Period of the cycle into which the free run from each prompt fell; 0 where it did not."""
+    cycle_text: str
+    """The characters of the most common cycle."""
+    sample: str
+    """Text drawn at temperature 0.6."""
+
+
+class Unit(rd.Result):
+    """The unit that follows a feature of the text best."""
+
+    feature: str
+    correlation: float
+    """On the second half of the text; the unit was chosen on the first."""
+    text: str
+    values: np.ndarray
+
+
+class CharLM(rd.Result):
+    """The baselines, the networks, and the units of the best one."""
+
+    baselines: rd.tasks.TextBaselines
+    networks: tuple[Network, ...]
+    units: tuple[Unit, ...]
+    held: str
+    chars_per_update: int
+
+
+def compute(config: Config) -> CharLM:
+    """Read the text, train every network, look at it as a dynamical system."""
+    text = rd.tasks.read_text(config.path, min_count=config.min_count)
+    baselines = rd.tasks.text_baselines(text)
+    trained = [train(name, text, config) for name in config.cells]
+    networks = tuple(examine(name, model, fit, text, config) for name, (model, fit) in zip(config.cells, trained))
+    best = trained[int(np.argmin([network.bits for network in networks]))][0]
+    return CharLM(
+        baselines, networks, following_units(best, text, config), config.held, config.batch_size * config.window
+    )
+
+
+def train(name: str, text: rd.tasks.Text, config: Config) -> tuple[rd.TokenRNN, rd.training.FitResult]:
+    """A network of the given kind, trained on the text as one long stream."""
+    key = jax.random.key(config.seed)
+    model = make(name, largest_width(name, text.vocabulary, config), text.vocabulary, config, key)
+    curve_batch = text.validation.batch(16, min(1024, len(text.validation) // 20))
+    fit = rd.fit(
+        model,
+        rd.training.truncated_bptt(rd.training.softmax_cross_entropy),
+        text.train.stream(config.batch_size, config.window),
+        optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.num_updates, alpha=0.05)),
+        num_steps=config.num_updates,
+        max_grad_norm=config.max_grad_norm,
+        carry=rd.training.start_states(model, config.batch_size),
+        validation=curve_batch,
+        metric=rd.training.over_trials(rd.training.softmax_cross_entropy),
+        validate_every=config.validate_every,
+        key=key,
+    )
+    return fit.last_model, fit
+
+
+def make(name: str, width: int, vocabulary: rd.Vocabulary, config: Config, key: Any) -> rd.TokenRNN:
+    """Word vectors of the characters, layers of cells, and a linear readout of the logits."""
+    embedding_key, readout_key, *keys = jax.random.split(key, 2 + config.num_layers)
+    sizes = [config.embedding_size, *[width] * config.num_layers]
+    cells = [CELLS[name](sizes[layer], width, key=keys[layer]) for layer in range(config.num_layers)]
+    readout = eqx.nn.Linear(width, vocabulary.size, key=readout_key)
+    network = rd.RNN(cells[0], readout) if config.num_layers == 1 else rd.StackedRNN(cells, readout)
+    embedding = eqx.nn.Embedding(vocabulary.size, config.embedding_size, key=embedding_key)
+    return rd.TokenRNN(embedding, network, vocabulary)
+
+
+def largest_width(name: str, vocabulary: rd.Vocabulary, config: Config) -> int:
+    """The most units with which the network has no more parameters than allowed."""
+    fits, too_large = 1, config.num_parameters
+    while too_large - fits > 1:
+        width = (fits + too_large) // 2
+        model = eqx.filter_eval_shape(make, name, width, vocabulary, config, jax.random.key(0))
+        if count_parameters(model) > config.num_parameters:
+            too_large = width
+        else:
+            fits = width
+    return fits
+
+
+def count_parameters(model: Any) -> int:
+    """Trained numbers of a model, or of its shapes."""
+    floats = lambda leaf: hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(model) if floats(leaf))
+
+
+def examine(name: str, model: rd.TokenRNN, fit: rd.training.FitResult, text: rd.tasks.Text, config: Config) -> Network:
+    """What a trained network scores on held-out text, and what it does as a dynamical system."""
+    ids = text.validation.ids(0, config.num_exponent_steps + 200)
+    inputs = model.embed(ids)
+    driven = rd.as_driven_map(model.cell)
+    start = driven.flatten(model.start())
+    spectrum = rd.lyapunov_spectrum(
+        driven,
+        start,
+        len(inputs) - 200,
+        inputs=inputs,
+        num_exponents=min(config.num_exponents, start.size),
+        num_transient=200,
+    )
+    states = rd.trajectory(driven, start, len(inputs), inputs=inputs)
+    counts, stable, radii = [], [], []
+    for character in config.held:
+        found = rd.find_fixed_points(
+            rd.as_map(model.cell, model.embed(text.vocabulary.encode(character))[0]),
+            rd.sample_candidates(states, config.num_candidates, key=jax.random.key(1), noise=0.1),
+            progress=False,
+        )
+        counts.append(len(found))
+        stable.append(int(np.sum(found.is_stable)))
+        largest = np.max(np.abs(found.multipliers), axis=1) if len(found) else np.array([np.nan])
+        radii.append(float(np.min(largest)))
+    periods, cycle_text = free_runs(model, text, config)
+    prompt = text.validation.text(0, 200)
+    return Network(
+        name=name,
+        num_units=jax.tree.leaves(model.start())[0].shape[-1],
+        num_parameters=count_parameters(model),
+        first_loss=float(fit.history.losses[0] / np.log(text.vocabulary.size)),
+        steps=fit.history.validation_steps,
+        curve=fit.history.validation_losses / np.log(2),
+        bits=held_out_bits(model, text.validation),
+        exponents=spectrum,
+        num_fixed_points=np.array(counts),
+        num_stable=np.array(stable),
+        spectral_radii=np.array(radii),
+        periods=periods,
+        cycle_text=cycle_text,
+        sample=rd.generate(model, prompt, 400, temperature=0.6, key=jax.random.key(config.seed)),
+    )
+
+
+def held_out_bits(model: rd.TokenRNN, part: rd.tasks.TextPart, num_places: int = 32, window: int = 256) -> float:
+    """Bits per character on the whole of a text, read from `num_places` places with the states carried along."""
+    window = min(window, len(part) // num_places - 1)
+    loss = eqx.filter_jit(rd.training.truncated_bptt(rd.training.softmax_cross_entropy))
+    states, losses = rd.training.start_states(model, num_places), []
+    for batch in part.stream(num_places, window):
+        value, states = loss(model, jax.tree.map(jnp.asarray, batch), states)
+        losses.append(float(value))
+    return float(np.mean(losses) / np.log(2))
+
+
+def free_runs(model: rd.TokenRNN, text: rd.tasks.Text, config: Config) -> tuple[np.ndarray, str]:
+    """The periods of the cycles that the network falls into when it reads its likeliest character, and one of them."""
+    prompts, _ = text.validation.batch(config.num_prompts, 100)
+
+    @eqx.filter_jit
+    def run(model: rd.TokenRNN, prompt: jax.Array) -> tuple[jax.Array, jax.Array]:
+        state = jax.tree.map(lambda leaf: leaf[-1], model.states(prompt))
+
+        def step(state: Any, _: None) -> tuple[Any, tuple[jax.Array, jax.Array]]:
+            token = jnp.argmax(model.read(state))
+            state, _logits = model.step(state, token)
+            return state, (token, jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(state)])[:8])
+
+        return jax.lax.scan(step, state, length=config.num_free)[1]
+
+    tokens, states = (np.asarray(a) for a in jax.lax.map(lambda prompt: run(model, prompt), jnp.asarray(prompts)))
+    periods = np.array([period(*pair) for pair in zip(tokens, states)])
+    cyclic = np.flatnonzero(periods)
+    if not len(cyclic):
+        return periods, ""
+    ends = [text.vocabulary.decode(tokens[i][-periods[i] :]) for i in cyclic]
+    rotated = [min(end[i:] + end[:i] for i in range(len(end))) for end in ends]
+    common = max(set(rotated), key=rotated.count)
+    return periods, ends[rotated.index(common)]
+
+
+def period(tokens: np.ndarray, states: np.ndarray) -> int:
+    """The period of the last half of a run, 0 when it has none; characters and states (to 1e-4) must repeat."""
+    tokens, states = tokens[len(tokens) // 2 :], states[len(states) // 2 :]
+    for p in range(1, len(tokens) // 2):
+        if (tokens[p:] == tokens[:-p]).all() and np.max(np.abs(states[-1] - states[-1 - p])) < 1e-4:
+            return p
+    return 0
+
+
+def following_units(model: rd.TokenRNN, text: rd.tasks.Text, config: Config) -> tuple[Unit, ...]:
+    """For every feature of the text the unit that correlates best with it, chosen and judged on different halves."""
+    ids = text.validation.ids(0, config.num_read)
+    states = model.states(ids)
+    # The memory of an LSTM is in c; h is what it shows of it.
+    states = np.asarray(states[-1] if isinstance(states, tuple) else states, float)
+    source = text.vocabulary.decode(ids)
+    half = len(ids) // 2
+    chosen = []
+    for name, values in features(source).items():
+        first, second = (correlations(states[part], values[part]) for part in (slice(half), slice(half, None)))
+        unit = int(np.argmax(np.abs(first)))
+        place = passage(name, source)
+        trace = np.sign(first[unit]) * (states[:, unit] - states[:, unit].mean()) / states[:, unit].std()
+        chosen.append(Unit(name, float(abs(second[unit])), source[place], trace[place]))
+    return tuple(chosen)
+
+
+def correlations(states: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Pearson correlation of every unit with a feature; 0 where one of them is constant."""
+    a, b = states - states.mean(axis=0), values - values.mean()
+    scale = np.sqrt(np.sum(a**2, axis=0) * np.sum(b**2))
+    return np.divide(b @ a, scale, out=np.zeros(a.shape[1]), where=scale > 0)
+
+
+def features(source: str) -> dict[str, np.ndarray]:
+    """Depth of brackets, indentation of the line, and whether a string or a comment is open, at every character."""
+    depth, indent, column, quote = 0, 0, 0, ""
+    leading = True
+    rows = []
+    i = 0
+    while i < len(source):
+        width = 1
+        character = source[i]
+        if quote:
+            if character == "\\" and quote != "#":
+                width = 2
+            elif source.startswith(quote, i) or (quote == "#" and character == "\n"):
+                width, quote = (1 if quote == "#" else len(quote)), ""
+        elif character == "#":
+            quote = "#"
+        elif character in "'\"":
+            quote = character * 3 if source.startswith(character * 3, i) else character
+            width = len(quote)
+        elif character in "([{":
+            depth += 1
+        elif character in ")]}":
+            depth = max(depth - 1, 0)
+        for character in source[i : i + width]:
+            if character == "\n":
+                column, leading = 0, True
+            else:
+                column += 1
+                leading = leading and character == " "
+                indent = column if leading else indent
+            rows.append((depth, indent, bool(quote) and quote != "#", column))
+        i += width
+    table = np.array(rows, float)[: len(source)]
+    return dict(zip(("depth of brackets", "indentation", "inside a string", "place in the line"), table.T))
+
+
+def passage(feature: str, source: str, num_lines: int = 9, width: int = 62) -> slice:
+    """Lines of the second half of the text in which a feature varies most, and which are short enough to be shown."""
+    lines = source.splitlines(keepends=True)
+    starts = np.concatenate([[0], np.cumsum([len(line) for line in lines])])
+    values = features(source)[feature]
+    best, place = -1.0, slice(len(source) // 2, len(source) // 2 + 100)
+    for first in range(len(lines) - num_lines):
+        block = lines[first : first + num_lines]
+        if starts[first] < len(source) // 2 or max(map(len, block)) > width or min(map(len, block)) < 4:
+            continue
+        variation = float(np.std(values[starts[first] : starts[first + num_lines]]))
+        if variation > best:
+            best, place = variation, slice(int(starts[first]), int(starts[first + num_lines]))
+    return place
+
+
+def report(result: CharLM) -> str:
+    """Bits per character beside the baselines, and the dynamics of every network."""
+    base = result.baselines
+    lines = [
+        f"text              {base.num_train} characters to train on, {base.num_validation} held out, "
+        f"{base.num_characters} different",
+        f"bits/character    uniform {base.uniform:.2f}, unigram {base.unigram:.2f}, bigram {base.bigram:.2f}, "
+        f"gzip {base.gzip:.2f}, xz {base.xz:.2f}, xz after the training text {base.xz_after_training:.2f}",
+    ]
+    for net in result.networks:
+        cycles = net.periods[net.periods > 0]
+        held = ", ".join(
+            f"{character!r}: {count} ({stable} stable, radius {radius:.3f})"
+            for character, count, stable, radius in zip(
+                result.held, net.num_fixed_points, net.num_stable, net.spectral_radii
+            )
+        )
+        spectrum = net.exponents
+        lines += [
+            f"{net.name} ({net.num_units} units, {net.num_parameters} parameters)",
+            f"  first loss / (T ln V)          {net.first_loss:.4f}   (1 at initialisation)",
+            f"  bits/character, held out       {net.bits:.3f}   (bigram - network {base.bigram - net.bits:+.3f}, "
+            f"xz - network {base.xz - net.bits:+.3f})",
+            f"  largest exponent while reading {float(spectrum.exponents[0]):+.4f} ± {float(spectrum.stderr[0]):.4f} "
+            "per character",
+            f"  fixed points, held character   {held}",
+            f"  free runs that end in a cycle  {len(cycles)} of {len(net.periods)}, periods "
+            f"{', '.join(map(str, sorted(set(cycles.tolist())))) or 'none'}",
+        ]
+    for unit in result.units:
+        lines.append(f"best unit, {unit.feature:<18} correlation {unit.correlation:.2f} on text it was not chosen on")
+    return "\n".join(lines)
+
+
+def plot(result: CharLM) -> Figure:
+    """Learning curves and scores; exponents; the text that units follow; a sample and the cycles."""
+    figure = plt.figure(figsize=(plotting.PAGE_WIDTH, 5.2))
+    grid = figure.add_gridspec(3, 8, height_ratios=[1.35, 0.9, 0.8])
+    draw_curves(figure.add_subplot(grid[0, :4]), result)
+    draw_exponents(figure.add_subplot(grid[0, 4:6]), result)
+    draw_cycles(figure.add_subplot(grid[0, 6:]), result)
+    shown = sorted(result.units, key=lambda unit: -unit.correlation)[:2]
+    for axes, unit, letter in zip((figure.add_subplot(grid[1, :4]), figure.add_subplot(grid[1, 4:])), shown, "de"):
+        draw_text(axes, unit.text, unit.values, f"{letter}  unit for {unit.feature}, r = {unit.correlation:.2f}")
+    best = min(result.networks, key=lambda net: net.bits)
+    draw_text(figure.add_subplot(grid[2, :4]), best.sample, None, f"f  written by the {best.name}, temperature 0.6")
+    loops = []
+    for net in result.networks:
+        visible = net.cycle_text.replace(" ", "·").replace("\n", "↵") or "(no cycle)"
+        loops.append(f"{net.name}, period {len(net.cycle_text)}:\n  {(visible * 60)[:56]}\n")
+    draw_text(figure.add_subplot(grid[2, 4:]), "\n".join(loops), None, "g  most common cycles, temperature 0")
+    return figure
+
+
+def draw_curves(axes: Any, result: CharLM) -> None:
+    """Held-out bits per character against characters read, with the models that are not networks as lines."""
+    base = result.baselines
+    end = result.networks[0].steps[-1] * result.chars_per_update
+    for net in result.networks:
+        read = net.steps[1:] * result.chars_per_update / 1e6
+        axes.plot(read, net.curve[1:], "o-", markersize=2, color=plotting.COLORS[COLORS[net.name]],
+                  label=f"{net.name}; all held-out text: {net.bits:.2f}")  # fmt: skip
+    for name, value in (("bigram", base.bigram), ("gzip", base.gzip), ("xz", base.xz)):
+        axes.axhline(value, color=plotting.COLORS["grey"], linewidth=0.8, linestyle="--")
+        axes.text(end / 1e6 * 1.02, value, f"{name} {value:.2f}", ha="right", va="bottom", fontsize=6.5, color="0.35")
+    axes.set(xlabel="characters read / million", ylabel="bits per character, sample", xlim=(0, end / 1e6 * 1.02))
+    axes.set_title("a  learning", loc="left")
+    axes.margins(y=0.12)
+    axes.legend(loc="upper right", bbox_to_anchor=(1, 0.86))
+
+
+def draw_exponents(axes: Any, result: CharLM) -> None:
+    """The first conditional exponents of every network."""
+    axes.axhline(0, color=plotting.COLORS["grey"], linewidth=0.8)
+    for net in result.networks:
+        values = np.asarray(net.exponents.exponents)
+        axes.errorbar(np.arange(1, len(values) + 1), values, yerr=2 * np.asarray(net.exponents.stderr), fmt="o-",
+                      markersize=2.5, color=plotting.COLORS[COLORS[net.name]])  # fmt: skip
+    axes.set(xlabel="index $i$", ylabel=r"exponent $\lambda_i$ / character")
+    axes.set_title("b  while reading", loc="left")
+
+
+def draw_cycles(axes: Any, result: CharLM) -> None:
+    """The share of free runs that end in a cycle."""
+    for place, net in enumerate(result.networks):
+        share = np.mean(net.periods > 0)
+        axes.bar(place, share, color=plotting.COLORS[COLORS[net.name]], width=0.6)
+        axes.text(place, share + 0.02, f"{share:.2f}", ha="center", fontsize=6.5)
+    axes.set_xticks(range(len(result.networks)), [net.name for net in result.networks], fontsize=6.5)
+    axes.set(ylim=(0, 1.15), ylabel="share of free runs")
+    axes.set_title("c  ends in a cycle", loc="left")
+
+
+def draw_text(axes: Any, text: str, values: np.ndarray | None, title: str, num_lines: int = 9, width: int = 62) -> None:
+    """Text in cells of one size, behind each character the value of a unit in standard deviations."""
+    axes.set(xlim=(0, width), ylim=(num_lines, 0), xticks=[], yticks=[])
+    axes.set_title(title, loc="left")
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    shade = np.full((num_lines, width), np.nan)
+    row = column = 0
+    for index, character in enumerate(text):
+        if character == "\n" or column == width:
+            row, column = row + 1, 0
+        if row == num_lines:
+            break
+        if character == "\n":
+            continue
+        if values is not None:
+            shade[row, column] = values[index]
+        axes.text(column + 0.5, row + 0.52, character, ha="center", va="center", fontsize=5, family="DejaVu Sans Mono",
+                  parse_math=False)  # fmt: skip
+        column += 1
+    if values is not None:
+        axes.imshow(
+            shade, extent=(0, width, num_lines, 0), aspect="auto", cmap="PuOr_r", vmin=-2.5, vmax=2.5, alpha=0.7
+        )

@@ -1,0 +1,242 @@
+"""The fates of a recurrent state: fixed point, cycle, quasi-periodic motion, chaos, or several at once.
+
+Random tanh, GRU and LSTM networks over their gain (the scale of the recurrent weights) and their leak (the share of the
+state that a step renews). For each the attractors from many initial states, and how fast the network forgets which
+inputs it has seen: the rate at which two states with different histories approach each other under the same input.
+"""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+import rnndyn as rd
+from rnndyn import plotting
+
+FATES = ("fixed point", "cycle", "invariant circle", "chaotic", "undecided")
+SHORT = ("fixed\npoint", "cycle", "circle", "chaos", "un-\ndecided")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that decides the result."""
+
+    families: tuple[str, ...] = ("tanh", "GRU", "LSTM")
+    gains: tuple[float, ...] = (0.5, 0.8, 1.2, 1.8, 2.7, 4.0, 6.0, 9.0)
+    """Standard deviation of a recurrent weight, times the root of the number of units."""
+    leaks: tuple[float, ...] = (0.1, 0.2, 0.35, 0.5, 0.7, 0.9)
+    """tanh: dt / tau. GRU: 1 - z, LSTM: i = 1 - f, at zero input and state, set by the biases of the gates."""
+    num_units: int = 20
+    bias: float = 0.3
+    """Standard deviation of the biases; without any, every attractor would have a mirror image."""
+    num_starts: int = 32
+    max_steps: int = 4096
+    max_representatives: int = 6
+    """Orbits of each network that do not return and are looked at one by one."""
+    drive: float = 0.3
+    """Standard deviation of the input (one channel, white); its weights are standard normal."""
+    num_histories: int = 4
+    num_history: int = 300
+    """Steps of different input."""
+    num_common: int = 300
+    """Steps of the same input after that."""
+    seed: int = 0
+
+
+SMOKE = Config(
+    families=("tanh",),
+    gains=(0.5, 4.0),
+    leaks=(0.9,),
+    num_units=4,
+    num_starts=8,
+    max_steps=1024,
+    num_history=40,
+    num_common=100,
+)
+
+
+class Family(rd.Result):
+    """One kind of network over gain (columns) and leak (rows).
+
+    - `fates`: what the largest basin leads to, index into `FATES`.
+    - `num_attractors`: how many attractors were found.
+    - `undecided`: the share of initial states without a verdict.
+    - `exponents`: the largest Lyapunov exponent on that attractor, NaN where undecided.
+    - `conditional`: the largest conditional exponent under noise input, nats per step: the network forgets its history
+        at this rate where it is negative.
+    - `conditional_stderr`: its standard error.
+    - `distance_left`: the median distance of two states with different histories after the common input, as a fraction
+        of that before it.
+    """
+
+    name: str
+    fates: np.ndarray
+    num_attractors: np.ndarray
+    undecided: np.ndarray
+    exponents: np.ndarray
+    conditional: np.ndarray
+    conditional_stderr: np.ndarray
+    distance_left: np.ndarray
+
+
+class Regimes(rd.Result):
+    """All kinds of networks."""
+
+    families: tuple[Family, ...]
+    gains: np.ndarray
+    leaks: np.ndarray
+
+
+def compute(config: Config) -> Regimes:
+    """Classify every network, and drive all of them."""
+    families = tuple(study_family(name, config) for name in config.families)
+    return Regimes(families, np.array(config.gains), np.array(config.leaks))
+
+
+def study_family(name: str, config: Config) -> Family:
+    """One kind of network: the same random numbers at every gain and leak."""
+    cells = [make_cell(name, gain, leak, config) for leak in config.leaks for gain in config.gains]
+    size = rd.as_map(cells[0]).state_size
+    starts = np.random.default_rng(config.seed).uniform(-1, 1, (config.num_starts, size))
+    fates, counts, undecided, exponents = [], [], [], []
+    for cell in cells:
+        found = rd.find_attractors(
+            rd.as_map(cell),
+            starts,
+            max_steps=config.max_steps,
+            max_representatives=config.max_representatives,
+            progress=False,
+        )
+        fates.append(FATES.index(found.kinds[0] if len(found) else "undecided"))
+        counts.append(len(found))
+        undecided.append(found.undecided_fraction)
+        exponents.append(found.attractors[0].exponents[0] if len(found) else np.nan)
+    shape = (len(config.leaks), len(config.gains))
+    conditional, stderr, left = forgetting(cells, config)
+    columns = (np.array(fates), np.array(counts), np.array(undecided), np.array(exponents), conditional, stderr, left)
+    return Family(name, *(column.reshape(shape) for column in columns))
+
+
+def make_cell(name: str, gain: float, leak: float, config: Config) -> Any:
+    """A random network without training; gain and leak are arrays in it, so that all share their compilations."""
+    num_gates = {"tanh": 1, "GRU": 3, "LSTM": 4}[name]
+    size = config.num_units
+    rng = np.random.default_rng(config.seed + num_gates)
+    weight_ih = rng.standard_normal((num_gates * size, 1))
+    weight_hh = gain * rng.standard_normal((num_gates * size, size)) / np.sqrt(size)
+    bias = config.bias * rng.standard_normal(num_gates * size)
+    keep = np.log((1 - leak) / leak)
+    if name == "tanh":
+        return rd.LeakyCell.from_weights(weight_ih, weight_hh, bias, dt=1.0, tau=jnp.asarray(1 / leak))
+    if name == "GRU":
+        bias[size : 2 * size] = keep
+        return rd.GRUCell.from_weights(weight_ih, weight_hh, bias, np.zeros(size))
+    bias[: 2 * size] = np.repeat([-keep, keep], size)
+    return rd.LSTMCell.from_weights(weight_ih, weight_hh, bias)
+
+
+def forgetting(cells: list, config: Config) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Conditional exponents of all networks, their errors, and what is left of the distance of two states."""
+    history_key, common_key = jax.random.split(jax.random.key(config.seed))
+    shape = (2, config.num_histories, config.num_history, 1)
+    histories = config.drive * jax.random.normal(history_key, shape, jnp.float32)
+    common = config.drive * jax.random.normal(common_key, (config.num_common, 1), jnp.float32)
+    maps = [rd.as_driven_map(cell) for cell in cells]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves) if eqx.is_array(leaves[0]) else leaves[0], *maps)
+
+    @eqx.filter_jit
+    @eqx.filter_vmap(in_axes=(eqx.if_array(0), None, None))
+    def drive(f: Any, histories: Any, common: Any) -> tuple[Any, Any, Any]:
+        zero = jnp.zeros(f.state_size, common.dtype)
+        last = lambda x, inputs: rd.trajectory(f, x, len(inputs), inputs)[-1]
+        before = jax.vmap(jax.vmap(lambda inputs: last(zero, inputs)))(histories)
+        after = jax.vmap(jax.vmap(lambda x: last(x, common)))(before)
+        distances = [jnp.linalg.norm(states[0] - states[1], axis=-1) for states in (before, after)]
+        spectrum = rd.max_lyapunov_exponent(
+            f, before[0, 0], config.num_common, inputs=jnp.concatenate([histories[0, 0], common])[-config.num_common :]
+        )
+        return spectrum.exponent, spectrum.stderr, jnp.median(distances[1] / distances[0])
+
+    return tuple(np.asarray(a, float) for a in drive(stacked, histories, common))  # pyright: ignore[reportReturnType]
+
+
+def report(result: Regimes) -> str:
+    """How often each fate occurs, and how the networks of each fate forget."""
+    lines = [
+        f"{result.leaks.size * result.gains.size} networks of each kind",
+        "network  fate of the largest basin   networks   several   conditional exponent (median)   forget   distance left",
+    ]
+    for family in result.families:
+        for index, fate in enumerate(FATES):
+            of = family.fates == index
+            if not of.any():
+                continue
+            lines.append(
+                f"{family.name:<8} {fate:<27} {of.sum():8d}   {np.sum(of & (family.num_attractors > 1)):7d}   "
+                f"{np.median(family.conditional[of]):29.3f}   {np.mean(family.conditional[of] < 0):6.0%}   "
+                f"{np.median(family.distance_left[of]):13.1g}"
+            )
+        chaotic = (family.fates == FATES.index("chaotic")) & (family.conditional < 0)
+        lines.append(
+            f"{family.name:<8} chaotic alone, but forgetful under input: {chaotic.sum()}; initial states without a "
+            f"verdict: {family.undecided.mean():.1%}"
+        )
+    return "\n".join(lines)
+
+
+def plot(result: Regimes) -> Figure:
+    """Fates over gain and leak; the conditional exponent there; and the exponent for each fate."""
+    num = len(result.families)
+    size = (plotting.PAGE_WIDTH, 6.6)
+    figure, axes = plt.subplots(3, num, figsize=size, height_ratios=[1, 1, 0.9], squeeze=False)
+    colors = {fate: plotting.REGIME_COLORS[fate] for fate in FATES}
+    log_gains, rows = np.log2(result.gains), np.arange(result.leaks.size)
+    limit = max(np.max(np.abs(family.conditional)) for family in result.families)
+    for column, family in enumerate(result.families):
+        top, middle, bottom = axes[:, column]
+        names = np.array(FATES)[family.fates]
+        plotting.plot_regime_map(names, log_gains, rows, colors=colors, legend=False, ax=top)
+        several = np.argwhere(family.num_attractors > 1)
+        top.plot(log_gains[several[:, 1]], rows[several[:, 0]], "o", color="white", markersize=4, mec="black", mew=0.6)
+        top.set_title(f"{'abc'[column]}  {family.name}")
+        image = middle.pcolormesh(
+            log_gains, rows, family.conditional, cmap="RdBu_r", vmin=-limit, vmax=limit, shading="nearest"
+        )
+        if np.ptp(np.sign(family.conditional)) and min(family.conditional.shape) > 1:
+            middle.contour(log_gains, rows, family.conditional, levels=[0], colors="black", linewidths=1)
+        for ax in (top, middle):
+            ax.set_xticks(log_gains, [f"{g:g}" for g in result.gains])
+            ax.set_yticks(rows, [f"{leak:g}" for leak in result.leaks])
+            ax.set_xlabel("gain $g$")
+        draw_forgetting(bottom, family)
+        middle.set_title("def"[column], loc="left")
+        bottom.set_title("ghi"[column], loc="left")
+    axes[0, 0].set_ylabel(r"leak $\alpha$")
+    axes[1, 0].set_ylabel(r"leak $\alpha$")
+    axes[2, 0].set_ylabel("conditional exponent\n(nats per step)")
+    figure.colorbar(image, ax=axes[1], label="conditional exponent\n(nats per step)", pad=0.01)
+    present = [fate for i, fate in enumerate(FATES) if any(np.any(f.fates == i) for f in result.families)]
+    handles: list = [Patch(color=colors[fate], label=fate) for fate in present]
+    dot = Line2D([], [], marker="o", color="white", markersize=4, mec="black", mew=0.6, linestyle="")
+    dot.set_label("several attractors")
+    figure.legend(handles=[*handles, dot], loc="outside upper center", ncols=len(handles) + 1)
+    return figure
+
+
+def draw_forgetting(ax: Any, family: Family) -> None:
+    """The conditional exponent of every network, by its fate without input."""
+    jitter = np.random.default_rng(0).uniform(-0.25, 0.25, family.fates.shape)
+    for index, fate in enumerate(FATES):
+        of = family.fates == index
+        color = plotting.REGIME_COLORS[fate] if fate != "undecided" else plotting.COLORS["grey"]
+        ax.plot(index + jitter[of], family.conditional[of], "o", color=color, markersize=3, alpha=0.8, mew=0)
+    ax.axhline(0, color=plotting.COLORS["grey"], linewidth=0.6, zorder=0)
+    ax.set_xticks(range(len(FATES)), SHORT)
+    ax.set_xlim(-0.6, len(FATES) - 0.4)
