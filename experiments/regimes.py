@@ -171,7 +171,7 @@ def report(result: Regimes) -> str:
     """How often each fate occurs, and how the networks of each fate forget."""
     lines = [
         f"{result.leaks.size * result.gains.size} networks of each kind",
-        "network  fate of the largest basin   networks   several   conditional exponent (median)   forget   distance left",
+        "network  fate of the largest basin   networks   several  median conditional exponent   forget   distance left",
     ]
     for family in result.families:
         for index, fate in enumerate(FATES):
@@ -180,7 +180,7 @@ def report(result: Regimes) -> str:
                 continue
             lines.append(
                 f"{family.name:<8} {fate:<27} {of.sum():8d}   {np.sum(of & (family.num_attractors > 1)):7d}   "
-                f"{np.median(family.conditional[of]):29.3f}   {np.mean(family.conditional[of] < 0):6.0%}   "
+                f"{np.median(family.conditional[of]):27.3f}   {np.mean(family.conditional[of] < 0):6.0%}   "
                 f"{np.median(family.distance_left[of]):13.1g}"
             )
         chaotic = (family.fates == FATES.index("chaotic")) & (family.conditional < 0)

@@ -242,7 +242,7 @@ def test_a_torus_is_no_circle():
     weights = np.zeros((4, 4))
     weights[:2, :2] = rotor(1.05, GOLDEN)[0].weights
     weights[2:, 2:] = rotor(1.1, np.sqrt(2) / 5)[0].weights
-    verdict = rd.classify_attractor(Rotor(weights), np.array([0.4, 0.1, 0.3, 0.2]), max_steps=2**14)
+    verdict = rd.classify_attractor(Rotor(weights), np.array([0.4, 0.1, 0.3, 0.2]), max_steps=2**15)
     assert verdict.kind == "undecided"
     assert "quasi-periodic" in verdict.reason
 

@@ -1,0 +1,267 @@
+"""Which cells learn to remember for T steps, and the gradient horizon at initialisation that predicts it.
+
+Delayed recall of one symbol, copying of a sequence of symbols and the adding problem, each over T steps, for vanilla,
+orthogonal, identity (IRNN), leaky, LSTM and GRU networks of one size under one training budget. Before training, the
+horizon of backpropagated gradients says how far back the error can reach (Hochreiter 1991; Bengio et al. 1994; Le,
+Jaitly & Hinton 2015; Arjovsky et al. 2016). `--lengths 50 100 200` with more updates goes to longer memories.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+from matplotlib.figure import Figure
+from scipy import stats
+
+import rnndyn as rd
+from rnndyn import plotting
+
+NUM_SYMBOLS = 8
+TASKS = {"recall": "delayed recall", "copy": "copy", "adding": "adding"}
+FAMILIES = {
+    "tanh": ("vanilla", "orthogonal"),
+    "relu": ("IRNN",),
+    "leaky": ("leaky",),
+    "LSTM": ("LSTM", "LSTM, chrono"),
+    "GRU": ("GRU",),
+}
+"""Cells of one structure, which are trained side by side."""
+LEARNED = 0.5
+"""The skill from which a cell counts as having learned."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that decides the result."""
+
+    lengths: tuple[int, ...] = (50,)
+    num_units: int = 24
+    copied: int = 2
+    """Symbols of the copy task."""
+    num_updates: int = 800
+    num_trials: int = 4000
+    """Trials of the training set."""
+    batch_size: int = 20
+    learning_rate: float = 5e-3
+    leak_time: float = 20.0
+    """Time constant of the leaky cell, in steps."""
+    validate_every: int = 100
+    num_windows: int = 16
+    seed: int = 0
+
+
+SMOKE = Config(lengths=(6,), num_units=3, num_updates=2, num_trials=4, batch_size=2, validate_every=1, num_windows=2)
+
+
+class Memory(rd.Result):
+    """One cell on one task."""
+
+    cell: str
+    task: str
+    length: int
+    skill: float
+    """1 - loss / loss without a memory, the best of training: 0 for no memory, 1 for perfect."""
+    skills: np.ndarray
+    """The same along training."""
+    updates: np.ndarray
+    horizon: float
+    """Lag at which a gradient has fallen by e at initialisation, in steps; inf where it does not fall."""
+    log_gradient: float
+    """ln of the typical gradient over the length of the task, at initialisation."""
+    log_gradient_trained: float
+    """The same after training."""
+
+
+class LongMemory(rd.Result):
+    """All cells on all tasks."""
+
+    memories: tuple[Memory, ...]
+    num_updates: int
+
+
+def compute(config: Config) -> LongMemory:
+    """Every family on every task and length."""
+    # Made once: tasks of one shape then share their compiled training step.
+    optimizer = optax.adam(config.learning_rate)
+    memories = [
+        memory
+        for length in config.lengths
+        for task in TASKS
+        for family in FAMILIES
+        for memory in train_family(family, task, length, optimizer, config)
+    ]
+    return LongMemory(tuple(memories), config.num_updates)
+
+
+def batches_of(task: str, length: int, batch_size: int, config: Config) -> Any:
+    """Trials of `length` steps."""
+    if task == "adding":
+        return rd.tasks.batches("adding", batch_size, num_steps=length)
+    copied = 1 if task == "recall" else config.copied
+    return rd.tasks.batches(
+        "delayed_copy", batch_size, length=copied, delay=length - 2 * copied, num_symbols=NUM_SYMBOLS
+    )
+
+
+def train_family(
+    family: str, task: str, length: int, optimizer: optax.GradientTransformation, config: Config
+) -> list[Memory]:
+    """The cells of one structure on one task: their gradients before, their training, their gradients after."""
+    key = jax.random.fold_in(jax.random.key(config.seed), length)
+    model_key, data_key, order_key, fit_key, test_key, probe_key = jax.random.split(key, 6)
+    adding = task == "adding"
+    sizes = (2, 1) if adding else (NUM_SYMBOLS + 1, NUM_SYMBOLS)
+    names = FAMILIES[family]
+    models = stack([make_network(name, *sizes, length, model_key, config) for name in names])
+    trial_loss = rd.training.mean_squared_error if adding else rd.training.softmax_cross_entropy
+    # Answering the mean of the sum, or all symbols alike.
+    no_memory = 1 / 6 if adding else math.log(NUM_SYMBOLS)
+    trained = rd.fit_ensemble(
+        models,
+        rd.training.over_trials(trial_loss),
+        rd.training.Minibatches(
+            batches_of(task, length, config.num_trials, config)(data_key), config.batch_size, key=order_key
+        ),
+        optimizer,
+        num_steps=config.num_updates,
+        max_grad_norm=1.0,
+        validation=batches_of(task, length, 100, config)(test_key),
+        validate_every=config.validate_every,
+        key=fit_key,
+    )
+    both = jax.tree.map(
+        lambda a, b: jnp.concatenate([a, b]) if eqx.is_array(a) else a, models.cell, trained.models.cell
+    )
+    inputs = batches_of(task, length, 8, config)(probe_key).inputs
+    found = horizons(both, inputs.reshape(-1, inputs.shape[-1]), probe_key, length, config.num_windows)
+    memories = []
+    for i, (name, history) in enumerate(zip(names, trained.histories)):
+        skills = 1 - history.validation_losses / no_memory
+        memories.append(
+            Memory(
+                cell=name,
+                task=task,
+                length=length,
+                skill=float(np.nanmax(skills)),
+                skills=skills,
+                updates=history.validation_steps,
+                horizon=float(found.horizon[i]),
+                log_gradient=float(found.log_gradient[i, -1]),
+                log_gradient_trained=float(found.log_gradient[i + len(names), -1]),
+            )
+        )
+    return memories
+
+
+def make_network(name: str, input_size: int, output_size: int, length: int, key: jax.Array, config: Config) -> rd.RNN:
+    """One network of the study."""
+    cell_key, readout_key = jax.random.split(key)
+    init, size = rd.initializers, config.num_units
+    zeros = init.zeros()
+    match name:
+        case "vanilla":
+            cell = rd.VanillaCell(input_size, size, key=cell_key)
+        case "orthogonal":
+            cell = rd.VanillaCell(input_size, size, weight_hh_init=init.orthogonal(), bias_init=zeros, key=cell_key)
+        case "IRNN":
+            cell = rd.VanillaCell(
+                input_size, size, activation="relu", weight_hh_init=init.identity(), bias_init=zeros, key=cell_key
+            )
+        case "leaky":
+            cell = rd.LeakyCell(input_size, size, tau=config.leak_time, key=cell_key)
+        case "LSTM":
+            cell = rd.LSTMCell(input_size, size, bias_init=init.forget_gate_bias(1.0), key=cell_key)
+        case "LSTM, chrono":
+            cell = rd.LSTMCell(input_size, size, bias_init=init.chrono(length), key=cell_key)
+        case _:
+            cell = rd.GRUCell(input_size, size, key=cell_key)
+    return rd.RNN(cell, eqx.nn.Linear(size, output_size, key=readout_key))
+
+
+def stack(models: list[Any]) -> Any:
+    """Models of one structure as one, each array with a leading axis."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves) if eqx.is_array(leaves[0]) else leaves[0], *models)
+
+
+@eqx.filter_jit
+def horizons(cells: Any, stream: jax.Array, key: jax.Array, length: int, num_windows: int) -> rd.MemoryHorizon:
+    """How gradients fall over `length` steps in each of several cells that read trials one after the other."""
+
+    def one(cell):
+        g = rd.as_driven_map(cell)
+        x0 = g.flatten(cell.initial_state())
+        return rd.memory_horizon(
+            g,
+            x0,
+            len(stream) - length,
+            length,
+            key=key,
+            inputs=stream,
+            num_transient=length,
+            num_probes=4,
+            num_windows=num_windows,
+        )
+
+    return eqx.filter_vmap(one)(cells)
+
+
+def report(result: LongMemory) -> str:
+    """Skills beside horizons, and how well one predicts the other."""
+    lines = [
+        "task             T   cell           skill   learned   horizon at init   ln gradient over T: at init   trained"
+    ]
+    for memory in result.memories:
+        lines.append(
+            f"{TASKS[memory.task]:<14} {memory.length:>3}   {memory.cell:<13} {memory.skill:6.2f}   "
+            f"{'yes' if memory.skill > LEARNED else 'no':<7}   {memory.horizon:9.1f} steps   "
+            f"{memory.log_gradient:27.1f}   {memory.log_gradient_trained:7.1f}"
+        )
+    for task in TASKS:
+        chosen = [memory for memory in result.memories if memory.task == task]
+        ranks = [stats.rankdata([getattr(m, name) for m in chosen]) for name in ("log_gradient", "skill")]
+        rank = np.corrcoef(*ranks)[0, 1]
+        lines.append(f"rank correlation of skill with the gradient over T at initialisation, {TASKS[task]}: {rank:.2f}")
+    lines += [
+        f"({result.num_updates} updates, one learning rate and one seed for all cells: a cell that has not learned "
+        "here may do so with more.)",
+        "papers: tanh networks with small random weights forget exponentially (Hochreiter 1991; Bengio et al. 1994);",
+        "        IRNN and LSTM solve adding at T = 150, vanilla tanh networks do not (Le et al. 2015);",
+        "        norm-preserving recurrences carry gradients over hundreds of steps (Saxe et al. 2014; Arjovsky et al. "
+        "2016);",
+        "        gates that start open for T steps speed learning up (chrono: Tallec & Ollivier 2018)",
+    ]
+    return "\n".join(lines)
+
+
+def plot(result: LongMemory) -> Figure:
+    """Skill along training for every task at the first length, and the final skill against the gradient over T."""
+    figure, axes = plt.subplots(1, 4, figsize=(plotting.PAGE_WIDTH, 2.5), width_ratios=[1, 1, 1, 1.1])
+    cells = [name for names in FAMILIES.values() for name in names]
+    colors = dict(zip(cells, ("black", "purple", "orange", "grey", "blue", "sky", "green")))
+    markers = dict(zip(TASKS, "os^"))
+    length = result.memories[0].length
+    for axis, (task, title), letter in zip(axes, TASKS.items(), "abc"):
+        for memory in result.memories:
+            if memory.task == task and memory.length == length:
+                color = plotting.COLORS[colors[memory.cell]]
+                axis.plot(memory.updates, memory.skills, color=color, label=memory.cell)
+        axis.set(title=f"{letter}  {title}, T = {length}", xlabel="updates", ylim=(-0.1, 1.05))
+        axis.axhline(0, color=plotting.COLORS["grey"], linewidth=0.6, linestyle="--")
+    axes[0].set_ylabel("skill (1 - loss / no memory)")
+    for memory in result.memories:
+        color = plotting.COLORS[colors[memory.cell]]
+        axes[3].plot(memory.log_gradient, memory.skill, markers[memory.task], color=color, markersize=4)
+    for task, title in TASKS.items():
+        axes[3].plot([], [], markers[task], color="black", markerfacecolor="none", label=title)
+    axes[3].set(
+        title="d  what predicts it", xlabel="ln gradient over T at init", ylabel="best skill", ylim=(-0.1, 1.05)
+    )
+    axes[3].legend(fontsize=6, loc="center", bbox_to_anchor=(0.45, 0.68), handletextpad=0.2)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(cells), fontsize=7)
+    return figure
