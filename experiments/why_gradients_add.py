@@ -144,8 +144,8 @@ def gradient_terms(config: Config) -> dict[str, Any]:
         "error_of_sum": max(np.linalg.norm(getattr(by_grad.cell, names[n]) - gradient[n]) / size[n] for n in WEIGHTS),
         "error_of_copies": max(np.linalg.norm(getattr(by_copy, names[n]) - terms[n]) / size[n] for n in WEIGHTS),
         "error_of_window": max(
-            np.linalg.norm(found.truncated.gradient[n].mean(axis=0) - partial[n][window - 1]) / size[n]
-            for n in WEIGHTS  # pyright: ignore[reportOptionalMemberAccess]
+            np.linalg.norm(found.truncated.gradient[n].mean(axis=0) - partial[n][window - 1]) / size[n]  # pyright: ignore[reportOptionalMemberAccess]
+            for n in WEIGHTS
         ),
     }
 

@@ -91,10 +91,9 @@ class Curve:
 
         def operator(zeta: np.ndarray) -> LinearOperator:
             z = zeta * self.metric.scales
+            matvec = lambda v: np.asarray(_push_around(self.system, z, v.ravel()))
             # __new__ takes a shape and a function; the annotations are those of __init__.
-            return LinearOperator(  # pyright: ignore[reportCallIssue]
-                (size, size), lambda v: np.asarray(_push_around(self.system, z, v.ravel())), dtype=float
-            )
+            return LinearOperator((size, size), matvec, dtype=float)  # pyright: ignore[reportCallIssue]
 
         return [_largest_multipliers(operator(zeta), num) for zeta in zetas]
 
