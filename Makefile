@@ -14,7 +14,7 @@ figures: $(INSTALLED)
 	$(BIN)/python -m experiments all
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow

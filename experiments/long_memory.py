@@ -40,6 +40,7 @@ LEARNED = 0.5
 class Config:
     """Everything that decides the result."""
 
+    families: tuple[str, ...] = tuple(FAMILIES)
     lengths: tuple[int, ...] = (50,)
     num_units: int = 24
     copied: int = 2
@@ -56,7 +57,16 @@ class Config:
     seed: int = 0
 
 
-SMOKE = Config(lengths=(6,), num_units=3, num_updates=2, num_trials=4, batch_size=2, validate_every=1, num_windows=2)
+SMOKE = Config(
+    families=("tanh",),
+    lengths=(6,),
+    num_units=3,
+    num_updates=2,
+    num_trials=4,
+    batch_size=2,
+    validate_every=1,
+    num_windows=2,
+)
 
 
 class Memory(rd.Result):
@@ -93,7 +103,7 @@ def compute(config: Config) -> LongMemory:
         memory
         for length in config.lengths
         for task in TASKS
-        for family in FAMILIES
+        for family in config.families
         for memory in train_family(family, task, length, optimizer, config)
     ]
     return LongMemory(tuple(memories), config.num_updates)

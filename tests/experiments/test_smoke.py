@@ -1,5 +1,6 @@
 """Every study runs from end to end with its tiny settings."""
 
+import jax
 import matplotlib
 import pytest
 
@@ -14,7 +15,9 @@ def folders(tmp_path, monkeypatch):
     monkeypatch.setattr(_study, "ROOT", tmp_path)
     monkeypatch.setattr(_study, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(_study, "FIGURES", tmp_path / "figures")
-    return tmp_path
+    yield tmp_path
+    # Studies share no compiled functions.
+    jax.clear_caches()
 
 
 @pytest.mark.parametrize("name", _study.studies())
