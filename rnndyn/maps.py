@@ -119,7 +119,7 @@ class DrivenCellMap(eqx.Module):
             start = stop
         return jax.tree.unflatten(self.structure, leaves)
 
-    def __call__(self, x: Array, u: Array | None) -> Array:
+    def __call__(self, x: Array, u: Array | np.ndarray | None) -> Array:
         return self.flatten(self.cell(self.unflatten(x), u))
 
 
