@@ -24,6 +24,7 @@ def forget_compiled_functions():
     gc.collect()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     on_cpu = jax.default_backend() == "cpu"
     for item in items:

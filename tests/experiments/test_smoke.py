@@ -15,11 +15,20 @@ def folders(tmp_path, monkeypatch):
     monkeypatch.setattr(_study, "ROOT", tmp_path)
     monkeypatch.setattr(_study, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(_study, "FIGURES", tmp_path / "figures")
-    yield tmp_path
+    return tmp_path
+
+
+@pytest.fixture
+def quick_compilation():
+    """Tiny settings take long to compile and no time to run: without optimisation a smoke run takes half as long."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
     # Studies share no compiled functions.
     jax.clear_caches()
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("name", _study.studies())
 def test_study(name, folders, capsys):
     study = _study.load_study(name)
