@@ -20,6 +20,7 @@ import optax
 from matplotlib.figure import Figure
 
 import rnndyn as rd
+from experiments._python_source import source_features, telling_passage
 from rnndyn import plotting
 
 CELLS = {
@@ -220,6 +221,7 @@ def examine(name: str, model: rd.TokenRNN, fit: rd.training.FitResult, text: rd.
         found = rd.find_fixed_points(
             rd.as_map(model.cell, model.embed(text.vocabulary.encode(character))[0]),
             rd.sample_candidates(states, config.num_candidates, key=jax.random.key(1), noise=0.1),
+            max_rounds=1,
             progress=False,
         )
         counts.append(len(found))
@@ -301,10 +303,10 @@ def following_units(model: rd.TokenRNN, text: rd.tasks.Text, config: Config) -> 
     source = text.vocabulary.decode(ids)
     half = len(ids) // 2
     chosen = []
-    for name, values in features(source).items():
+    for name, values in source_features(source).items():
         first, second = (correlations(states[part], values[part]) for part in (slice(half), slice(half, None)))
         unit = int(np.argmax(np.abs(first)))
-        place = passage(name, source)
+        place = telling_passage(name, source)
         trace = np.sign(first[unit]) * (states[:, unit] - states[:, unit].mean()) / states[:, unit].std()
         chosen.append(Unit(name, float(abs(second[unit])), source[place], trace[place]))
     return tuple(chosen)
@@ -315,58 +317,6 @@ def correlations(states: np.ndarray, values: np.ndarray) -> np.ndarray:
     a, b = states - states.mean(axis=0), values - values.mean()
     scale = np.sqrt(np.sum(a**2, axis=0) * np.sum(b**2))
     return np.divide(b @ a, scale, out=np.zeros(a.shape[1]), where=scale > 0)
-
-
-def features(source: str) -> dict[str, np.ndarray]:
-    """Depth of brackets, indentation of the line, and whether a string or a comment is open, at every character."""
-    depth, indent, column, quote = 0, 0, 0, ""
-    leading = True
-    rows = []
-    i = 0
-    while i < len(source):
-        width = 1
-        character = source[i]
-        if quote:
-            if character == "\\" and quote != "#":
-                width = 2
-            elif source.startswith(quote, i) or (quote == "#" and character == "\n"):
-                width, quote = (1 if quote == "#" else len(quote)), ""
-        elif character == "#":
-            quote = "#"
-        elif character in "'\"":
-            quote = character * 3 if source.startswith(character * 3, i) else character
-            width = len(quote)
-        elif character in "([{":
-            depth += 1
-        elif character in ")]}":
-            depth = max(depth - 1, 0)
-        for character in source[i : i + width]:
-            if character == "\n":
-                column, leading = 0, True
-            else:
-                column += 1
-                leading = leading and character == " "
-                indent = column if leading else indent
-            rows.append((depth, indent, bool(quote) and quote != "#", column))
-        i += width
-    table = np.array(rows, float)[: len(source)]
-    return dict(zip(("depth of brackets", "indentation", "inside a string", "place in the line"), table.T))
-
-
-def passage(feature: str, source: str, num_lines: int = 9, width: int = 62) -> slice:
-    """Lines of the second half of the text in which a feature varies most, and which are short enough to be shown."""
-    lines = source.splitlines(keepends=True)
-    starts = np.concatenate([[0], np.cumsum([len(line) for line in lines])])
-    values = features(source)[feature]
-    best, place = -1.0, slice(len(source) // 2, len(source) // 2 + 100)
-    for first in range(len(lines) - num_lines):
-        block = lines[first : first + num_lines]
-        if starts[first] < len(source) // 2 or max(map(len, block)) > width or min(map(len, block)) < 4:
-            continue
-        variation = float(np.std(values[starts[first] : starts[first + num_lines]]))
-        if variation > best:
-            best, place = variation, slice(int(starts[first]), int(starts[first + num_lines]))
-    return place
 
 
 def report(result: CharLM) -> str:
@@ -412,14 +362,18 @@ def plot(result: CharLM) -> Figure:
     draw_cycles(figure.add_subplot(grid[0, 6:]), result)
     shown = sorted(result.units, key=lambda unit: -unit.correlation)[:2]
     for axes, unit, letter in zip((figure.add_subplot(grid[1, :4]), figure.add_subplot(grid[1, 4:])), shown, "de"):
-        draw_text(axes, unit.text, unit.values, f"{letter}  unit for {unit.feature}, r = {unit.correlation:.2f}")
+        plotting.plot_text(unit.text, unit.values, ax=axes)
+        axes.set_title(f"{letter}  unit for {unit.feature}, r = {unit.correlation:.2f}", loc="left")
     best = min(result.networks, key=lambda net: net.bits)
-    draw_text(figure.add_subplot(grid[2, :4]), best.sample, None, f"f  written by the {best.name}, temperature 0.6")
+    written, cycles = figure.add_subplot(grid[2, :4]), figure.add_subplot(grid[2, 4:])
+    plotting.plot_text(best.sample, ax=written)
+    written.set_title(f"f  written by the {best.name}, temperature 0.6", loc="left")
     loops = []
     for net in result.networks:
         visible = net.cycle_text.replace(" ", "·").replace("\n", "↵") or "(no cycle)"
         loops.append(f"{net.name}, period {len(net.cycle_text)}:\n  {(visible * 60)[:56]}\n")
-    draw_text(figure.add_subplot(grid[2, 4:]), "\n".join(loops), None, "g  most common cycles, temperature 0")
+    plotting.plot_text("\n".join(loops), ax=cycles)
+    cycles.set_title("g  most common cycles, temperature 0", loc="left")
     return figure
 
 
@@ -460,29 +414,3 @@ def draw_cycles(axes: Any, result: CharLM) -> None:
     axes.set_xticks(range(len(result.networks)), [net.name for net in result.networks], fontsize=6.5)
     axes.set(ylim=(0, 1.15), ylabel="share of free runs")
     axes.set_title("c  ends in a cycle", loc="left")
-
-
-def draw_text(axes: Any, text: str, values: np.ndarray | None, title: str, num_lines: int = 9, width: int = 62) -> None:
-    """Text in cells of one size, behind each character the value of a unit in standard deviations."""
-    axes.set(xlim=(0, width), ylim=(num_lines, 0), xticks=[], yticks=[])
-    axes.set_title(title, loc="left")
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    shade = np.full((num_lines, width), np.nan)
-    row = column = 0
-    for index, character in enumerate(text):
-        if character == "\n" or column == width:
-            row, column = row + 1, 0
-        if row == num_lines:
-            break
-        if character == "\n":
-            continue
-        if values is not None:
-            shade[row, column] = values[index]
-        axes.text(column + 0.5, row + 0.52, character, ha="center", va="center", fontsize=5, family="DejaVu Sans Mono",
-                  parse_math=False)  # fmt: skip
-        column += 1
-    if values is not None:
-        axes.imshow(
-            shade, extent=(0, width, num_lines, 0), aspect="auto", cmap="PuOr_r", vmin=-2.5, vmax=2.5, alpha=0.7
-        )

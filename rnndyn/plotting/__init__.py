@@ -27,4 +27,5 @@ from rnndyn.plotting.style import COLORS as COLORS
 from rnndyn.plotting.style import COLUMN_WIDTH as COLUMN_WIDTH
 from rnndyn.plotting.style import PAGE_WIDTH as PAGE_WIDTH
 from rnndyn.plotting.style import paper_style as paper_style
+from rnndyn.plotting.text import plot_text as plot_text
 from rnndyn.plotting.training import plot_training as plot_training
