@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 
+import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Complex, Float
 
@@ -11,6 +12,7 @@ from rnndyn.dynamics._birkhoff import bump_weights, fourier_averages, leading_fr
 from rnndyn.dynamics._circle_newton import Circle, CircleNewton, coefficients_of, derivative, solve_circle
 from rnndyn.dynamics._cycle_search import images_and_jacobians, orbits_from
 from rnndyn.dynamics._drivers import double_precision, map_in_chunks, to_double
+from rnndyn.dynamics._frames import orthonormalize
 from rnndyn.dynamics.cycles import Cycles, find_cycles
 from rnndyn.results import Result
 
@@ -284,13 +286,20 @@ def _exponents(evaluate: Callable, circle: Circle, num_steps: int) -> np.ndarray
     _, jacobians = evaluate(points)
     # The tangent is where the first direction ends up: from there the others need not wait for it.
     tangent = derivative(samples)[0]
-    q, logs = np.linalg.qr(np.column_stack([tangent, np.eye(tangent.size)[:, : tangent.size - 1]]))[0], []
-    for jacobian in jacobians:
-        q, r = np.linalg.qr(jacobian @ q)
-        with np.errstate(divide="ignore"):
-            logs.append(np.log(np.abs(np.diagonal(r))))
-    exponents = bump_weights(num_steps) @ np.stack(logs[num_warm:])
-    return -np.sort(-exponents)
+    frame = np.linalg.qr(np.column_stack([tangent, np.eye(tangent.size)[:, : tangent.size - 1]]))[0]
+    growth = np.asarray(_growth_of_frame(frame, jacobians))
+    return -np.sort(-(bump_weights(num_steps) @ growth[num_warm:]))
+
+
+@jax.jit
+def _growth_of_frame(frame: Float[Array, "N N"], jacobians: Float[Array, "T N N"]) -> Float[Array, "T N"]:
+    """The logarithms of the growth of orthonormal directions, those before them projected out, at every step."""
+
+    def step(frame, jacobian):
+        frame, growth, _condition = orthonormalize(jacobian @ frame)
+        return frame, growth
+
+    return jax.lax.scan(step, frame, jacobians)[1]
 
 
 def _locked(cycle: Cycles) -> InvariantCircle:
