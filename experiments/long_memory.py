@@ -3,7 +3,7 @@
 Delayed recall of one symbol, copying of a sequence of symbols and the adding problem, each over T steps, for vanilla,
 orthogonal, identity (IRNN), leaky, LSTM and GRU networks of one size under one training budget. Before training, the
 horizon of backpropagated gradients says how far back the error can reach (Hochreiter 1991; Bengio et al. 1994; Le,
-Jaitly & Hinton 2015; Arjovsky et al. 2016). `--lengths 50 100 200` with more updates goes to longer memories.
+Jaitly & Hinton 2015; Arjovsky et al. 2016). `--lengths 50 100 200 500` with more updates goes to longer memories.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ class Config:
     """Everything that decides the result."""
 
     families: tuple[str, ...] = tuple(FAMILIES)
-    lengths: tuple[int, ...] = (50,)
+    lengths: tuple[int, ...] = (50, 200)
     num_units: int = 24
     copied: int = 2
     """Symbols of the copy task."""
@@ -250,12 +250,13 @@ def report(result: LongMemory) -> str:
 
 
 def plot(result: LongMemory) -> Figure:
-    """Skill along training for every task at the first length, and the final skill against the gradient over T."""
+    """Skill along training for every task at the shortest length, and the best skill against the gradient over T."""
     figure, axes = plt.subplots(1, 4, figsize=(plotting.PAGE_WIDTH, 2.5), width_ratios=[1, 1, 1, 1.1])
     cells = [name for names in FAMILIES.values() for name in names]
     colors = dict(zip(cells, ("black", "purple", "orange", "grey", "blue", "sky", "green")))
     markers = dict(zip(TASKS, "os^"))
-    length = result.memories[0].length
+    lengths = sorted({memory.length for memory in result.memories})
+    length = lengths[0]
     for axis, (task, title), letter in zip(axes, TASKS.items(), "abc"):
         for memory in result.memories:
             if memory.task == task and memory.length == length:
@@ -266,11 +267,19 @@ def plot(result: LongMemory) -> Figure:
     axes[0].set_ylabel("skill (1 - loss / no memory)")
     for memory in result.memories:
         color = plotting.COLORS[colors[memory.cell]]
-        axes[3].plot(memory.log_gradient, memory.skill, markers[memory.task], color=color, markersize=4)
+        # Filled at the shortest length only.
+        face = color if memory.length == length else "none"
+        axes[3].plot(
+            memory.log_gradient, memory.skill, markers[memory.task], color=color, markerfacecolor=face, markersize=4
+        )
     for task, title in TASKS.items():
         axes[3].plot([], [], markers[task], color="black", markerfacecolor="none", label=title)
+    longer = ", ".join(map(str, lengths[1:]))
     axes[3].set(
-        title="d  what predicts it", xlabel="ln gradient over T at init", ylabel="best skill", ylim=(-0.1, 1.05)
+        title=f"d  T = {length}" + (f", open: {longer}" if longer else ""),
+        xlabel="ln gradient over T at init",
+        ylabel="best skill",
+        ylim=(-0.1, 1.05),
     )
     axes[3].legend(fontsize=6, loc="center", bbox_to_anchor=(0.45, 0.68), handletextpad=0.2)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(cells), fontsize=7)

@@ -31,7 +31,7 @@ class Config:
     families: tuple[str, ...] = ("tanh", "GRU", "LSTM")
     gains: tuple[float, ...] = (0.5, 0.8, 1.2, 1.8, 2.7, 4.0, 6.0, 9.0)
     """Standard deviation of a recurrent weight, times the root of the number of units."""
-    leaks: tuple[float, ...] = (0.1, 0.2, 0.35, 0.5, 0.7, 0.9)
+    leaks: tuple[float, ...] = (0.1, 0.2, 0.4, 0.6, 0.9)
     """tanh: dt / tau. GRU: 1 - z, LSTM: i = 1 - f, at zero input and state, set by the biases of the gates."""
     num_units: int = 20
     bias: float = 0.3
@@ -159,9 +159,7 @@ def forgetting(cells: list, config: Config) -> tuple[np.ndarray, np.ndarray, np.
         before = jax.vmap(jax.vmap(lambda inputs: last(zero, inputs)))(histories)
         after = jax.vmap(jax.vmap(lambda x: last(x, common)))(before)
         distances = [jnp.linalg.norm(states[0] - states[1], axis=-1) for states in (before, after)]
-        spectrum = rd.max_lyapunov_exponent(
-            f, before[0, 0], config.num_common, inputs=jnp.concatenate([histories[0, 0], common])[-config.num_common :]
-        )
+        spectrum = rd.max_lyapunov_exponent(f, before[0, 0], config.num_common, inputs=common)
         return spectrum.exponent, spectrum.stderr, jnp.median(distances[1] / distances[0])
 
     return tuple(np.asarray(a, float) for a in drive(stacked, histories, common))  # pyright: ignore[reportReturnType]
