@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import matplotlib
+import matplotlib.pyplot as plt
 import tyro
 from matplotlib.figure import Figure
 from PIL import Image
@@ -89,6 +90,7 @@ def run(study: ModuleType, config: Any, options: Options) -> Path:
     with paper_style():
         figure = study.plot(result)
         save_figure(figure, path, provenance(name, digest))
+        plt.close(figure)
     print(f"wrote {path.relative_to(ROOT)}")
     return path
 

@@ -76,7 +76,7 @@ class Memory(rd.Result):
     task: str
     length: int
     skill: float
-    """1 - loss / loss without a memory, the best of training: 0 for no memory, 1 for perfect."""
+    """1 - loss / loss without a memory, the best of training: 0 for no memory, 1 for perfect; NaN where it diverged."""
     skills: np.ndarray
     """The same along training."""
     updates: np.ndarray
@@ -132,38 +132,41 @@ def train_family(
     trial_loss = rd.training.mean_squared_error if adding else rd.training.softmax_cross_entropy
     # Answering the mean of the sum, or all symbols alike.
     no_memory = 1 / 6 if adding else math.log(NUM_SYMBOLS)
-    trained = rd.fit_ensemble(
-        models,
-        rd.training.over_trials(trial_loss),
-        rd.training.Minibatches(
-            batches_of(task, length, config.num_trials, config)(data_key), config.batch_size, key=order_key
-        ),
-        optimizer,
-        num_steps=config.num_updates,
-        max_grad_norm=1.0,
-        validation=batches_of(task, length, 100, config)(test_key),
-        validate_every=config.validate_every,
-        key=fit_key,
-    )
-    both = jax.tree.map(
-        lambda a, b: jnp.concatenate([a, b]) if eqx.is_array(a) else a, models.cell, trained.models.cell
-    )
+    try:
+        trained = rd.fit_ensemble(
+            models,
+            rd.training.over_trials(trial_loss),
+            rd.training.Minibatches(
+                batches_of(task, length, config.num_trials, config)(data_key), config.batch_size, key=order_key
+            ),
+            optimizer,
+            num_steps=config.num_updates,
+            max_grad_norm=1.0,
+            validation=batches_of(task, length, 100, config)(test_key),
+            validate_every=config.validate_every,
+            key=fit_key,
+        )
+        histories, after = trained.histories, trained.models.cell
+    except FloatingPointError:
+        # Every network of the family diverged: what is left to report is what it was before.
+        histories, after = [None] * len(names), models.cell
+    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]) if eqx.is_array(a) else a, models.cell, after)
     inputs = batches_of(task, length, 8, config)(probe_key).inputs
     found = horizons(both, inputs.reshape(-1, inputs.shape[-1]), probe_key, length, config.num_windows)
     memories = []
-    for i, (name, history) in enumerate(zip(names, trained.histories)):
-        skills = 1 - history.validation_losses / no_memory
+    for i, (name, history) in enumerate(zip(names, histories)):
+        skills = np.array([np.nan]) if history is None else 1 - history.validation_losses / no_memory
         memories.append(
             Memory(
                 cell=name,
                 task=task,
                 length=length,
-                skill=float(np.nanmax(skills)),
+                skill=float(np.nanmax(skills)) if history else np.nan,
                 skills=skills,
-                updates=history.validation_steps,
+                updates=np.array([0]) if history is None else history.validation_steps,
                 horizon=float(found.horizon[i]),
                 log_gradient=float(found.log_gradient[i, -1]),
-                log_gradient_trained=float(found.log_gradient[i + len(names), -1]),
+                log_gradient_trained=float(found.log_gradient[i + len(names), -1]) if history else np.nan,
             )
         )
     return memories
@@ -228,12 +231,12 @@ def report(result: LongMemory) -> str:
     ]
     for memory in result.memories:
         lines.append(
-            f"{TASKS[memory.task]:<14} {memory.length:>3}   {memory.cell:<13} {memory.skill:6.2f}   "
-            f"{'yes' if memory.skill > LEARNED else 'no':<7}   {memory.horizon:9.1f} steps   "
+            f"{TASKS[memory.task]:<14} {memory.length:>3}   {memory.cell:<13} {memory.skill:z6.2f}   "
+            f"{verdict(memory):<8}  {memory.horizon:9.1f} steps   "
             f"{memory.log_gradient:27.1f}   {memory.log_gradient_trained:7.1f}"
         )
     for task in TASKS:
-        chosen = [memory for memory in result.memories if memory.task == task]
+        chosen = [memory for memory in result.memories if memory.task == task and np.isfinite(memory.skill)]
         ranks = [stats.rankdata([getattr(m, name) for m in chosen]) for name in ("log_gradient", "skill")]
         rank = np.corrcoef(*ranks)[0, 1]
         lines.append(f"rank correlation of skill with the gradient over T at initialisation, {TASKS[task]}: {rank:.2f}")
@@ -247,6 +250,13 @@ def report(result: LongMemory) -> str:
         "        gates that start open for T steps speed learning up (chrono: Tallec & Ollivier 2018)",
     ]
     return "\n".join(lines)
+
+
+def verdict(memory: Memory) -> str:
+    """Whether a cell learned a task."""
+    if np.isnan(memory.skill):
+        return "diverged"
+    return "yes" if memory.skill > LEARNED else "no"
 
 
 def plot(result: LongMemory) -> Figure:
