@@ -377,10 +377,12 @@ def plot(result: CharLM) -> Figure:
     for axes, unit, letter in zip((figure.add_subplot(grid[1, :4]), figure.add_subplot(grid[1, 4:])), shown, "de"):
         plotting.plot_text(unit.text, unit.values, ax=axes)
         axes.set_title(f"{letter}  unit for {unit.feature}, r = {unit.correlation:.2f}", loc="left")
-    best = min(result.networks, key=lambda net: net.bits)
     written, cycles = figure.add_subplot(grid[2, :4]), figure.add_subplot(grid[2, 4:])
-    plotting.plot_text(best.sample, ax=written)
-    written.set_title(f"f  written by the {best.name}, temperature 0.6", loc="left")
+    samples = []
+    for net in result.networks:
+        samples += [f"{net.name}:", *[line[:60] for line in net.sample.splitlines()[:2]]]
+    plotting.plot_text("\n".join(samples), ax=written)
+    written.set_title("f  first two lines written, temperature 0.6", loc="left")
     loops = []
     for net in result.networks:
         visible = net.cycle_text.replace(" ", "·").replace("\n", "↵") or "(no cycle)"
