@@ -10,6 +10,7 @@ import json
 import pkgutil
 import platform
 import subprocess
+import sys
 import time
 from pathlib import Path
 from types import ModuleType
@@ -110,10 +111,13 @@ def save_figure(figure: Figure, path: Path, metadata: dict[str, str]) -> None:
 
 def config_hash(study: ModuleType, config: Any) -> str:
     """A hash of everything that decides a result: the whole configuration, the code that computes, the version."""
+    # What a study imports from a helper of the experiments computes as much as its own code.
+    names = {getattr(value, "__module__", None) or "" for value in vars(study).values()}
+    helpers = [sys.modules[name] for name in sorted(names) if name.startswith("experiments._")]
     text = json.dumps(
         {
             "config": dataclasses.asdict(config),
-            "code": computing_code(inspect.getsource(study)),
+            "code": "".join(computing_code(inspect.getsource(module)) for module in (study, *helpers)),
             "rnndyn": rd.__version__,
         },
         sort_keys=True,

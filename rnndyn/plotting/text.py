@@ -6,6 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import ArrayLike
 
+from rnndyn._validation import check_at_least
+
 
 def plot_text(
     text: str,
@@ -30,10 +32,13 @@ def plot_text(
 
     **Returns:** the Axes.
 
-    **Raises:** `ValueError` where there are not as many values as characters.
+    **Raises:** `ValueError` where there are not as many values as characters, or for a panel without a cell.
     """
-    if values is not None and np.shape(values) != (len(text),):
-        raise ValueError(f"values: expected one for each of {len(text)} characters, got shape {np.shape(values)}.")
+    check_at_least("num_lines", num_lines, 1)
+    check_at_least("width", width, 1)
+    colors = None if values is None else np.asarray(values, float)
+    if colors is not None and colors.shape != (len(text),):
+        raise ValueError(f"values: expected one for each of {len(text)} characters, got shape {colors.shape}.")
     if ax is None:
         _, ax = plt.subplots()
     ax.set(xlim=(0, width), ylim=(num_lines, 0), xticks=[], yticks=[])
@@ -43,13 +48,13 @@ def plot_text(
     for index, row, column in _places(text, width):
         if row >= num_lines:
             break
-        if values is not None:
-            shade[row, column] = np.asarray(values)[index]
+        if colors is not None:
+            shade[row, column] = colors[index]
         ax.text(
             column + 0.5, row + 0.52, text[index], ha="center", va="center", fontsize=font_size,
             family="DejaVu Sans Mono", parse_math=False,
         )  # fmt: skip
-    if values is not None:
+    if colors is not None:
         extent = (0, width, num_lines, 0)
         ax.imshow(shade, extent=extent, aspect="auto", cmap="PuOr_r", vmin=-limit, vmax=limit, alpha=0.7)
     return ax

@@ -2,6 +2,7 @@
 
 from rnndyn.training.checkpoint import load_model as load_model
 from rnndyn.training.checkpoint import save_model as save_model
+from rnndyn.training.ensemble import EnsembleDivergenceError as EnsembleDivergenceError
 from rnndyn.training.ensemble import EnsembleFitResult as EnsembleFitResult
 from rnndyn.training.ensemble import fit_ensemble as fit_ensemble
 from rnndyn.training.fit import DivergenceError as DivergenceError

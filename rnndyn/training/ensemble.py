@@ -62,7 +62,8 @@ def fit_ensemble(
     named in a warning, in the printed table and by `.diverged`, and does not disturb the others.
 
     **Raises:** `ValueError` as `fit` does, and when the arrays of `models` have no common leading axis.
-    `FloatingPointError` when every member diverged.
+    `EnsembleDivergenceError`, a `FloatingPointError`, when every member diverged; its `result` holds the runs up to
+    there.
     """
     num_members = _num_members(models)
     settings = Settings(
@@ -101,7 +102,7 @@ def fit_ensemble(
         failures = ", ".join(f"{i} (at step {len(result.histories[i].losses)})" for i in result.diverged)
         advice = "Try max_grad_norm=1, a smaller learning rate or a smaller initial gain of the recurrent weights."
         if len(result.diverged) == num_members:
-            raise FloatingPointError(f"Training diverged in every member: {failures}. {advice}")
+            raise EnsembleDivergenceError(f"Training diverged in every member: {failures}. {advice}", result)
         count = f"{len(result.diverged)} of {num_members}"
         warnings.warn(f"Training diverged in {count} members: {failures}. {advice}", stacklevel=2)
     return result
@@ -167,3 +168,14 @@ def _num_members(models: Any) -> int:
     if num_members == 0:
         raise ValueError("models: expected at least one member, got a leading axis of length 0.")
     return num_members
+
+
+class EnsembleDivergenceError(FloatingPointError):
+    """Training met losses or gradients that are not finite in every member of an ensemble."""
+
+    result: EnsembleFitResult
+    """The runs up to there; `last_models` are those whose loss or gradient is not finite."""
+
+    def __init__(self, message: str, result: EnsembleFitResult):
+        self.result = result
+        super().__init__(message)

@@ -201,6 +201,13 @@ def test_a_circle_in_many_dimensions():
 # --- what is no circle
 
 
+def test_a_unit_that_forgets_at_once_has_multiplier_zero():
+    f = rotor(1.0, 1.1)
+    circle = find(lambda x: jnp.append(f(x[:2]), 0.25), np.append(START, 0.1))
+    np.testing.assert_allclose(circle.multipliers[0], find(f).multipliers[0], rtol=1e-9)  # the same curve, twice solved
+    assert circle.multipliers[1] == 0
+
+
 def test_phase_locking_is_recognised():
     locked = find(DelayedLogistic(np.array(2.2)), np.array([0.4, 0.45]))
     assert locked.kind == "cycle"

@@ -1,5 +1,7 @@
 """Every study runs from end to end with its tiny settings."""
 
+import inspect
+
 import jax
 import matplotlib
 import pytest
@@ -54,6 +56,14 @@ def test_the_hash_follows_the_configuration():
     study = _study.load_study("flip_flop")
     assert _study.config_hash(study, study.SMOKE) != _study.config_hash(study, study.Config())
     assert _study.config_hash(study, study.Config()) == _study.config_hash(study, study.Config())
+
+
+def test_the_hash_follows_the_helpers_of_a_study(monkeypatch):
+    study = _study.load_study("char_lm")
+    before, source = _study.config_hash(study, study.SMOKE), inspect.getsource
+    changed = lambda module: source(module) + ("\nadded = 1\n" if module.__name__.endswith("._python_source") else "")
+    monkeypatch.setattr(_study.inspect, "getsource", changed)
+    assert _study.config_hash(study, study.SMOKE) != before
 
 
 def test_drawing_alone_does_not_change_the_hash():

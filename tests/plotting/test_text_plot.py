@@ -37,3 +37,5 @@ def test_what_does_not_fit_is_left_out():
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="values: expected one for each of 3"):
         plotting.plot_text("abc", np.ones(2))
+    with pytest.raises(ValueError, match="width"):
+        plotting.plot_text("abc", width=0)

@@ -71,9 +71,16 @@ def test_diverged_member_is_reported_and_leaves_the_others_alone(x64):
 
 
 def test_all_members_diverging_is_an_error():
-    loss = lambda w, batch: jnp.sum(w) * jnp.nan
-    with pytest.raises(FloatingPointError, match=r"every member: 0 \(at step 1\), 1 \(at step 1\)"):
-        rd.fit_ensemble(jnp.ones((2, 1)), loss, lambda key: 0.0, optax.sgd(0.1), num_steps=5, key=KEY)
+    # Member 0 is lost at its first step, member 1 when it has fallen from 2 to 1.
+    loss = lambda w, batch: 0.5 * jnp.sum(w) ** 2 + jnp.where(jnp.sum(w) == 1, jnp.nan, 0.0)
+    start = jnp.array([[1.0], [2.0]])
+    with pytest.raises(FloatingPointError, match=r"every member: 0 \(at step 1\), 1 \(at step 2\)") as caught:
+        rd.fit_ensemble(start, loss, lambda key: 0.0, optax.sgd(0.5), num_steps=5, key=KEY)
+    # What was reached before is not lost.
+    assert isinstance(caught.value, rd.training.EnsembleDivergenceError)
+    assert caught.value.result.diverged == (0, 1)
+    assert caught.value.result.member(1).history.losses[0] == 2
+    assert caught.value.result.last_models[:, 0].tolist() == [1, 1]
 
 
 def test_members_stop_one_by_one_at_the_target(x64):
