@@ -76,7 +76,9 @@ class Memory(rd.Result):
     task: str
     length: int
     skill: float
-    """1 - loss / loss without a memory, the best of training: 0 for no memory, 1 for perfect; NaN where it diverged."""
+    """1 - loss / loss without a memory, the best of training: 0 for no memory, 1 for perfect."""
+    diverged: bool
+    """Whether the loss or the gradient overflowed in training; `skill` is then that of the updates before."""
     skills: np.ndarray
     """The same along training."""
     updates: np.ndarray
@@ -146,27 +148,29 @@ def train_family(
             validate_every=config.validate_every,
             key=fit_key,
         )
-        histories, after = trained.histories, trained.models.cell
-    except FloatingPointError:
-        # Every network of the family diverged: what is left to report is what it was before.
-        histories, after = [None] * len(names), models.cell
-    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]) if eqx.is_array(a) else a, models.cell, after)
+    except rd.training.EnsembleDivergenceError as error:
+        # What the networks had learned by then counts, as it does where only some of a family diverge.
+        trained = error.result
+    both = jax.tree.map(
+        lambda a, b: jnp.concatenate([a, b]) if eqx.is_array(a) else a, models.cell, trained.models.cell
+    )
     inputs = batches_of(task, length, 8, config)(probe_key).inputs
     found = horizons(both, inputs.reshape(-1, inputs.shape[-1]), probe_key, length, config.num_windows)
     memories = []
-    for i, (name, history) in enumerate(zip(names, histories)):
-        skills = np.array([np.nan]) if history is None else 1 - history.validation_losses / no_memory
+    for i, (name, history) in enumerate(zip(names, trained.histories)):
+        skills = 1 - history.validation_losses / no_memory
         memories.append(
             Memory(
                 cell=name,
                 task=task,
                 length=length,
-                skill=float(np.nanmax(skills)) if history else np.nan,
+                skill=float(np.nanmax(skills)),
+                diverged=history.stopped == "diverged",
                 skills=skills,
-                updates=np.array([0]) if history is None else history.validation_steps,
+                updates=history.validation_steps,
                 horizon=float(found.horizon[i]),
                 log_gradient=float(found.log_gradient[i, -1]),
-                log_gradient_trained=float(found.log_gradient[i + len(names), -1]) if history else np.nan,
+                log_gradient_trained=float(found.log_gradient[i + len(names), -1]),
             )
         )
     return memories
@@ -230,13 +234,14 @@ def report(result: LongMemory) -> str:
         "task             T   cell           skill   learned   horizon at init   ln gradient over T: at init   trained"
     ]
     for memory in result.memories:
+        diverged = "   diverged" if memory.diverged else ""
         lines.append(
             f"{TASKS[memory.task]:<14} {memory.length:>3}   {memory.cell:<13} {memory.skill:z6.2f}   "
-            f"{verdict(memory):<8}  {memory.horizon:9.1f} steps   "
-            f"{memory.log_gradient:27.1f}   {memory.log_gradient_trained:7.1f}"
+            f"{'yes' if memory.skill > LEARNED else 'no':<7}   {memory.horizon:9.1f} steps   "
+            f"{memory.log_gradient:27.1f}   {memory.log_gradient_trained:7.1f}{diverged}"
         )
     for task in TASKS:
-        chosen = [memory for memory in result.memories if memory.task == task and np.isfinite(memory.skill)]
+        chosen = [memory for memory in result.memories if memory.task == task]
         ranks = [stats.rankdata([getattr(m, name) for m in chosen]) for name in ("log_gradient", "skill")]
         rank = np.corrcoef(*ranks)[0, 1]
         lines.append(f"rank correlation of skill with the gradient over T at initialisation, {TASKS[task]}: {rank:.2f}")
@@ -250,13 +255,6 @@ def report(result: LongMemory) -> str:
         "        gates that start open for T steps speed learning up (chrono: Tallec & Ollivier 2018)",
     ]
     return "\n".join(lines)
-
-
-def verdict(memory: Memory) -> str:
-    """Whether a cell learned a task."""
-    if np.isnan(memory.skill):
-        return "diverged"
-    return "yes" if memory.skill > LEARNED else "no"
 
 
 def plot(result: LongMemory) -> Figure:
