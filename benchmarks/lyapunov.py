@@ -12,7 +12,7 @@ import numpy as np
 
 import rnndyn as rd
 from benchmarks._timing import Row, table, time_side_by_side
-from rnndyn.dynamics._frames import _cholesky_qr_twice, _householder_qr
+from rnndyn.dynamics.numerics.frames import _cholesky_qr_twice, _householder_qr
 
 _SIZES = (64, 128, 256, 512)
 _REPEATS = 3

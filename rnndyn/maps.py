@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from rnndyn._validation import check_at_least
 from rnndyn.networks.adapters import Cell, FunctionCell, as_cell
-from rnndyn.networks.cells._checks import check_weights
+from rnndyn.networks.cells.checks import check_weights
 
 Region = tuple[ArrayLike, ArrayLike]
 

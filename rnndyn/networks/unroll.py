@@ -9,7 +9,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from rnndyn._validation import check_at_least
 from rnndyn.networks.adapters import Cell, as_cell, check_transition, takes_key
-from rnndyn.networks.cells._checks import check_weights
+from rnndyn.networks.cells.checks import check_weights
 
 
 def unroll(

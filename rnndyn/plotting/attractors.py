@@ -9,7 +9,7 @@ from jaxtyping import ArrayLike
 from matplotlib.colors import BoundaryNorm, ListedColormap, to_rgb
 from matplotlib.patches import Patch
 
-from rnndyn.dynamics.basins import Basins
+from rnndyn.dynamics.attractors.basins import Basins
 from rnndyn.plotting.style import COLORS
 
 REGIME_COLORS = {

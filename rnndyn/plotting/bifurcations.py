@@ -7,10 +7,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import ArrayLike
 
-from rnndyn.dynamics.bifurcation_curves import BifurcationCurve
-from rnndyn.dynamics.bifurcation_diagram import BifurcationDiagram
-from rnndyn.dynamics.continuation import Branch
-from rnndyn.dynamics.orbit_diagram import OrbitDiagram
+from rnndyn.dynamics.bifurcations.continuation import Branch
+from rnndyn.dynamics.bifurcations.curves import BifurcationCurve
+from rnndyn.dynamics.bifurcations.diagram import BifurcationDiagram
+from rnndyn.dynamics.bifurcations.orbit_diagram import OrbitDiagram
 from rnndyn.plotting.style import COLORS
 
 BIFURCATION_COLORS = {

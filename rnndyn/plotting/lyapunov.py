@@ -6,9 +6,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import ArrayLike
 
-from rnndyn.dynamics.local_exponents import LocalExponents
-from rnndyn.dynamics.lyapunov import LyapunovSpectrum
-from rnndyn.dynamics.lyapunov_sweep import LyapunovSweep
+from rnndyn.dynamics.growth.local_exponents import LocalExponents
+from rnndyn.dynamics.growth.lyapunov import LyapunovSpectrum
+from rnndyn.dynamics.growth.lyapunov_sweep import LyapunovSweep
 from rnndyn.plotting.projection import Projection, principal_components
 from rnndyn.plotting.style import COLORS
 

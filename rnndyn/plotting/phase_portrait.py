@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from rnndyn.dynamics.saddle_manifolds import find_saddle_manifolds
+from rnndyn.dynamics.fixed_points.saddle_manifolds import find_saddle_manifolds
 from rnndyn.plotting.style import COLORS
 
 KINDS = {

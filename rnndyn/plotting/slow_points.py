@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from rnndyn.dynamics.slow_points import SlowPoints
+from rnndyn.dynamics.fixed_points.slow_points import SlowPoints
 from rnndyn.plotting.projection import Projection, principal_components
 from rnndyn.plotting.style import COLORS
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from rnndyn.dynamics.adjoints import adjoints, parameter_contributions
+from rnndyn.dynamics.growth.adjoints import adjoints, parameter_contributions
 from rnndyn.maps import DrivenCellMap, as_driven_map
 from rnndyn.networks.adapters import as_cell, check_transition
 from rnndyn.results import Result

@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, ArrayLike, Float
 
 from rnndyn._validation import check_at_least
-from rnndyn.dynamics.lyapunov import lyapunov_spectrum
+from rnndyn.dynamics.growth.lyapunov import lyapunov_spectrum
 from rnndyn.results import Result
 
 

@@ -8,7 +8,7 @@ import pytest
 from random_cells import fill, jitted, normal
 
 import rnndyn as rd
-from rnndyn.dynamics._drivers import to_double
+from rnndyn.dynamics.numerics.drivers import to_double
 
 IN, H = 3, 5
 CELLS = {

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from rnndyn.networks.cells._checks import check_input
+from rnndyn.networks.cells.checks import check_input
 
 
 def input_bounds(input: Any, input_size: int) -> tuple[Array, Array]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from rnndyn.networks.cells._checks import check_weights
+from rnndyn.networks.cells.checks import check_weights
 from rnndyn.networks.initializers import Initializer
 
 C = TypeVar("C")

@@ -1,0 +1,1 @@
+"""Where do orbits end?"""

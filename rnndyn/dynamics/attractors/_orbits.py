@@ -1,0 +1,284 @@
+"""One long orbit as it grows: its last states, the growth of its tangent vectors, and averages that tell its kind."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from rnndyn.dynamics.numerics.birkhoff import bump_weights
+from rnndyn.dynamics.numerics.drivers import map_in_chunks, run_in_lanes
+from rnndyn.dynamics.numerics.frames import push_frame, random_frame
+from rnndyn.dynamics.numerics.statistics import batch_means, block_sums, drift
+
+SEGMENT = 4096
+"""Steps of one segment: enough for weighted averages of ten digits, and for recurrences of periods of hundreds."""
+
+_NUM_PROBES = 8
+
+
+class Growth(NamedTuple):
+    """Growth rates over the last half of an orbit, nats per step, of a tangent vector and across it."""
+
+    exponents: Float[np.ndarray, " k"]
+    stderr: Float[np.ndarray, " k"]
+    steady: bool
+    """Whether the blocks are uncorrelated and without drift, so that the error bars hold."""
+    weighted: Float[np.ndarray, " k"]
+    """The same rates by weighted Birkhoff averages: far more accurate on a circle."""
+    num_steps: int
+
+    @property
+    def is_chaotic(self) -> bool:
+        """Whether the largest is positive by five standard errors, and the tangent vector has grown e^20 times.
+
+        Without chaos a tangent vector grows like a power of the time at the most: by e^13 in 2^18 steps, linearly.
+        """
+        rate, error = self.exponents[0], self.stderr[0]
+        return bool(self.steady and rate > 5 * error and rate * self.num_steps > 20)
+
+
+class LongOrbit:
+    """An orbit that is followed segment by segment."""
+
+    def __init__(self, f: Callable[[Array], Array], x0: Float[np.ndarray, " N"], radius: float):
+        self.f, self.radius, self.x = f, radius, np.asarray(x0)
+        size = self.x.size
+        self._frame = random_frame(size, min(2, size), np.float64)
+        # Eight fixed directions stand for a long state: a line in the spectrum of the state is one of all of them.
+        self._probes = np.eye(size)
+        if size > _NUM_PROBES:
+            self._probes = np.random.default_rng(0).standard_normal((size, _NUM_PROBES)) / np.sqrt(size)
+        self._logs: list[np.ndarray] = []
+        self._signals: list[np.ndarray] = []
+        self.states = self.x[None]
+        self._least_scale = least_scale(np.stack([self.x, np.asarray(skip(f, jnp.asarray(self.x), jnp.asarray(1)))]))
+        self.escaped_after: int | None = None
+
+    @property
+    def num_steps(self) -> int:
+        return SEGMENT * len(self._logs)
+
+    @property
+    def scale(self) -> float:
+        """The largest entry of the last states: what lengths are measured against."""
+        return max(float(np.max(np.abs(self.states))), self._least_scale)
+
+    def extend(self, num_segments: int) -> None:
+        """Follow the orbit on, until it escapes."""
+        for _ in range(num_segments):
+            segment = jax.device_get(follow(self.f, jnp.asarray(self.x), jnp.asarray(self._frame), SEGMENT))
+            inside = np.max(np.abs(segment.states), axis=1) <= self.radius  # NaN is not
+            if not inside.all():
+                self.escaped_after = self.num_steps + int(np.argmin(inside)) + 1
+                return
+            self.states, self._frame = segment.states, segment.frame
+            self.x = self.states[-1]
+            self._logs.append(segment.log_growth)
+            self._signals.append(self.states @ self._probes)
+
+    def growth(self) -> Growth:
+        """Growth rates over the last half."""
+        logs = np.concatenate(self._logs[len(self._logs) // 2 :])
+        finite = np.where(np.isfinite(logs), logs, 0.0)
+        blocks, length = block_sums(jnp.asarray(finite), 64)
+        stderr, resolved, drifts = (np.asarray(a) for a in _error_bars(blocks / length))
+        with np.errstate(invalid="ignore"):
+            rates = np.where(np.isfinite(logs).all(axis=0), finite.mean(axis=0), -np.inf)
+            weighted = np.where(np.isfinite(logs).all(axis=0), bump_weights(len(logs)) @ finite, -np.inf)
+        return Growth(rates, stderr, bool(resolved[0] and not drifts[0]), weighted, len(logs))
+
+    def signal(self) -> Float[np.ndarray, "T M"]:
+        """The last half of the orbit, seen through up to eight probes."""
+        return np.concatenate(self._signals[len(self._signals) // 2 :])
+
+    def birkhoff_digits(self) -> float:
+        r"""To how many digits weighted averages over two halves of the last half of the orbit agree.
+
+        The averages are those of the probes and of their squared distances from the mean, as fractions of the
+        spread. On a circle or torus the digits grow faster than any power of the length, to the rounding floor; for
+        chaos they grow like half of its logarithm; a decaying or growing amplitude shows in the squares.
+        """
+        signal = self.signal()
+        spread = float(np.max(np.ptp(signal, axis=0)))
+        if spread == 0:
+            return 16.0
+        centred = (signal - signal.mean(axis=0)) / spread
+        observables = np.concatenate([centred, centred**2], axis=1)
+        half = len(observables) // 2
+        weights = bump_weights(half)
+        difference = np.max(np.abs(weights @ observables[:half] - weights @ observables[half : 2 * half]))
+        return float(-np.log10(max(difference, 1e-16)))
+
+
+def least_scale(first_states: Float[np.ndarray, "K N"]) -> float:
+    """A thousandth of the size of the first states: what lengths are measured against where all else goes to 0."""
+    sizes = np.abs(first_states)
+    return 1e-3 * float(np.max(sizes[np.isfinite(sizes)], initial=0.0)) or 1.0
+
+
+@eqx.filter_jit
+def _error_bars(blocks: Array) -> tuple[Array, Array, Array]:
+    stderr, _, resolved = batch_means(blocks)
+    return stderr, resolved, drift(blocks, rtol=1e-2)
+
+
+_STEPS_PER_TURN = 8
+"""Steps between two looks at which lanes are done."""
+
+
+class Segment(NamedTuple):
+    """A piece of one orbit."""
+
+    states: Float[Array, "T N"]
+    log_growth: Float[Array, "T k"]
+    """ln of the diagonal of R at every step: growth of a tangent vector, and across it."""
+    frame: Float[Array, "N k"]
+
+
+@eqx.filter_jit
+def follow(f: Callable[[Array], Array], x: Array, frame: Float[Array, "N k"], num_steps: int) -> Segment:
+    """`num_steps` states after `x`, with the growth of the one or two tangent vectors of `frame`."""
+
+    def step(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        x, frame = carry
+        x, pushed = push_frame(f, x, (), frame)
+        first, log_first = _unit(pushed[:, 0], frame[:, 0])
+        columns, logs = [first], [log_first]
+        if frame.shape[1] == 2:
+            across = pushed[:, 1] - first * (first @ pushed[:, 1])
+            # Once more: after strong stretching the first projection leaves a rest along the first vector.
+            across = across - first * (first @ across)
+            second, log_second = _unit(across, frame[:, 1])
+            columns.append(second)
+            logs.append(log_second)
+        frame = jnp.stack(columns, axis=1)
+        return (x, frame), (x, jnp.stack(logs))
+
+    (_, frame), (states, logs) = jax.lax.scan(step, (x, frame), None, length=num_steps)
+    return Segment(states, logs, frame)
+
+
+@eqx.filter_jit
+def skip(f: Callable[[Array], Array], x: Array, num_steps: Array) -> Array:
+    """The state `num_steps` steps later; the number is not compiled in."""
+    return jax.lax.fori_loop(0, num_steps, lambda _, x: f(x), x)
+
+
+class Ends(NamedTuple):
+    """Where many orbits stand after a round."""
+
+    states: Float[np.ndarray, "K N"]
+    periods: Int[np.ndarray, " K"]
+    """After how many steps an orbit came back to where it was; 0 where it did not."""
+    escaped: Bool[np.ndarray, " K"]
+
+
+def run_until_return(
+    f: Callable[[Array], Array],
+    starts: Float[np.ndarray, "K N"],
+    *,
+    num_steps: int,
+    tolerance: float,
+    radius: float,
+    num_rows: int,
+    progress: bool,
+) -> Ends:
+    """Run every start until it returns within `tolerance`, exceeds `radius`, or has taken `num_steps` steps.
+
+    A return is one to a state that the orbit had after 1, 2, 4, 8, ... steps (R. Brent 1980, *An improved Monte Carlo
+    factorization algorithm*): no orbit is stored, and the memory is that of two states each. The batch is padded to
+    `num_rows`, so that rounds with fewer and fewer starts share one compilation.
+    """
+    num, size = starts.shape
+    batch = np.full((num_rows, size), np.nan)
+    batch[:num] = starts
+    lanes = int(np.clip(2**15 // size, 32, 512)) if jax.default_backend() == "cpu" else 8192
+    limits = (jnp.asarray(num_steps), jnp.asarray(tolerance), jnp.asarray(radius))
+    ends = map_in_chunks(
+        lambda part: _run_lanes(f, jnp.asarray(part), limits, lanes),
+        batch,
+        bytes_per_item=64 * size,
+        description="orbits",
+        progress=progress,
+        padding=np.nan,
+    )
+    return Ends(*(np.asarray(a)[:num] for a in ends))
+
+
+class _Lane(NamedTuple):
+    x: Array
+    anchor: Array
+    age: Array
+    interval: Array
+    num_steps: Array
+    period: Array
+    escaped: Array
+
+
+@eqx.filter_jit
+def _run_lanes(f: Callable, starts: Array, limits: tuple[Array, Array, Array], num_lanes: int) -> Any:
+    num_steps, tolerance, radius = limits
+    zero = jnp.zeros((), jnp.int32)
+
+    def init(x: Array) -> _Lane:
+        return _Lane(x, x, zero, zero + 1, zero, zero, ~jnp.all(jnp.isfinite(x)))
+
+    def done(lane: _Lane) -> Array:
+        return (lane.period > 0) | lane.escaped | (lane.num_steps >= num_steps)
+
+    def one(_: Any, lane: _Lane) -> _Lane:
+        x = f(lane.x)
+        age = lane.age + 1
+        period = jnp.where(jnp.max(jnp.abs(x - lane.anchor)) <= tolerance, age, 0)
+        moves = age == lane.interval
+        new = _Lane(
+            x,
+            jnp.where(moves, x, lane.anchor),
+            jnp.where(moves, 0, age),
+            jnp.where(moves, 2 * lane.interval, lane.interval),
+            lane.num_steps + 1,
+            period,
+            ~(jnp.max(jnp.abs(x)) <= radius),
+        )
+        stop = done(lane)
+        return jax.tree.map(lambda a, b: jnp.where(stop, a, b), lane, new)
+
+    def step(lane: _Lane) -> _Lane:
+        return jax.lax.fori_loop(0, _STEPS_PER_TURN, one, lane)
+
+    lanes = run_in_lanes(init, step, done, starts, num_lanes)
+    return lanes.x, lanes.period, lanes.escaped
+
+
+def late_states(
+    f: Callable[[Array], Array], starts: Float[np.ndarray, "K N"], num_states: int, every: int
+) -> Float[np.ndarray, "K M N"]:
+    """`num_states` states of the orbit of each start, `every` steps apart."""
+    block = 64
+    parts = []
+    for first in range(0, len(starts), block):
+        part = starts[first : first + block]
+        padded = np.concatenate([part, np.repeat(part[-1:], block - len(part), axis=0)])
+        parts.append(np.asarray(_strided(f, jnp.asarray(padded), num_states, every))[: len(part)])
+    return np.concatenate(parts)
+
+
+@eqx.filter_jit
+def _strided(f: Callable, starts: Array, num_states: int, every: int) -> Array:
+    def stride(x: Array, _: None) -> tuple[Array, Array]:
+        x = jax.lax.fori_loop(0, every, lambda _, x: f(x), x)
+        return x, x
+
+    return jax.vmap(lambda x: jax.lax.scan(stride, x, None, length=num_states)[1])(starts)
+
+
+def _unit(vector: Array, before: Array) -> tuple[Array, Array]:
+    """Direction and log length; a vector that vanished (log length -inf) keeps its direction."""
+    length = jnp.linalg.norm(vector)
+    alive = length > 0
+    safe = jnp.where(alive, length, 1)
+    return jnp.where(alive, vector / safe, before), jnp.where(alive, jnp.log(safe), -jnp.inf)

@@ -1,0 +1,173 @@
+"""The attractors of a map and the sizes of their basins, from many initial states at once."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int
+from scipy import stats
+
+from rnndyn._validation import check_at_least, check_map, check_states
+from rnndyn.dynamics.attractors._search import UNBOUNDED, UNDECIDED, AttractorSearch
+from rnndyn.dynamics.attractors.classification import ClassifiedAttractor, check_options, escape_distance
+from rnndyn.dynamics.numerics.drivers import double_precision, to_double
+from rnndyn.results import Result
+
+
+def find_attractors(
+    f: Callable[[Array], Array],
+    initial_states: ArrayLike,
+    *,
+    max_steps: int = 2**14,
+    max_period: int = 256,
+    max_representatives: int = 32,
+    escape_radius: float | None = None,
+    progress: bool = True,
+) -> "Attractors":
+    r"""Find what the orbits of many initial states settle on, and which share of them goes where.
+
+    All states run on the device side by side, each until it comes back to where it was. Newton's method and the
+    multipliers then tell fixed points and cycles (as in `classify_attractor`), and every state that has come as close
+    to one as its verdict asks for belongs to it. Of the orbits that do not come back, representatives are
+    followed and classified one by one; the others belong to a representative's attractor when their states lie
+    among its states. There is no grid, so the length of the state does not matter.
+
+    **Arguments:**
+
+    - `f`: the map, `(N,) -> (N,)`. One compilation serves all initial states and all maps of one structure.
+    - `initial_states`: shape `(K, N)`. Basin fractions are fractions of these: draw them from the measure you mean,
+        independently.
+    - `max_steps`: the most steps of a state; representatives take four times as many, and at least 65536.
+    - `max_period`: the longest period that is recognised.
+    - `max_representatives`: how many orbits that do not return are classified one by one.
+    - `escape_radius`: as in `classify_attractor`; by default from the largest of the initial states.
+    - `progress`: show a bar when it takes longer than two seconds.
+
+    **Returns:** an `Attractors`, the largest basin first. States that end on saddles, or are still under way, belong to
+    no attractor: they are in `undecided`, each with its reason.
+
+    **Raises:** `ValueError` for bad initial states, a map that changes its shape or dtype, or options out of range.
+
+    Which attractors are found depends on the initial states: a basin of fraction b is missed by K of them with
+    probability $(1 - b)^K$. Two aperiodic attractors closer to each other than 2048 states of one of them are among
+    themselves count as one; in a chaotic network of high dimension that distance is a good part of its extent.
+
+    Reference: G. Datseris & A. Wagemakers (2022), *Effortless estimation of basins of attraction*; P. J. Menck et al.
+    (2013), *How basin stability complements the linear-stability paradigm*; R. Brent (1980) (returns).
+    """
+    check_states("initial_states", initial_states)
+    check_at_least("max_steps", max_steps, 1024)
+    check_at_least("max_representatives", max_representatives, 0)
+    check_options(max_period, escape_radius)
+    with double_precision():
+        f = to_double(f)
+        starts = np.asarray(initial_states, np.float64)
+        check_map(f, jnp.asarray(starts[0]))
+        search = AttractorSearch(
+            f,
+            starts,
+            max_steps=max_steps,
+            max_period=max_period,
+            max_representatives=max_representatives,
+            radius=escape_distance(f, starts, escape_radius),
+            progress=progress,
+        )
+        search.run()
+    counts = np.bincount(search.labels[search.labels >= 0], minlength=len(search.attractors))
+    order = np.argsort(-counts, kind="stable")
+    rank = np.append(np.argsort(order), [UNBOUNDED, UNDECIDED])  # so that labels -2 and -1 stay
+    rows = np.flatnonzero(search.labels == UNDECIDED)
+    return Attractors(
+        attractors=tuple(search.attractors[i] for i in order),
+        labels=rank[search.labels],
+        final_states=search.states,
+        undecided=UndecidedStates(rows, search.states[rows], tuple(search.reasons[int(i)] for i in rows)),
+    )
+
+
+class Attractors(Result):
+    """The attractors found, the largest basin first, and where each initial state goes.
+
+    - `attractors`: one `ClassifiedAttractor` each.
+    - `labels`: of every initial state the index of its attractor, -1 where undecided, -2 where unbounded, `(K,)`.
+    - `final_states`: where each orbit was left, `(K, N)`.
+    - `undecided`: the states that belong to no attractor, with reasons.
+    """
+
+    attractors: tuple[ClassifiedAttractor, ...]
+    labels: Int[np.ndarray, " K"]
+    final_states: Float[np.ndarray, "K N"]
+    undecided: "UndecidedStates"
+
+    def __len__(self) -> int:
+        return len(self.attractors)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kind of each attractor."""
+        return tuple(a.kind for a in self.attractors)
+
+    @property
+    def num_states(self) -> Int[np.ndarray, " A"]:
+        """How many initial states go to each attractor."""
+        return np.bincount(self.labels[self.labels >= 0], minlength=len(self.attractors))
+
+    @property
+    def basin_fractions(self) -> Float[np.ndarray, " A"]:
+        """The share of the initial states that goes to each attractor."""
+        return self.num_states / len(self.labels)
+
+    @property
+    def basin_fraction_stderr(self) -> Float[np.ndarray, " A"]:
+        r"""The binomial standard errors $\sqrt{b (1 - b) / K}$ of the fractions, for independent initial states."""
+        share = self.basin_fractions
+        return np.sqrt(share * (1 - share) / len(self.labels))
+
+    @property
+    def unbounded_fraction(self) -> float:
+        """The share of the initial states whose orbit leaves the escape radius."""
+        return float(np.mean(self.labels == UNBOUNDED))
+
+    @property
+    def undecided_fraction(self) -> float:
+        """The share of the initial states without a verdict."""
+        return float(np.mean(self.labels == UNDECIDED))
+
+    def confidence_interval(self, level: float = 0.95) -> tuple[Float[np.ndarray, " A"], Float[np.ndarray, " A"]]:
+        """Lower and upper ends of the interval that holds each basin fraction with probability `level`.
+
+        E. B. Wilson (1927), *Probable inference*: unlike the standard error it is right near 0 and 1.
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level: expected a probability between 0 and 1, got {level}.")
+        num, share = len(self.labels), self.basin_fractions
+        z = stats.norm.ppf(0.5 + level / 2)
+        middle = (share + z**2 / (2 * num)) / (1 + z**2 / num)
+        half = z / (1 + z**2 / num) * np.sqrt(share * (1 - share) / num + z**2 / (4 * num**2))
+        return middle - half, middle + half
+
+    def table(self) -> str:
+        num = len(self.labels)
+        lines = [f"{len(self)} attractors from {num} initial states", "  basin fraction      attractor"]
+        for attractor, share, error in zip(self.attractors, self.basin_fractions, self.basin_fraction_stderr):
+            lines.append(f"  {share:7.4f} +- {error:6.4f}   {attractor.label}")
+        lines.append(f"  unbounded {self.unbounded_fraction:.4f}, undecided {self.undecided_fraction:.4f}")
+        for reason in sorted(set(self.undecided.reasons))[:5]:
+            lines.append(f"    {self.undecided.reasons.count(reason)} undecided: {reason}")
+        return "\n".join(lines)
+
+
+class UndecidedStates(Result):
+    """Initial states that belong to no attractor.
+
+    - `rows`: which of the initial states, `(M,)`.
+    - `states`: where their orbits were left, `(M, N)`.
+    - `reasons`: why, one for each.
+    """
+
+    rows: Int[np.ndarray, " M"]
+    states: Float[np.ndarray, "M N"]
+    reasons: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)

@@ -1,0 +1,387 @@
+"""What one orbit does in the long run: a fixed point, a cycle, an invariant circle, chaos, escape, or not decided."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Complex, Float
+
+from rnndyn._validation import check_at_least, check_map, check_state
+from rnndyn.dynamics.attractors._orbits import SEGMENT, LongOrbit, skip
+from rnndyn.dynamics.attractors._periodic_ends import PeriodicOrbit, closest_returns, polish
+from rnndyn.dynamics.cycles.invariant_circles import InvariantCircle, find_invariant_circle
+from rnndyn.dynamics.numerics.birkhoff import leading_frequencies
+from rnndyn.dynamics.numerics.drivers import double_precision, to_double
+from rnndyn.results import Result
+
+KINDS = ("fixed point", "cycle", "invariant circle", "chaotic", "unbounded", "undecided")
+
+_CIRCLE_DIGITS = 8.0
+"""Weighted averages that agree to so many digits: chaos needs 1e16 steps for that, a circle a few thousand."""
+
+_MAX_NEWTON_SIZE = 16
+"""Circles of longer states are not solved for: a Newton step works on a matrix N x N for each of hundreds of angles."""
+
+_NUM_SAMPLES = 512
+"""States that stand for a circle or a chaotic attractor."""
+
+
+def classify_attractor(
+    f: Callable[[Array], Array],
+    x0: ArrayLike,
+    *,
+    max_steps: int = 2**18,
+    max_period: int = 256,
+    escape_radius: float | None = None,
+) -> "ClassifiedAttractor":
+    r"""Say what the orbit $x_{t+1} = F(x_t)$ of a state settles on, with the evidence.
+
+    What is named is verified, or it is "undecided" with a reason:
+
+    - *fixed point*, *cycle*: Newton's method finds it next to the orbit, all multipliers lie inside the unit circle,
+        and the orbit has come within $\min(10^{-6}, (1 - \rho) / 100)$ of it (as a fraction of the scale of the
+        states, $\rho$ the spectral radius): deep inside the region where the linear part decides. The period is
+        minimal.
+    - *chaotic*: the largest Lyapunov exponent exceeds zero by five standard errors over the last half of the orbit,
+        and again `max_steps` steps later, which sorts out chaotic transients shorter than that.
+    - *invariant circle*: weighted Birkhoff averages agree to 8 digits, the exponent along the motion vanishes, the next
+        one is negative; up to 16 entries the curve itself is solved for (`find_invariant_circle`).
+    - *unbounded*: the orbit leaves the ball of `escape_radius`.
+
+    **Arguments:**
+
+    - `f`: the map, `(N,) -> (N,)`. An `equinox.Module` shares its compilation with all others of its structure.
+    - `x0`: the initial state, shape `(N,)`.
+    - `max_steps`: after how many steps an orbit without a verdict is undecided; they are doubled from 4096.
+    - `max_period`: the longest period that is recognised.
+    - `escape_radius`: by default $10^{10}$ times the largest entry of the state and its image, or of one if larger.
+
+    **Returns:** a `ClassifiedAttractor`.
+
+    **Raises:** `ValueError` for a bad state, a map that changes its shape or dtype, or options out of range.
+
+    No finite run tells an attractor from a transient that lasts longer, nor a circle from a locked state of a period
+    beyond `max_period` whose exponent is below $10^{-6}$. At a bifurcation ($|\mu| = 1$ up to $10^{-6}$) nothing is
+    decided. Motion on a torus of two or more frequencies has two zero exponents and is undecided, as is conservative
+    motion.
+
+    Reference: S. Das, Y. Saiki, E. Sander & J. A. Yorke (2017), *Quantitative quasiperiodicity*; G. Benettin et al.
+    (1980), *Lyapunov characteristic exponents*; H. Flyvbjerg & R. G. Petersen (1989) (error bars).
+    """
+    check_state("x0", x0)
+    start = np.asarray(x0, np.float64)
+    if not np.isfinite(start).all():
+        raise ValueError("x0: it holds NaN or infinity. Look at where it comes from.")
+    check_at_least("max_steps", max_steps, SEGMENT)
+    check_options(max_period, escape_radius)
+    with double_precision():
+        f = to_double(f)
+        check_map(f, start)
+        radius = escape_distance(f, start[None], escape_radius)
+        return classify(f, start, max_steps=max_steps, max_period=max_period, radius=radius)
+
+
+class ClassifiedAttractor(Result):
+    """What an orbit settles on, and what that verdict rests on.
+
+    - `kind`: `"fixed point"`, `"cycle"`, `"invariant circle"`, `"chaotic"`, `"unbounded"` or `"undecided"`.
+    - `reason`: what the verdict rests on, in words.
+    - `points`: the fixed point `(1, N)` or cycle `(p, N)`, polished by Newton's method; for a circle or chaos 512
+        states of the orbit; where undecided the last state.
+    - `period`: the minimal period of a fixed point (1) or cycle, else `None`.
+    - `residual`: $|F(x_i) - x_{i+1}|_\\infty$ of the points of a cycle; of a circle solved for, as a fraction of its
+        extent; else NaN.
+    - `multipliers`: of a fixed point or cycle, by falling modulus, `(N,)`; else empty.
+    - `rotation_number`: turns per step of a circle, in [0, 1/2]: of the curve where it was solved for, else the
+        strongest frequency of the orbit. NaN for other kinds.
+    - `exponents`, `exponents_stderr`: the largest one or two Lyapunov exponents, nats per step, over the last half of
+        the orbit; $\\ln|\\mu| / p$ of a fixed point or cycle, where the error is 0.
+    - `recurrence_gap`, `recurrence_time`: the least p-step gap of the last states, as a fraction of their scale, and p.
+    - `birkhoff_digits`: to how many digits weighted averages over two halves agree.
+    - `distance`: how far the orbit still is from the fixed point or cycle, as a fraction of the scale; else NaN.
+    - `num_steps`: how many steps were taken.
+    - `circle`: the invariant circle where it was solved for.
+    - `final_state`: where the orbit stands.
+
+    Where `find_attractors` found a fixed point or cycle, recurrence and averages were not needed: NaN and 0.
+    """
+
+    kind: str
+    reason: str
+    points: Float[np.ndarray, "M N"]
+    period: int | None
+    residual: float
+    multipliers: Complex[np.ndarray, " K"]
+    rotation_number: float
+    exponents: Float[np.ndarray, " k"]
+    exponents_stderr: Float[np.ndarray, " k"]
+    recurrence_gap: float
+    recurrence_time: int
+    birkhoff_digits: float
+    distance: float
+    num_steps: int
+    circle: InvariantCircle | None
+    final_state: Float[np.ndarray, " N"]
+
+    @property
+    def is_attractor(self) -> bool:
+        """Whether the orbit was found to settle on something bounded."""
+        return self.kind not in ("unbounded", "undecided")
+
+    @property
+    def is_periodic(self) -> bool:
+        """Whether it is a fixed point or a cycle."""
+        return self.kind in ("fixed point", "cycle")
+
+    @property
+    def label(self) -> str:
+        """The kind in a few words: `"cycle of period 4"`."""
+        if self.kind == "cycle":
+            return f"cycle of period {self.period}"
+        if self.kind == "invariant circle":
+            return f"invariant circle, rotation number {self.rotation_number:.6g}"
+        if self.kind == "chaotic":
+            return f"chaotic, exponent {self.exponents[0]:.4g} +- {self.exponents_stderr[0]:.1g}"
+        return self.kind
+
+    def table(self) -> str:
+        lines = [f"{self.label}: {self.reason}"]
+        if self.is_periodic:
+            lines.append(
+                f"  residual {self.residual:.2g}, spectral radius {np.max(np.abs(self.multipliers)):.6g}, "
+                f"the orbit is {self.distance:.1g} of the scale away"
+            )
+        elif self.exponents.size:
+            shown = ", ".join(f"{v:.5g} +- {e:.1g}" for v, e in zip(self.exponents, self.exponents_stderr))
+            lines.append(f"  exponents {shown}")
+        if self.recurrence_time:
+            lines.append(
+                f"  closest return {self.recurrence_gap:.2g} of the scale after {self.recurrence_time} steps; "
+                f"weighted averages agree to {self.birkhoff_digits:.1f} digits; {self.num_steps} steps"
+            )
+        return "\n".join(lines)
+
+
+def check_options(max_period: int, escape_radius: float | None) -> None:
+    """Raise unless the options that all classifications share are in range."""
+    check_at_least("max_period", max_period, 1)
+    if max_period > SEGMENT // 4:
+        raise ValueError(f"max_period: expected at most {SEGMENT // 4}, got {max_period}.")
+    if escape_radius is not None and not escape_radius > 0:
+        raise ValueError(f"escape_radius: expected a positive radius, got {escape_radius}.")
+
+
+def escape_distance(f: Callable, starts: np.ndarray, given: float | None) -> float:
+    """The size of state at which an orbit counts as escaped."""
+    if given is not None:
+        return float(given)
+    image = np.asarray(skip(f, jnp.asarray(starts[0]), jnp.asarray(1)))
+    sizes = np.abs(np.concatenate([starts, image[None]]))
+    return 1e10 * max(1.0, float(np.max(sizes[np.isfinite(sizes)])))
+
+
+def classify(f: Callable, start: np.ndarray, *, max_steps: int, max_period: int, radius: float) -> ClassifiedAttractor:
+    """`classify_attractor` inside of double precision, arguments checked."""
+    first = _classify_once(f, start, max_steps, max_period, radius)
+    if first.kind != "chaotic":
+        return first
+    # A chaotic transient shows the same exponent until it ends.
+    later = np.asarray(skip(f, jnp.asarray(first.final_state), jnp.asarray(max_steps)))
+    if not np.max(np.abs(later)) <= radius:
+        return _unbounded(later, first.num_steps + max_steps)
+    return _classify_once(f, later, max_steps, max_period, radius, taken=first.num_steps + max_steps)
+
+
+def _classify_once(
+    f: Callable, start: np.ndarray, max_steps: int, max_period: int, radius: float, taken: int = 0
+) -> ClassifiedAttractor:
+    orbit = LongOrbit(f, start, radius)
+    judge = _Judge(f, orbit, max_period, taken)
+    while True:
+        orbit.extend(max(1, orbit.num_steps // SEGMENT))
+        if orbit.escaped_after is not None:
+            return _unbounded(orbit.x, taken + orbit.escaped_after)
+        verdict = judge.verdict()
+        if verdict is not None:
+            return verdict
+        if 2 * orbit.num_steps > max_steps:
+            return judge.undecided()
+
+
+class _Judge:
+    """The tests that an orbit is put to after every doubling of its length."""
+
+    def __init__(self, f: Callable, orbit: LongOrbit, max_period: int, taken: int):
+        self.f, self.orbit, self.max_period, self.taken = f, orbit, max_period, taken
+        self.neighbours: list[PeriodicOrbit] = []
+        self.gap, self.time = np.inf, 0
+
+    def verdict(self) -> ClassifiedAttractor | None:
+        """The first kind whose every test is passed."""
+        orbit = self.orbit
+        candidates, gaps = closest_returns(orbit.states, self.max_period, orbit.scale)
+        self.time = int(np.argmin(gaps)) + 1
+        self.gap = float(gaps[self.time - 1])
+        found = [polish(self.f, orbit.states, p, orbit.scale) for p in candidates]
+        self.neighbours = [p for p in found if p is not None]
+        for periodic in self.neighbours:
+            if periodic.stability == "stable" and periodic.holds:
+                return self._periodic(periodic)
+        # On an unstable cycle the exponent is positive, on a marginal one it is zero: neither is an attractor.
+        if any(p.stability != "stable" and p.distance <= 1e-6 for p in self.neighbours):
+            return None
+        growth = orbit.growth()
+        if orbit.num_steps >= 2 * SEGMENT and growth.is_chaotic:
+            return self._result(
+                "chaotic",
+                f"the exponent is positive by {growth.exponents[0] / max(growth.stderr[0], 1e-300):.3g} standard "
+                "errors, and was so before",
+                points=self._sample(),
+            )
+        return self._circle()
+
+    def _circle(self) -> ClassifiedAttractor | None:
+        orbit, growth = self.orbit, self.orbit.growth()
+        # Without a second direction there is no circle; a constant or periodic orbit averages well too.
+        if growth.exponents.size < 2 or orbit.num_steps < 2 * SEGMENT or self.gap < 1e-8:
+            return None
+        along, across = growth.weighted
+        if not (abs(along) <= 1e-6 and across < -1e-5 and orbit.birkhoff_digits() >= _CIRCLE_DIGITS):
+            return None
+        reason = "weighted averages converge, one exponent is zero and the next negative"
+        lines = leading_frequencies(orbit.signal()[-SEGMENT:], 1)
+        if lines.size == 0:
+            return None
+        rotation, residual, circle = float(lines[0]), float("nan"), None
+        if orbit.x.size <= _MAX_NEWTON_SIZE:
+            found = find_invariant_circle(self.f, orbit.x, num_transient=0, progress=False)
+            if found.converged:
+                circle, rotation, residual = found, found.rotation_number, found.residual
+                reason += "; the curve is solved for"
+            else:
+                reason += f"; the curve was not solved for: {found.reason or found.kind}"
+        return self._result(
+            "invariant circle",
+            reason,
+            points=self._sample(),
+            rotation_number=rotation,
+            residual=residual,
+            circle=circle,
+        )
+
+    def _periodic(self, found: PeriodicOrbit) -> ClassifiedAttractor:
+        return periodic_attractor(
+            found,
+            self.orbit.x,
+            recurrence_gap=self.gap,
+            recurrence_time=self.time,
+            birkhoff_digits=self.orbit.birkhoff_digits(),
+            num_steps=self.taken + self.orbit.num_steps,
+        )
+
+    def undecided(self) -> ClassifiedAttractor:
+        """Why nothing can be said."""
+        orbit = self.orbit
+        near = self.neighbours or [p for p in [self._central_point()] if p is not None]
+        best = min(near, key=lambda p: p.distance, default=None)
+        sizes = np.max(np.abs(orbit.signal()), axis=1)
+        grows = np.max(sizes[len(sizes) // 2 :]) > 1.2 * np.max(sizes[: len(sizes) // 2])
+        growth = orbit.growth()
+        rate, error = growth.exponents[0], growth.stderr[0]
+        if best is not None and best.stability == "unstable" and best.distance <= 1e-6:
+            reason = f"the orbit stays on {_name(best)} that is unstable (|mu| = {best.spectral_radius:.6g})"
+        elif best is not None and best.stability == "marginal":
+            reason = f"near {_name(best)} with a multiplier on the unit circle (|mu| = {best.spectral_radius:.9g})"
+        elif best is not None and best.stability == "stable":
+            reason = (
+                f"the orbit approaches {_name(best)} slowly or not at all (|mu| = {best.spectral_radius:.6g}, "
+                f"{best.distance:.1g} of the scale away); raise max_steps"
+            )
+        elif grows:
+            reason = "the orbit still grows; raise max_steps or lower escape_radius"
+        elif growth.is_chaotic or rate > 5 * error:
+            reason = f"the exponent {rate:.3g} +- {error:.1g} is positive, but it drifts or is correlated"
+        elif orbit.birkhoff_digits() >= _CIRCLE_DIGITS and growth.weighted[0] < -1e-6:
+            reason = f"regular and contracting: a cycle longer than max_period = {self.max_period}?"
+        elif orbit.birkhoff_digits() >= _CIRCLE_DIGITS:
+            reason = "quasi-periodic, but no attracting circle: a torus of more frequencies, or conservative motion"
+        else:
+            reason = f"the exponent {rate:.3g} +- {error:.1g} is too close to zero, and averages converge slowly"
+        return self._result("undecided", f"{reason} (after {orbit.num_steps} steps)", points=orbit.states[-1:])
+
+    def _central_point(self) -> PeriodicOrbit | None:
+        """The fixed point in the middle of the orbit, around which it may spiral."""
+        states = self.orbit.states
+        found = polish(self.f, np.concatenate([states, states.mean(axis=0)[None]]), 1, self.orbit.scale)
+        if found is None:
+            return None
+        distance = float(np.max(np.abs(states[-64:] - found.points[0]))) / self.orbit.scale
+        return found._replace(distance=distance)
+
+    def _sample(self) -> np.ndarray:
+        states = self.orbit.states
+        return states[-_NUM_SAMPLES:]
+
+    def _result(self, kind: str, reason: str, **fields: Any) -> ClassifiedAttractor:
+        growth = self.orbit.growth()
+        return _attractor(
+            kind,
+            reason,
+            self.orbit.x,
+            exponents=growth.exponents,
+            exponents_stderr=growth.stderr,
+            recurrence_gap=self.gap,
+            recurrence_time=self.time,
+            birkhoff_digits=self.orbit.birkhoff_digits(),
+            num_steps=self.taken + self.orbit.num_steps,
+            **fields,
+        )
+
+
+def periodic_attractor(found: PeriodicOrbit, state: Float[np.ndarray, " N"], **evidence: Any) -> ClassifiedAttractor:
+    """The verdict on an orbit that has settled on an attracting fixed point or cycle."""
+    with np.errstate(divide="ignore"):
+        exponents = np.log(np.abs(found.multipliers[:2])) / found.period
+    return _attractor(
+        "fixed point" if found.period == 1 else "cycle",
+        "Newton's method converges, every multiplier is inside the unit circle, the orbit has settled there",
+        state,
+        points=found.points,
+        period=found.period,
+        residual=found.residual,
+        multipliers=found.multipliers,
+        exponents=exponents,
+        exponents_stderr=np.zeros_like(exponents),
+        distance=found.distance,
+        **evidence,
+    )
+
+
+def _unbounded(state: np.ndarray, num_steps: int) -> ClassifiedAttractor:
+    reason = f"the orbit leaves the escape radius within {num_steps} steps"
+    return _attractor("unbounded", reason, state, num_steps=num_steps)
+
+
+def _attractor(kind: str, reason: str, state: np.ndarray, **fields: Any) -> ClassifiedAttractor:
+    nan, nothing = float("nan"), np.zeros(0)
+    absent: dict[str, Any] = {
+        "points": np.zeros((0, state.size)),
+        "period": None,
+        "residual": nan,
+        "multipliers": nothing.astype(complex),
+        "rotation_number": nan,
+        "exponents": nothing,
+        "exponents_stderr": nothing,
+        "recurrence_gap": nan,
+        "recurrence_time": 0,
+        "birkhoff_digits": nan,
+        "distance": nan,
+        "num_steps": 0,
+        "circle": None,
+    }
+    return ClassifiedAttractor(kind=kind, reason=reason, final_state=state, **(absent | fields))
+
+
+def _name(found: PeriodicOrbit) -> str:
+    return "a fixed point" if found.period == 1 else f"a cycle of period {found.period}"

@@ -1,0 +1,271 @@
+"""A curve of solutions as its nodes: traced, ended at the bounds, recognised as closed, and evaluated in between."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
+
+from rnndyn.dynamics.bifurcations._steps import (
+    LEFT_BOX,
+    LEFT_INTERVAL,
+    RUNNING,
+    STEP_TOO_SMALL,
+    Limits,
+    Metric,
+    correct_point,
+    trace_curve,
+)
+from rnndyn.dynamics.bifurcations._systems import CycleSystem, push_around
+
+CHUNK = 64
+"""Points that one call of the compiled loop returns; fewer where their monodromy matrices would fill the memory."""
+
+STOP_REASONS = {
+    RUNNING: "reached max_points",
+    LEFT_INTERVAL: "left the interval",
+    LEFT_BOX: "left the box",
+    STEP_TOO_SMALL: "step too small",
+}
+CLOSED = "closed"
+PERIOD_DIVIDED = "met a cycle of smaller period"
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """One computed point of a curve, in scaled coordinates; the tangent points along the order of the nodes."""
+
+    zeta: np.ndarray
+    tangent: np.ndarray
+    residual: float
+    multipliers: np.ndarray
+    frame: tuple[np.ndarray, ...] = ()
+
+    def reversed(self) -> "Node":
+        """The same point, passed in the other direction."""
+        return dataclasses.replace(self, tangent=-self.tangent)
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """What the nodes of one curve share. `num_shifts` is the period of the cycles: shifted points are one cycle.
+
+    `num_multipliers` asks for the largest multipliers only, None for all.
+    """
+
+    system: Any
+    metric: Metric
+    limits: Limits
+    num_shifts: int = 1
+    num_multipliers: int | None = None
+
+    @property
+    def num_parameters(self) -> int:
+        return len(self.limits.lower)
+
+    @property
+    def num_states(self) -> int:
+        return len(self.limits.box_lower)
+
+    def node(self, guess: np.ndarray, row: np.ndarray, frame: tuple[np.ndarray, ...] = ()) -> Node | None:
+        """The point of the curve near `guess` in the plane orthogonal to `row`; None where there is none."""
+        point = jax.device_get(correct_point(self.system, self.metric, frame, guess, row, np.dot(row, guess)))
+        if not point.converged:
+            return None
+        (multipliers,) = self.multipliers(point.zeta[None], point.monodromy[None])
+        return Node(point.zeta, point.tangent, float(point.residual), multipliers, tuple(point.frame))
+
+    def multipliers(self, zetas: np.ndarray, monodromies: np.ndarray) -> list[np.ndarray]:
+        """Of each point, by falling modulus; on the host, as not all devices have eigenvalues."""
+        if monodromies.size or len(zetas) == 0:
+            if self.num_multipliers is None or self.num_multipliers >= monodromies.shape[-1] - 1:
+                return list(sorted_multipliers(monodromies))
+            return [_largest_multipliers(matrix, self.num_multipliers) for matrix in monodromies]
+        size = self.system.num_units
+        num = size if self.num_multipliers is None else self.num_multipliers
+
+        def operator(zeta: np.ndarray) -> LinearOperator:
+            z = zeta * self.metric.scales
+            matvec = lambda v: np.asarray(_push_around(self.system, z, v.ravel()))
+            # __new__ takes a shape and a function; the annotations are those of __init__.
+            return LinearOperator((size, size), matvec, dtype=float)  # pyright: ignore[reportCallIssue]
+
+        return [_largest_multipliers(operator(zeta), num) for zeta in zetas]
+
+    def between(self, a: Node, b: Node, fraction: float) -> Node | None:
+        """The point between two neighbours, at this fraction of their chord."""
+        chord = b.zeta - a.zeta
+        return self.node(hermite(a, b, fraction), chord / np.linalg.norm(chord), a.frame)
+
+    def follow(
+        self, start: Node, step: float, max_points: int, is_sound: Callable[["Curve", Node, Node], bool]
+    ) -> tuple[list[Node], str]:
+        """Nodes from `start`, which is the first of them, in the direction of its tangent; and why they end.
+
+        Where two nodes are not on one curve, as `is_sound` finds, the second is dropped and the step made shorter.
+        """
+        nodes = [start]
+        chunk = int(np.clip(2**24 // start.zeta.size**2, 1, CHUNK))
+        while True:
+            last = nodes[-1]
+            trace = jax.device_get(
+                trace_curve(
+                    self.system, self.metric, self.limits, last.frame, last.zeta, last.tangent, np.float64(step), chunk
+                )
+            )
+            count, step, status = int(trace.num_points), float(trace.step), int(trace.status)
+            first_new = len(nodes)
+            multipliers = self.multipliers(trace.zetas[:count], trace.monodromies[:count])
+            for i in range(count):
+                frame = tuple(rows[i] for rows in trace.frames)
+                nodes.append(Node(trace.zetas[i], trace.tangents[i], float(trace.residuals[i]), multipliers[i], frame))
+            pairs = itertools.pairwise(nodes[first_new - 1 :])
+            jump = next((k for k, (a, b) in enumerate(pairs, first_new - 1) if not is_sound(self, a, b)), None)
+            if jump is not None:
+                step = float(np.linalg.norm(nodes[jump + 1].zeta - nodes[jump].zeta)) / 4
+                nodes = nodes[: jump + 1]
+                status = RUNNING if step >= self.limits.min_step else STEP_TOO_SMALL
+            divided = next((k for k in range(first_new, len(nodes)) if self._divides(nodes[k - 1], nodes[k])), None)
+            if divided is not None:
+                return nodes[: divided + 1], PERIOD_DIVIDED
+            closed = self._close(nodes, first_new)
+            if closed is not None and len(closed) <= max_points:
+                return closed, CLOSED
+            if len(nodes) > max_points:
+                return nodes[:max_points], STOP_REASONS[RUNNING]
+            if status == LEFT_INTERVAL:
+                end = self._on_bound(nodes[-2], nodes[-1])
+                return nodes[:-1] + ([] if end is None else [end]), STOP_REASONS[status]
+            if status == LEFT_BOX:
+                return nodes[:-1], STOP_REASONS[status]
+            if status != RUNNING:
+                return nodes, STOP_REASONS[status]
+
+    def _divides(self, a: Node, b: Node) -> bool:
+        """Whether the cycle runs through one of smaller period twice or more somewhere between two nodes.
+
+        There the difference to its own shift vanishes; on the other side it has the opposite sign.
+        """
+        period = self.num_shifts
+        for shift in range(1, period // 2 + 1):
+            if period % shift == 0:
+                before, after = (node.zeta - shift_points(node.zeta, shift, self.num_states, period) for node in (a, b))
+                if before @ after < 0:
+                    return True
+        return False
+
+    def _on_bound(self, inside: Node, outside: Node) -> Node | None:
+        """The point between two nodes where a parameter takes the value of the bound that it crosses first."""
+        first = None
+        for j in range(-self.num_parameters, 0):
+            for bound in (self.limits.lower[j], self.limits.upper[j]):
+                value = bound / self.metric.scales[j]
+                if (outside.zeta[j] - value) * (inside.zeta[j] - value) < 0:
+                    fraction = _crossing(inside, outside, j, value)
+                    if first is None or fraction < first[0]:
+                        first = (fraction, j, value)
+        if first is None:
+            return None
+        fraction, j, value = first
+        guess = hermite(inside, outside, fraction)
+        guess[j] = value
+        row = np.zeros_like(guess)
+        row[j] = 1.0
+        end = self.node(guess, row, inside.frame)
+        chord = np.linalg.norm(outside.zeta - inside.zeta)
+        if end is None or np.linalg.norm(end.zeta - guess) > 0.5 * chord:
+            return None
+        # Exactly on the bound, and with the tangent in the order of the nodes.
+        zeta = end.zeta.copy()
+        zeta[j] = value
+        forward = np.sign(end.tangent @ (outside.zeta - inside.zeta))
+        return dataclasses.replace(end, zeta=zeta, tangent=forward * end.tangent)
+
+    def _close(self, nodes: list[Node], first_new: int) -> list[Node] | None:
+        """The nodes once around, with the start as the last, when the new ones pass the start again."""
+        start = nodes[0]
+        zetas = np.stack([node.zeta for node in nodes[first_new - 1 :]])
+        chords = np.linalg.norm(np.diff(zetas, axis=0), axis=1)
+        for shift in range(self.num_shifts):
+            zeta, tangent = (
+                shift_points(v, shift, self.num_states, self.num_shifts) for v in (start.zeta, start.tangent)
+            )
+            height = (zetas - zeta) @ tangent
+            near = np.linalg.norm(zetas[1:] - zeta, axis=1) <= 2 * chords
+            passed = (height[:-1] < 0) & (height[1:] >= 0) & near
+            for k in np.flatnonzero(passed):
+                a, b = nodes[first_new - 1 + k], nodes[first_new + k]
+                fraction = -height[k] / (height[k + 1] - height[k])
+                guess = hermite(a, b, fraction)
+                guess = guess - tangent * (tangent @ (guess - zeta))
+                again = self.node(guess, tangent, a.frame)
+                # Two points of a curve closer than this in one plane are one; rounding is a thousand times less.
+                if again is not None and np.linalg.norm(again.zeta - zeta) < 1e-8:
+                    return [*nodes[: first_new + k], dataclasses.replace(start, zeta=zeta, tangent=tangent)]
+        return None
+
+
+def shift_points(zeta: np.ndarray, shift: int, num_states: int, period: int) -> np.ndarray:
+    """The vector with the points of the cycle, its first `num_states` entries, moved on by `shift` places."""
+    points = zeta[:num_states].reshape(period, -1)
+    return np.concatenate([np.roll(points, -shift, axis=0).ravel(), zeta[num_states:]])
+
+
+def hermite(a: Node, b: Node, fraction: float) -> np.ndarray:
+    """The cubic through two nodes with their tangents, at a fraction of the way."""
+    length = np.linalg.norm(b.zeta - a.zeta)
+    s = fraction
+    return (
+        (1 + 2 * s) * (1 - s) ** 2 * a.zeta
+        + s**2 * (3 - 2 * s) * b.zeta
+        + length * s * (1 - s) * ((1 - s) * a.tangent - s * b.tangent)
+    )
+
+
+def sorted_multipliers(monodromies: np.ndarray) -> np.ndarray:
+    """Eigenvalues of a stack of matrices by falling modulus, complex; on the host, where they exist on all devices."""
+    values = np.linalg.eigvals(monodromies).astype(complex)
+    order = np.argsort(-np.abs(values), axis=-1, kind="stable")
+    return np.take_along_axis(values, order, axis=-1)
+
+
+def _largest_multipliers(matrix: np.ndarray | LinearOperator, num: int) -> np.ndarray:
+    """The `num` largest eigenvalues by Arnoldi's method, or more: at least one inside the unit circle is among them.
+
+    With it, none outside is missing.
+    """
+    size = matrix.shape[0]
+    while num < size - 1:
+        # A fixed start, so that a curve is the same in every run.
+        start = np.random.default_rng(0).standard_normal(size)
+        try:
+            values = eigs(matrix, num, v0=start, return_eigenvectors=False)
+        except ArpackNoConvergence:
+            break
+        if np.min(np.abs(values)) < 1:
+            return values[np.argsort(-np.abs(values), kind="stable")].astype(complex)
+        num *= 2
+    return sorted_multipliers(np.asarray(matrix @ np.eye(size))[None])[0]
+
+
+@eqx.filter_jit
+def _push_around(system: CycleSystem, z: Any, v: Any) -> Any:
+    return push_around(system, jnp.asarray(z), jnp.asarray(v))
+
+
+def _crossing(a: Node, b: Node, j: int, value: float) -> float:
+    """The fraction at which entry j of the cubic between two nodes takes `value`, by bisection."""
+    low, high = 0.0, 1.0
+    below = hermite(a, b, low)[j] < value
+    for _ in range(50):
+        middle = (low + high) / 2
+        if (hermite(a, b, middle)[j] < value) == below:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2

@@ -1,0 +1,283 @@
+"""Finding every bifurcation on a curve: where multipliers cross the unit circle between its nodes, and exactly where.
+
+A crossing is seen in the counts of real multipliers above 1, of real ones below -1 and of complex pairs outside the
+circle, and in the sign of the tangent's parameter entry: det(DF - 1) changes sign at a fold and at a branch point, the
+tangent turns at a fold only. Counts cannot show two crossings that cancel. So segments where extrapolation from the
+neighbours does not exclude them are divided first (`refine`), then those with more than one crossing (`find_events`).
+"""
+
+import dataclasses
+import itertools
+from collections import Counter
+
+import numpy as np
+
+from rnndyn.dynamics.bifurcations._curve import Curve, Node, hermite
+from rnndyn.dynamics.bifurcations.bifurcations import (
+    BORDER_COLLISION,
+    BRANCH_POINT,
+    FLIP,
+    FOLD,
+    NEIMARK_SACKER,
+    Bifurcation,
+    critical_pair,
+    describe_bifurcation,
+    solve_bifurcation,
+)
+
+MAX_DIVISIONS = 6
+"""How often a segment is halved on mere suspicion: a pair of crossings 1/64 of a step apart is then still found."""
+
+SMALLEST_CHORD = 2e-11
+"""Crossings that this length of the curve does not separate are taken to be simultaneous."""
+
+
+def refine(curve: Curve, nodes: list[Node]) -> list[Node]:
+    """The nodes with others put between them where two crossings of the unit circle could cancel unseen."""
+    suspects = list(range(len(nodes) - 1))
+    for _ in range(MAX_DIVISIONS):
+        logs = np.array([_nearest_to_circle(node) for node in nodes])
+        chords = [np.linalg.norm(b.zeta - a.zeta) for a, b in itertools.pairwise(nodes)]
+        arcs = np.concatenate([[0.0], np.cumsum(chords)])
+        marked = [k for k in suspects if _may_hide(nodes, logs, arcs, k)]
+        if not marked:
+            break
+        new_nodes, suspects = [], []
+        marks = set(marked)
+        for k, node in enumerate(nodes):
+            new_nodes.append(node)
+            if k in marks:
+                middle = curve.between(node, nodes[k + 1], 0.5)
+                if middle is not None:
+                    suspects += [len(new_nodes) - 1, len(new_nodes)]
+                    new_nodes.append(middle)
+        nodes = new_nodes
+    return nodes
+
+
+def find_events(curve: Curve, nodes: list[Node]) -> list[Bifurcation]:
+    """All bifurcations on the curve, in its order."""
+    events = []
+    for k, (a, b) in enumerate(itertools.pairwise(nodes)):
+        events += _Segment(curve, k).search(a, b)
+    return events
+
+
+def is_sound(curve: Curve, a: Node, b: Node) -> bool:
+    """False where two nodes look as if a branch point lay between them but none can be found.
+
+    The branches then only come close (an imperfect pitchfork), and the step has jumped from one to the other.
+    """
+    if BRANCH_POINT not in crossings(a, b):
+        return True
+    return all(event.converged for event in _Segment(curve, 0).search(a, b))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Segment:
+    """The search between the nodes `index` and `index + 1` of a curve."""
+
+    curve: Curve
+    index: int
+
+    def search(self, a: Node, b: Node, num_divisions: int = 0) -> list[Bifurcation]:
+        events = crossings(a, b)
+        if not events:
+            return []
+        # An explanation that needs a collision is believed when a short segment still needs it.
+        is_plain = crossings(a, b, collisions=0) == events or num_divisions >= MAX_DIVISIONS
+        if events.total() == 1 and is_plain:
+            return self._locate(next(iter(events)), a, b)
+        if np.linalg.norm(b.zeta - a.zeta) < SMALLEST_CHORD:
+            return self._simultaneous(crossings(a, b, collisions=0), a, b)
+        middle = self._middle(a, b)
+        if middle is None:
+            return self._simultaneous(events, a, b)
+        return self.search(a, middle, num_divisions + 1) + self.search(middle, b, num_divisions + 1)
+
+    def _locate(self, kind: str, a: Node, b: Node) -> list[Bifurcation]:
+        """The one crossing between two nodes: Newton on the defining system, bisection until it is close enough."""
+        guess = self.curve.between(a, b, _expected_fraction(kind, a, b))
+        while np.linalg.norm(b.zeta - a.zeta) > SMALLEST_CHORD:
+            found = None if guess is None else self._solve(kind, guess, a, b)
+            if found is not None:
+                return [found]
+            middle = self._middle(a, b)
+            if middle is None:
+                break
+            first, second = crossings(a, middle), crossings(middle, b)
+            if first.total() + second.total() != 1:  # the middle shows more than the ends did
+                return self.search(a, middle) + self.search(middle, b)
+            a, b = (a, middle) if first else (middle, b)
+            kind = next(iter(first or second))
+            guess = self.curve.between(a, b, _expected_fraction(kind, a, b))
+        return self._simultaneous(crossings(a, b, collisions=0), a, b)
+
+    def _solve(self, kind: str, guess: Node, a: Node, b: Node) -> Bifurcation | None:
+        """The solution of the defining system, if it lies between the two nodes on this branch."""
+        solved = solve_bifurcation(self.curve, kind, guess)
+        if solved is None:
+            return None
+        solution, z, angle = solved
+        zeta = z / self.curve.metric.scales
+        chord = b.zeta - a.zeta
+        length = np.linalg.norm(chord)
+        fraction = (zeta - a.zeta) @ chord / length**2
+        slack = 1e-9 / length  # an event may coincide with a node up to its error
+        if not -slack <= fraction <= 1 + slack:
+            return None
+        # The cubic is good to a small part of the chord; another branch as close as this has been excluded by now.
+        if np.linalg.norm(zeta - hermite(a, b, fraction)) > 0.1 * length + 1e-9:
+            return None
+        tangent = a.tangent + b.tangent if a.tangent @ b.tangent > 0 else chord / length
+        event = describe_bifurcation(
+            self.curve, kind, z, angle, float(solution.last_step), self.index, tangent / np.linalg.norm(tangent)
+        )
+        # A double multiplier is known to the square root of rounding only.
+        off = np.min(np.abs(event.multipliers - np.exp(1j * angle)))
+        return event if off < 1e-6 else None
+
+    def _simultaneous(self, events: Counter[str], a: Node, b: Node) -> list[Bifurcation]:
+        """Crossings at one point: those of one multiplier by Newton, where it converges, the others as bracketed."""
+        found = []
+        for kind, count in events.items():
+            single = self._solve(kind, a, a, b) if count == 1 else None
+            found.append(single or self._bracketed(kind, count, a, b))
+        return found
+
+    def _bracketed(self, kind: str, count: int, a: Node, b: Node) -> Bifurcation:
+        """The middle of two nodes as the point, without a normal form; a border collision where multipliers jump."""
+        length = float(np.linalg.norm(b.zeta - a.zeta))
+        num = min(len(a.multipliers), len(b.multipliers))
+        jump = np.max(np.abs(np.sort_complex(a.multipliers[:num]) - np.sort_complex(b.multipliers[:num])))
+        # Smooth multipliers move with the square root of the distance at the fastest (where two of them meet).
+        is_kink = jump > 1e-2 * (1 + np.abs(a.multipliers[0])) and length <= SMALLEST_CHORD
+        z = (a.zeta + b.zeta) / 2 * self.curve.metric.scales
+        angle = {FLIP: np.pi, NEIMARK_SACKER: float(np.angle(critical_pair(a.multipliers)))}.get(kind, 0.0)
+        cycle = self.curve.system
+        return Bifurcation(
+            kind=BORDER_COLLISION if is_kink else kind,
+            parameter=float(z[-1]),
+            points=z[:-1].reshape(cycle.period, cycle.num_units),
+            multipliers=a.multipliers,
+            angle=angle,
+            coefficient=np.nan,
+            subtype=None,
+            multiplicity=count,
+            residual=max(a.residual, b.residual),
+            error=length,
+            converged=length <= SMALLEST_CHORD,
+            index=self.index,
+        )
+
+    def _middle(self, a: Node, b: Node) -> Node | None:
+        """A node near the middle; the system may be singular in one plane, not in all."""
+        for fraction in (0.5, 0.41, 0.63):
+            middle = self.curve.between(a, b, fraction)
+            if middle is not None and np.linalg.norm(middle.zeta - (a.zeta + b.zeta) / 2) < np.linalg.norm(
+                b.zeta - a.zeta
+            ):
+                return middle
+        return None
+
+
+def crossings(a: Node, b: Node, *, collisions: int = 2) -> Counter[str]:
+    """The fewest bifurcations that explain the change of counts from one node to the next.
+
+    Outside the circle, where nothing bifurcates, up to `collisions` pairs of real multipliers may have become complex,
+    above 1 and below -1 each, or the reverse.
+    """
+    plus, minus, pairs = (int(n) for n in _counts(b) - _counts(a))
+    shifts = range(-collisions, collisions + 1)
+    candidates = [(plus + 2 * i, minus + 2 * j, pairs - i - j) for i in shifts for j in shifts]
+    plus, minus, pairs = min(candidates, key=lambda c: sum(abs(n) for n in c))
+    turned = (a.tangent[-1] > 0) != (b.tangent[-1] > 0)
+    events: Counter[str] = Counter()
+    if plus % 2 == 1 and turned:
+        events[FOLD] += 1
+        plus = abs(plus) - 1
+    elif plus == 0 and turned:
+        # The arms of a pitchfork are one curve, which turns where it crosses the other branch.
+        events[BRANCH_POINT] += 1
+    for kind, count in ((BRANCH_POINT, plus), (FLIP, minus), (NEIMARK_SACKER, pairs)):
+        if count:
+            events[kind] += abs(count)
+    return events
+
+
+def _expected_fraction(kind: str, a: Node, b: Node) -> float:
+    """Where a test function, linear between two nodes, vanishes; the middle where it does not change sign."""
+    if kind == FOLD:
+        start, end = a.tangent[-1], b.tangent[-1]
+    else:
+        start, end = (_distance_to_circle(kind, node) for node in (a, b))
+    return float(np.clip(start / (start - end), 0.02, 0.98)) if start * end < 0 else 0.5
+
+
+def _distance_to_circle(kind: str, node: Node) -> float:
+    """ln|mu| of the multiplier nearest to the circle, among those that can cross it at a bifurcation of `kind`."""
+    mu = node.multipliers
+    if kind == NEIMARK_SACKER:
+        candidates = mu[np.imag(mu) > 0]
+    else:
+        candidates = mu[(np.imag(mu) == 0) & (np.real(mu) * (-1 if kind == FLIP else 1) > 0)]
+    logs = np.log(np.abs(candidates))
+    return float(logs[np.argmin(np.abs(logs))]) if logs.size else 0.0
+
+
+def _counts(node: Node) -> np.ndarray:
+    """Real multipliers above 1, real ones below -1, and complex pairs outside the unit circle."""
+    mu = node.multipliers
+    outside, is_real = np.abs(mu) > 1, np.imag(mu) == 0
+    return np.array(
+        [
+            np.sum(outside & is_real & (np.real(mu) > 0)),
+            np.sum(outside & is_real & (np.real(mu) < 0)),
+            np.sum(outside & (np.imag(mu) > 0)),
+        ]
+    )
+
+
+def _nearest_to_circle(node: Node) -> tuple[float, float]:
+    """ln|mu| of the largest multiplier inside the circle, and minus that of the smallest outside; both are <= 0."""
+    modulus = np.abs(node.multipliers)
+    inside, outside = modulus[modulus <= 1], modulus[modulus > 1]
+    with np.errstate(divide="ignore"):
+        low = float(np.log(inside.max())) if inside.size else -np.inf
+    return max(low, -700.0), -float(np.log(outside.min())) if outside.size else -700.0
+
+
+def _may_hide(nodes: list[Node], logs: np.ndarray, arcs: np.ndarray, k: int) -> bool:
+    """Whether two crossings that cancel may lie between nodes k and k + 1.
+
+    A concave function lies below the lines through its neighbouring values. Where those of ln|mu| meet above zero, the
+    multiplier may have gone through the circle and come back.
+    """
+    a, b = nodes[k], nodes[k + 1]
+    if crossings(a, b):
+        return False
+    # The parameter may turn twice: its cubic does.
+    length = arcs[k + 1] - arcs[k]
+    s = np.linspace(0, 1, 9)[1:-1]
+    slope = 6 * s * (1 - s) * (b.zeta[-1] - a.zeta[-1]) + length * (
+        (1 - s) * (1 - 3 * s) * a.tangent[-1] + s * (3 * s - 2) * b.tangent[-1]
+    )
+    if np.any(slope * a.tangent[-1] < 0) and a.tangent[-1] * b.tangent[-1] > 0:
+        return True
+    before = k > 0 and not crossings(nodes[k - 1], a)
+    after = k + 2 < len(nodes) and not crossings(b, nodes[k + 2])
+    for column in logs.T:
+        start, end = column[k], column[k + 1]
+        up = (start - column[k - 1]) / (arcs[k] - arcs[k - 1]) if before else np.inf
+        down = (end - column[k + 2]) / (arcs[k + 2] - arcs[k + 1]) if after else np.inf
+        if up <= 0 or down <= 0 or not np.isfinite(min(up, down)):
+            continue
+        # Where start + up s and end + down (length - s) meet, or the one that is known at the far end.
+        if np.isfinite(up) and np.isfinite(down):
+            s = np.clip((end - start + down * length) / (up + down), 0, length)
+            peak = min(start + up * s, end + down * (length - s))
+        else:
+            peak = start + up * length / 2 if np.isfinite(up) else end + down * length / 2
+        if peak > 0:
+            return True
+    return False

@@ -1,0 +1,164 @@
+"""Before and around the steps of a continuation: its options, the curve they describe, and the first node on it."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike
+
+from rnndyn._validation import check_at_least
+from rnndyn.dynamics.bifurcations._curve import CLOSED, Curve, Node
+from rnndyn.dynamics.bifurcations._steps import Limits, Metric
+from rnndyn.dynamics.bifurcations._systems import CycleSystem
+from rnndyn.dynamics.numerics.newton import newton
+
+
+@dataclasses.dataclass(frozen=True)
+class CurveOptions:
+    """How a curve is followed, as the caller asked for it; see `continue_fixed_points`."""
+
+    box: tuple[ArrayLike, ArrayLike] | None
+    max_points: int
+    initial_step: float
+    min_step: float
+    max_step: float
+    state_scale: float | None
+    num_multipliers: int | None = None
+    linear_solver: str = "dense"
+
+    def __post_init__(self) -> None:
+        check_at_least("max_points", self.max_points, 1)
+        if not 0 < self.min_step <= self.initial_step <= self.max_step:
+            raise ValueError(
+                "initial_step: expected 0 < min_step <= initial_step <= max_step, got "
+                f"{self.min_step}, {self.initial_step}, {self.max_step}."
+            )
+        if self.state_scale is not None and not (np.isfinite(self.state_scale) and self.state_scale > 0):
+            raise ValueError(f"state_scale: expected a positive length, got {self.state_scale}.")
+        if self.num_multipliers is not None:
+            check_at_least("num_multipliers", self.num_multipliers, 1)
+        if self.linear_solver not in ("dense", "gmres"):
+            raise ValueError(f"linear_solver: expected 'dense' or 'gmres', got {self.linear_solver!r}.")
+
+
+def make_curve(
+    f: Callable[[Array, Array], Array], points: np.ndarray, spans: np.ndarray, options: CurveOptions
+) -> Curve:
+    """The curve of cycles through `points` (P, N) with the parameter intervals `spans` (d, 2)."""
+    state_scale = options.state_scale
+    if state_scale is None:
+        state_scale = max(1.0, float(np.max(np.abs(points))))
+    period, size = points.shape
+    lower, upper = (-np.inf, np.inf) if options.box is None else options.box
+    try:
+        lower, upper = (np.broadcast_to(np.asarray(bound, float), (size,)) for bound in (lower, upper))
+    except ValueError as error:
+        raise ValueError(f"box: expected two bounds that fit states of {size} entries: {error}.") from error
+    if not (lower < upper).all():
+        raise ValueError("box: expected lower < upper in every component.")
+    if ((points < lower) | (points > upper)).any():
+        raise ValueError("box: the starting point lies outside. Widen the box.")
+    units = np.concatenate([np.full(points.size, state_scale), np.ptp(spans, axis=1)])
+    scales = units.copy()
+    scales[: points.size] *= np.sqrt(points.size)
+    limits = Limits(
+        lower=spans[:, 0],
+        upper=spans[:, 1],
+        box_lower=np.tile(lower, period),
+        box_upper=np.tile(upper, period),
+        min_step=np.float64(options.min_step),
+        max_step=np.float64(options.max_step),
+    )
+    system = CycleSystem(f, period, size, len(spans), options.linear_solver == "gmres")
+    return Curve(system, Metric(units, scales), limits, period, options.num_multipliers)
+
+
+def start_node(curve: Curve, points: np.ndarray, p: np.ndarray, name: str) -> Node:
+    """The node of a branch at the parameter `p` (d,) near `points`; its tangent points to larger parameters."""
+    scales = np.asarray(curve.metric.scales)
+    row = np.zeros(len(scales))
+    row[-1] = 1.0
+    zeta = np.append(points.ravel(), p) / scales
+    node = curve.node(zeta, row)
+    if node is None or np.max(np.abs((node.zeta - zeta) * scales / curve.metric.units)) > 0.1:
+        # Newton's method alone may go far away: a trust region keeps it from that.
+        solver = "gmres" if curve.system.matrix_free else "dense"
+        ends = jax.device_get(_settle(curve.system.f, points, p[0] if len(p) == 1 else p, solver))
+        if not ends.converged:
+            what = "fixed point" if len(points) == 1 else f"cycle of period {len(points)}"
+            raise ValueError(
+                f"{name}: Newton's method found no {what} near it at parameter {p} (residual {ends.residual:.3g}). "
+                "Pass a point from find_fixed_points or find_cycles at this parameter."
+            )
+        zeta = np.append(ends.point, p) / scales
+        node = curve.node(zeta, row) or _on_fold(curve, zeta)
+    if node is None:
+        raise ValueError(f"{name}: the branch is singular at parameter {p}. Start at another value.")
+    states = (node.zeta * scales)[: points.size].reshape(points.shape)
+    divided = smaller_period(states, 1e-7 * curve.metric.units[0])
+    if divided is not None:
+        raise ValueError(
+            f"{name}: Newton's method went to a cycle of period {divided}, not {len(points)}. Pass points nearer to "
+            f"the cycle of period {len(points)}, or one round of the shorter cycle."
+        )
+    return node
+
+
+def check_span(name: str, p: Any, span_name: str, span: Any) -> None:
+    """Raise unless `span` is an interval that holds `p`."""
+    if np.shape(p) != () or not np.isfinite(p):
+        raise ValueError(f"{name}: expected one finite number, got {p!r}.")
+    if np.shape(span) != (2,) or not np.isfinite(np.asarray(span, float)).all() or not span[0] < span[1]:
+        raise ValueError(f"{span_name}: expected an interval (lowest, highest) of finite numbers, got {span!r}.")
+    if not span[0] <= p <= span[1]:
+        raise ValueError(f"{name}: {p} lies outside {span_name} = {tuple(span)}.")
+
+
+def smaller_period(points: np.ndarray, tolerance: float) -> int | None:
+    """The smallest period of points that repeat, within `tolerance`, before they are through; or None."""
+    period = len(points)
+    for divisor in range(1, period):
+        if period % divisor == 0 and np.max(np.abs(np.roll(points, divisor, axis=0) - points)) <= tolerance:
+            return divisor
+    return None
+
+
+def follow_both_ways(
+    curve: Curve,
+    start: Node,
+    options: CurveOptions,
+    is_sound: Callable[[Curve, Node, Node], bool] = lambda curve, a, b: True,
+) -> tuple[list[Node], int, tuple[str, str]]:
+    """The nodes in both directions from `start`, its index, and why they end."""
+
+    def follow(node: Node) -> tuple[list[Node], str]:
+        return curve.follow(node, options.initial_step, options.max_points, is_sound)
+
+    forward, last_reason = follow(start)
+    if last_reason == CLOSED:
+        return forward, 0, (CLOSED, CLOSED)
+    backward, first_reason = follow(start.reversed())
+    nodes = [node.reversed() for node in backward[:0:-1]] + forward
+    return nodes, len(backward) - 1, (first_reason, last_reason)
+
+
+@eqx.filter_jit
+def _settle(f: Callable, points: Any, p: Any, linear_solver: str) -> Any:
+    points = jnp.asarray(points)
+    images = jax.vmap(lambda x: f(x, p))
+
+    def lifted(flat: Array) -> Array:
+        return jnp.roll(images(flat.reshape(points.shape)), 1, axis=0).ravel()
+
+    return newton(lifted, points.ravel(), linear_solver=linear_solver)
+
+
+def _on_fold(curve: Curve, zeta: np.ndarray) -> Node | None:
+    """A node at a fold, where the plane of constant parameter is of no use: in that orthogonal to the null vector."""
+    e = jax.device_get(eqx.filter_jit(curve.system.evaluate)(zeta * curve.metric.scales))
+    _, _, right = np.linalg.svd(np.asarray(e.jacobian) * curve.metric.scales)
+    return curve.node(zeta, right[-1])

@@ -1,0 +1,325 @@
+"""Pseudo-arclength continuation of H(z) = 0 in pieces: metric, predictor, corrector, step size, and the loop of them.
+
+Everything here is traced by JAX: a call of `trace_curve` returns many points of the curve at once. The curve is
+measured in scaled coordinates zeta = z / scales, in which a state that moves by its typical length, and a parameter
+that moves by the width of its interval, both have length one.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.sparse.linalg import gmres
+from jaxtyping import Array, Bool, Float, Int
+
+from rnndyn.dynamics.bifurcations._systems import CycleSystem, Frame, monodromy
+
+RUNNING, LEFT_INTERVAL, LEFT_BOX, STEP_TOO_SMALL = range(4)
+
+MAX_CORRECTIONS = 8
+"""Newton steps of the corrector: from a good prediction three to five reach the rounding floor."""
+
+# The step is halved, kept or doubled so that these are met on average. The values are those that Allgower & Georg
+# recommend in kind: small enough that the predictor stays well inside the domain of quadratic convergence.
+NOMINAL_CONTRACTION = 0.2
+NOMINAL_DISTANCE = 0.01
+NOMINAL_ANGLE = 0.12
+
+CORNER_STEP = 1e-6
+"""Steps shorter than this are accepted whatever their curvature, unless they turn by more than a right angle."""
+
+
+class Metric(NamedTuple):
+    """Lengths: `units` is a typical size of every entry of z, `scales` the divisor of scaled coordinates.
+
+    States are averaged: scales = units * sqrt(number of states), so that |dzeta| is the root mean square.
+    """
+
+    units: Any
+    scales: Any
+
+
+class Limits(NamedTuple):
+    """Where the curve ends: bounds on the parameters (the last entries of z) and on the states, and on the step."""
+
+    lower: Any
+    upper: Any
+    box_lower: Any
+    box_upper: Any
+    min_step: Any
+    max_step: Any
+
+
+class CurvePoint(NamedTuple):
+    """A point of the curve, in scaled coordinates, and how the corrector came to it.
+
+    `contraction` is the ratio of its first two steps, `distance` the way from the prediction in the largest entry.
+    """
+
+    zeta: Float[Array, " n"]
+    tangent: Float[Array, " n"]
+    frame: Frame
+    residual: Float[Array, ""]
+    monodromy: Float[Array, "N N"] | Float[Array, "0 0"]
+    contraction: Float[Array, ""]
+    distance: Float[Array, ""]
+    converged: Bool[Array, ""]
+
+
+def correct(system: Any, metric: Metric, frame: Frame, guess: Array, row: Array, offset: Any) -> CurvePoint:
+    """Newton's method for H(zeta) = 0 and row . zeta = offset, from `guess`, to the rounding floor.
+
+    The tangent returned has a positive component along `row`.
+    """
+    scales, units = jnp.asarray(metric.scales), jnp.asarray(metric.units)
+    eps = jnp.finfo(guess.dtype).eps
+
+    linear_model = _matrix_free_model if getattr(system, "matrix_free", False) else _dense_model
+
+    def body(carry: _Correction) -> _Correction:
+        zeta, k = carry.zeta, carry.num_steps
+        off_plane = row @ zeta - offset
+        model = linear_model(system, frame, zeta, scales, row, off_plane)
+        # How far rounding of z moves the residual, and the rounding of F(x) itself, for states of the typical size.
+        floor = 32 * eps * (model.push_absolute(jnp.abs(zeta * scales)) + units[0])
+        residual = jnp.max(jnp.abs(model.residual))
+        last = carry.lengths[jnp.maximum(k - 1, 0)]
+        at_floor = (residual <= floor) & (jnp.abs(off_plane) < 1e-12)  # rounding moves a point along the curve only
+        still = (k > 0) & (last <= 8 * eps * jnp.linalg.norm(zeta))
+        settled = at_floor | still
+        finite = jnp.isfinite(residual) & jnp.all(jnp.isfinite(model.tangent))
+        done = settled | ~finite | (k >= MAX_CORRECTIONS)
+        return _Correction(
+            jnp.where(done, zeta, zeta + model.step),
+            model.tangent / jnp.linalg.norm(model.tangent),
+            residual,
+            model.monodromy,
+            model.frame,
+            carry.lengths.at[k].set(jnp.where(done, 0.0, jnp.linalg.norm(model.step)), mode="drop"),
+            k + 1,
+            settled & finite,
+            done,
+        )
+
+    shapes = jax.eval_shape(lambda z: linear_model(system, frame, z, scales, row, 0.0)[:-1], guess)
+    empty = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    start = _Correction(
+        guess,
+        row,
+        jnp.zeros(()),
+        empty[3],
+        empty[4],
+        jnp.zeros(MAX_CORRECTIONS),
+        jnp.asarray(0),
+        jnp.asarray(False),
+        jnp.asarray(False),
+    )
+    end = jax.lax.while_loop(lambda c: ~c.done, body, start)
+    # First corrections at the rounding level say nothing of the curvature.
+    measurable = (end.num_steps > 2) & (end.lengths[0] > 1e-7)
+    contraction = jnp.where(measurable, end.lengths[1] / jnp.where(measurable, end.lengths[0], 1.0), 0.0)
+    distance = jnp.max(jnp.abs(end.zeta - guess) * scales / units)
+    return CurvePoint(
+        end.zeta,
+        end.tangent,
+        end.frame,
+        end.residual,
+        end.monodromy,
+        contraction,
+        distance,
+        end.converged,
+    )
+
+
+class _LinearModel(NamedTuple):
+    """A system near zeta: the Newton step in the plane, the (unscaled) tangent, and |DH| times a vector of lengths."""
+
+    residual: Array
+    step: Array
+    tangent: Array
+    monodromy: Array
+    frame: Frame
+    push_absolute: Callable[[Array], Array]
+
+
+def _dense_model(system: Any, frame: Frame, zeta: Array, scales: Array, row: Array, off_plane: Any) -> _LinearModel:
+    e = system.evaluate(zeta * scales, frame)
+    bordered = jnp.concatenate([e.jacobian * scales, row[None]])
+    right = jnp.zeros((zeta.size, 2)).at[:, 0].set(-jnp.append(e.residual, off_plane)).at[-1, 1].set(1.0)
+    step, tangent = jnp.linalg.solve(bordered, right).T
+    return _LinearModel(
+        e.residual,
+        step,
+        tangent,
+        monodromy(e.step_jacobians),
+        e.frame,
+        lambda lengths: jnp.max(jnp.abs(e.jacobian) @ lengths),
+    )
+
+
+def _matrix_free_model(
+    system: CycleSystem, frame: Frame, zeta: Array, scales: Array, row: Array, off_plane: Any
+) -> _LinearModel:
+    residual, push = jax.linearize(lambda zeta: system.residual(zeta * scales), zeta)
+
+    def bordered(v: Array) -> Array:
+        return jnp.append(push(v), row @ v)
+
+    def solve(right: Array) -> Array:
+        # 60 vectors of memory. 1e-10: one Newton step then gains ten digits, as many as quadratic convergence would.
+        return gmres(bordered, right, tol=1e-10, restart=min(60, zeta.size), maxiter=20, solve_method="incremental")[0]
+
+    right = jnp.zeros((2, zeta.size)).at[0].set(-jnp.append(residual, off_plane)).at[1, -1].set(1.0)
+    step, tangent = jax.vmap(solve)(right)
+    return _LinearModel(
+        residual,
+        step,
+        tangent,
+        jnp.zeros((0, 0)),
+        frame,
+        # No matrix to take absolute values of: a product with lengths of either sign, and the 1 of F(x) - x.
+        lambda lengths: jnp.max(lengths) + 2 * jnp.max(jnp.abs(push(lengths / scales))),
+    )
+
+
+class _Correction(NamedTuple):
+    """An iterate of the corrector; all but `zeta` belong to the iterate before, and to this one when it is done."""
+
+    zeta: Array
+    tangent: Array
+    residual: Array
+    monodromy: Array
+    frame: Frame
+    lengths: Array
+    num_steps: Array
+    converged: Array
+    done: Array
+
+
+def step_ratio(point: CurvePoint, tangent: Array) -> Float[Array, ""]:
+    """By how much the step was too long (above 1) or too short: the largest of three measures of curvature.
+
+    Reference: E. Allgower & K. Georg (2003), *Introduction to Numerical Continuation Methods*, chapter 6.1.
+    """
+    cosine = jnp.clip(point.tangent @ tangent, -1.0, 1.0)
+    # From the chord, because arccos loses half of the digits of a small angle.
+    angle = 2 * jnp.arcsin(jnp.clip(jnp.linalg.norm(point.tangent - tangent) / 2, 0.0, 1.0))
+    ratio = jnp.maximum(
+        jnp.sqrt(point.contraction / NOMINAL_CONTRACTION),
+        jnp.maximum(jnp.sqrt(point.distance / NOMINAL_DISTANCE), angle / NOMINAL_ANGLE),
+    )
+    return jnp.where(point.converged & (cosine > 0), ratio, jnp.inf)
+
+
+class Trace(NamedTuple):
+    """The accepted points of one call of `trace_curve`, the first `num_points` rows, and the step to go on with."""
+
+    zetas: Float[Array, "M n"]
+    tangents: Float[Array, "M n"]
+    residuals: Float[Array, " M"]
+    monodromies: Float[Array, "M N N"] | Float[Array, "M 0 0"]
+    frames: Frame
+    num_points: Int[Array, ""]
+    step: Float[Array, ""]
+    status: Int[Array, ""]
+
+
+@eqx.filter_jit
+def trace_curve(
+    system: Any, metric: Metric, limits: Limits, frame: Frame, zeta: Any, tangent: Any, step: Any, max_points: int
+) -> Trace:
+    """Follow the curve from `zeta` in the direction of `tangent` for up to `max_points` points.
+
+    A point outside the limits is stored and ends the trace. Steps are predicted along the tangent, corrected in the
+    plane orthogonal to it, and repeated at half the length when `step_ratio` exceeds two.
+    """
+    zeta, tangent = jnp.asarray(zeta), jnp.asarray(tangent)
+    frame = jax.tree.map(jnp.asarray, frame)
+    scales = jnp.asarray(metric.scales)
+    num_parameters = np.shape(limits.lower)[0]
+    num_states = np.shape(limits.box_lower)[0]
+
+    def status_at(zeta: Array) -> Array:
+        z = zeta * scales
+        q, x = z[-num_parameters:], z[:num_states]
+        outside = jnp.any((q < limits.lower) | (q > limits.upper))
+        left_box = jnp.any((x < limits.box_lower) | (x > limits.box_upper))
+        return jnp.where(outside, LEFT_INTERVAL, jnp.where(left_box, LEFT_BOX, RUNNING))
+
+    def body(carry: Trace) -> Trace:
+        i = carry.num_points
+        at = jnp.maximum(i - 1, 0)
+        current = jnp.where(i > 0, carry.zetas[at], zeta)
+        direction = jnp.where(i > 0, carry.tangents[at], tangent)
+        bordering = jax.tree.map(lambda rows, first: jnp.where(i > 0, rows[at], first), carry.frames, frame)
+        guess = current + carry.step * direction
+        point = correct(system, metric, bordering, guess, direction, direction @ guess)
+        ratio = step_ratio(point, direction)
+        # A smooth curve is straight over so short a step; what still turns is a corner, where the map has a kink.
+        at_corner = jnp.isfinite(ratio) & (carry.step <= CORNER_STEP)
+        accept = (ratio <= 2.0) | at_corner
+        new_step = carry.step / jnp.clip(ratio, 0.5, 2.0)
+        too_small = ~accept & (new_step < limits.min_step)
+        # A rejected point is written too, and overwritten by the next: the row counts only once i has moved on.
+        return Trace(
+            carry.zetas.at[i].set(point.zeta),
+            carry.tangents.at[i].set(point.tangent),
+            carry.residuals.at[i].set(point.residual),
+            carry.monodromies.at[i].set(point.monodromy),
+            jax.tree.map(lambda rows, new: rows.at[i].set(new), carry.frames, point.frame),
+            i + accept,
+            jnp.clip(new_step, limits.min_step, limits.max_step),
+            jnp.where(accept, status_at(point.zeta), jnp.where(too_small, STEP_TOO_SMALL, RUNNING)),
+        )
+
+    shapes = jax.eval_shape(lambda zeta: correct(system, metric, frame, zeta, zeta, 0.0), zeta)
+    rows = jax.tree.map(lambda s: jnp.zeros((max_points, *s.shape), s.dtype), shapes)
+    start = Trace(
+        rows.zeta,
+        rows.tangent,
+        rows.residual,
+        rows.monodromy,
+        rows.frame,
+        jnp.asarray(0),
+        jnp.asarray(step),
+        jnp.asarray(RUNNING),
+    )
+    return jax.lax.while_loop(lambda c: (c.num_points < max_points) & (c.status == RUNNING), body, start)
+
+
+@eqx.filter_jit
+def correct_point(system: Any, metric: Metric, frame: Frame, guess: Any, row: Any, offset: Any) -> CurvePoint:
+    """`correct`, compiled: for single points between those of a trace."""
+    return correct(system, metric, jax.tree.map(jnp.asarray, frame), jnp.asarray(guess), jnp.asarray(row), offset)
+
+
+class Solution(NamedTuple):
+    """Where Newton's method for a square system ended; `last_step` estimates the error, in units."""
+
+    z: Float[Array, " m"]
+    last_step: Float[Array, ""]
+
+
+@eqx.filter_jit
+def solve_square(system: Any, units: Any, frame: Frame, z: Any, max_steps: int = 12) -> Solution:
+    """Newton's method for a system of as many equations as unknowns, until its steps no longer shrink."""
+    z, units = jnp.asarray(z), jnp.asarray(units)
+    frame = jax.tree.map(jnp.asarray, frame)
+
+    def body(carry: Any) -> Any:
+        z, last, _, k = carry
+        e = system.evaluate(z, frame)
+        step = jnp.linalg.solve(e.jacobian, -e.residual)
+        return z + step, jnp.max(jnp.abs(step) / units), last, k + 1
+
+    def unfinished(carry: Any) -> Any:
+        _, last, before, k = carry
+        at_floor = (last < 1e-9) & (last > 0.1 * before)  # below, quadratic convergence has ended in rounding
+        return (k < max_steps) & jnp.isfinite(last) & ~at_floor & (last > 4 * jnp.finfo(z.dtype).eps)
+
+    huge = jnp.asarray(1e300)
+    z, last, _, _ = jax.lax.while_loop(unfinished, body, (z, huge, huge, 0))
+    return Solution(z, last)

@@ -1,0 +1,249 @@
+"""Bifurcations of a map: what they are, where they are (defining systems), and which way they go (normal forms)."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Complex, Float
+
+from rnndyn.dynamics.bifurcations._curve import Curve, Node, sorted_multipliers
+from rnndyn.dynamics.bifurcations._normal_forms import (
+    Derivatives,
+    flip_coefficient,
+    fold_coefficient,
+    neimark_sacker_coefficient,
+    pitchfork_coefficient,
+)
+from rnndyn.dynamics.bifurcations._steps import Solution, solve_square
+from rnndyn.dynamics.bifurcations._systems import (
+    BranchPointSystem,
+    CriticalMultiplierSystem,
+    CycleSystem,
+    Evaluation,
+    NeimarkSackerSystem,
+    shooting_matrix,
+)
+from rnndyn.results import Result
+
+FOLD, BRANCH_POINT, FLIP, NEIMARK_SACKER = "fold", "branch point", "flip", "neimark-sacker"
+BORDER_COLLISION = "border collision"
+
+RESONANCES = {"1:1": 0.0, "1:2": np.pi, "1:3": 2 * np.pi / 3, "1:4": np.pi / 2}
+
+
+class Bifurcation(Result):
+    r"""A point of a branch where a multiplier $\mu$ lies on the unit circle.
+
+    - `kind`: `"fold"` ($\mu = 1$, the branch turns), `"branch point"` ($\mu = 1$, another branch crosses), `"flip"`
+        ($\mu = -1$), `"neimark-sacker"` ($\mu = e^{\pm i\theta}$), or `"border collision"` (a multiplier jumps across
+        the circle at a kink of the map).
+    - `parameter`: where.
+    - `points`: the points of the cycle, `(P, N)`; `point` is the first.
+    - `multipliers`: of the cycle, by falling modulus, `(N,)` complex.
+    - `angle`: $\theta$ in radians per cycle, between 0 and $\pi$.
+    - `coefficient`: of the normal form, see below; NaN where it is not defined.
+    - `subtype`: for a branch point `"pitchfork"` (the coefficient is cubic) or `"transcritical"` (quadratic); for a
+        Neimark-Sacker point at a strong resonance `"1:1"`, `"1:2"`, `"1:3"` or `"1:4"`; else `None`.
+    - `multiplicity`: how many multipliers (or pairs) cross at once.
+    - `residual`: $|F(x_i) - x_{i+1}|_\infty$.
+    - `error`: the last Newton step of the defining system, or the width of the bracket, relative to the width of the
+        interval and the size of the states.
+    - `converged`: whether the defining system was solved (Newton), or the point bracketed, to 1e-10.
+    - `index`: the branch point before it, in the order of the branch.
+
+    Coefficients. Fold: $a$ of $\xi' = \xi + \beta + a\xi^2$. Flip: $c$ of $\xi' = -(1+\beta)\xi + c\xi^3$. Pitchfork:
+    $c$ of $\xi' = (1+\beta)\xi + c\xi^3$. Transcritical: $a$ of $\xi' = (1+\beta)\xi + a\xi^2$. Neimark-Sacker:
+    $\operatorname{Re} d$ of $z' = e^{i\theta} z(1 + \beta + d|z|^2)$. Critical eigenvectors have length one.
+
+    Reference: Yu. Kuznetsov (2004), *Elements of Applied Bifurcation Theory*, chapters 4, 5 and 9.
+    """
+
+    kind: str
+    parameter: float
+    points: Float[np.ndarray, "P N"]
+    multipliers: Complex[np.ndarray, " N"]
+    angle: float
+    coefficient: float
+    subtype: str | None
+    multiplicity: int
+    residual: float
+    error: float
+    converged: bool
+    index: int
+
+    @property
+    def point(self) -> Float[np.ndarray, " N"]:
+        """The fixed point, or the first point of the cycle."""
+        return self.points[0]
+
+    @property
+    def period(self) -> int:
+        """The period of the cycle that bifurcates; 1 for a fixed point."""
+        return len(self.points)
+
+    @property
+    def multiplier(self) -> complex:
+        """The multiplier on the unit circle: $e^{i\\theta}$."""
+        return complex(np.exp(1j * self.angle)) if self.kind == NEIMARK_SACKER else complex(np.cos(self.angle))
+
+    @property
+    def criticality(self) -> str | None:
+        """`"supercritical"`: what is born is stable in the critical directions; `"subcritical"`: it is not.
+
+        `None` where the coefficient does not decide: at folds and transcritical points, strong resonances, and zero.
+        """
+        if not np.isfinite(self.coefficient) or self.coefficient == 0:
+            return None
+        if self.kind == FLIP:
+            return "supercritical" if self.coefficient > 0 else "subcritical"
+        if (self.kind == NEIMARK_SACKER and self.subtype is None) or self.subtype == "pitchfork":
+            return "supercritical" if self.coefficient < 0 else "subcritical"
+        return None
+
+    def table(self) -> str:
+        return self._row()
+
+    def _row(self) -> str:
+        what = [self.kind]
+        if self.kind == NEIMARK_SACKER:
+            what.append(f"angle {self.angle:.6g}")
+        what += [word for word in (self.subtype, self.criticality) if word]
+        if not self.converged:
+            what.append("not converged")
+        return f"{self.parameter:+.12g}  {', '.join(what)}; coefficient {self.coefficient:.4g}; error {self.error:.1g}"
+
+
+def solve_bifurcation(curve: Curve, kind: str, guess: Node) -> tuple[Solution, np.ndarray, float] | None:
+    """Solve the defining system of `kind` from a node nearby.
+
+    **Returns:** the solution, its z = (points, parameter), and the angle; or `None` where Newton's method fails.
+    """
+    cycle: CycleSystem = curve.system
+    z = guess.zeta * curve.metric.scales
+    units = np.asarray(curve.metric.units)
+    try:
+        system, frame, start = defining_system(cycle, kind, z, guess.multipliers)
+    except np.linalg.LinAlgError:
+        return None
+    size = cycle.num_states
+    units = np.insert(units, size, 1.0) if kind == NEIMARK_SACKER else units
+    units = np.append(units, 1.0) if kind == BRANCH_POINT else units
+    solution = jax.device_get(solve_square(system, units, frame, start))
+    if not (np.isfinite(solution.z).all() and solution.last_step < 1e-10):
+        return None
+    if kind == NEIMARK_SACKER:
+        k = float(solution.z[size])
+        if abs(k) > 1:  # a neutral saddle: two real multipliers of product one
+            return None
+        return solution, np.delete(solution.z, size), float(np.arccos(k))
+    if kind == BRANCH_POINT:
+        # The unfolding parameter: well above rounding, the branches only come close.
+        if abs(solution.z[-1]) > 1e-12 * units[0]:
+            return None
+        return solution, solution.z[:-1], 0.0
+    return solution, solution.z, 0.0 if kind == FOLD else np.pi
+
+
+def defining_system(
+    cycle: CycleSystem, kind: str, z: np.ndarray, multipliers: np.ndarray
+) -> tuple[Any, tuple[np.ndarray, ...], np.ndarray]:
+    """The system whose solutions are bifurcations of `kind`, a frame for it near z, and z with its extra unknowns."""
+    e = jax.device_get(evaluate_cycle(cycle, z))
+    if kind in (FOLD, FLIP):
+        target = 1.0 if kind == FOLD else -1.0
+        left, _, right = np.linalg.svd(np.asarray(_shooting_matrix(e.step_jacobians, target)))
+        return CriticalMultiplierSystem(cycle, target), (left[:, -1], right[-1]), z
+    if kind == BRANCH_POINT:
+        left, _, right = np.linalg.svd(e.jacobian)
+        return BranchPointSystem(cycle), (left[:, -1:], right[-2:].T), np.append(z, 0.0)
+    k = float(np.cos(np.angle(critical_pair(multipliers))))
+    m = np.linalg.multi_dot([np.eye(cycle.num_units), *e.step_jacobians[::-1]])
+    left, _, right = np.linalg.svd(m @ m - 2 * k * m + np.eye(len(m)))
+    return NeimarkSackerSystem(cycle), (left[:, -2:], right[-2:].T), np.insert(z, cycle.num_states, k)
+
+
+def critical_pair(multipliers: np.ndarray) -> complex:
+    """The complex multiplier nearest to the unit circle, in the upper half plane; 1j where all are real."""
+    above = multipliers[np.imag(multipliers) > 0]
+    return complex(above[np.argmin(np.abs(np.log(np.abs(above))))]) if above.size else 1j
+
+
+def describe_bifurcation(
+    curve: Curve, kind: str, z: np.ndarray, angle: float, error: float, index: int, tangent: np.ndarray
+) -> Bifurcation:
+    """The result for a located point: multipliers, residual and normal form."""
+    cycle: CycleSystem = curve.system
+    e = jax.device_get(evaluate_cycle(cycle, z))
+    m = np.linalg.multi_dot([np.eye(cycle.num_units), *e.step_jacobians[::-1]])
+    derivatives = Derivatives(cycle, z, m)
+    subtype = None
+    if kind == FOLD:
+        coefficient = fold_coefficient(derivatives)
+    elif kind == FLIP:
+        coefficient = flip_coefficient(derivatives)
+    elif kind == NEIMARK_SACKER:
+        coefficient = neimark_sacker_coefficient(derivatives, angle)
+        # Angles are exact to about 1e-10; a weak resonance with a denominator below 1000 is farther off than this.
+        subtype = next((name for name, value in RESONANCES.items() if abs(angle - value) < 1e-6), None)
+    else:
+        scales = np.asarray(curve.metric.scales)
+        own, crossing = branch_tangents(cycle, e, z, scales, tangent)
+        # One of the two branches of a pitchfork turns; the error of a tangent at a branch point is about 1e-9.
+        turns = min(abs(own[-1]), abs(crossing[-1])) < 1e-5
+        subtype = "pitchfork" if turns else "transcritical"
+        coefficient = (pitchfork_coefficient if turns else fold_coefficient)(derivatives)
+    return Bifurcation(
+        kind=kind,
+        parameter=float(z[-1]),
+        points=z[:-1].reshape(cycle.period, cycle.num_units),
+        multipliers=sorted_multipliers(m[None])[0],
+        angle=angle,
+        coefficient=coefficient,
+        subtype=subtype,
+        multiplicity=1,
+        residual=float(np.max(np.abs(e.residual))),
+        error=error,
+        converged=True,
+        index=index,
+    )
+
+
+def branch_tangents(
+    cycle: CycleSystem, e: Evaluation, z: np.ndarray, scales: np.ndarray, tangent: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""The tangents, in scaled coordinates, of the two branches through a branch point, that nearer to `tangent` first.
+
+    In the null plane of the Jacobian, spanned by $\phi_1$ and $\phi_2$, they are the directions
+    $\alpha\phi_1 + \beta\phi_2$ with $c_{11}\alpha^2 + 2c_{12}\alpha\beta + c_{22}\beta^2 = 0$ and
+    $c_{ij} = w \cdot D^2G(\phi_i, \phi_j)$: the algebraic branching equation (H. B. Keller 1977).
+    """
+    left, _, right = np.linalg.svd(np.asarray(e.jacobian) * scales)
+    w, plane = left[:, -1], right[-2:]
+    c = np.stack([np.asarray(_curvature(cycle, z, v * scales, w)) * scales for v in plane]) @ plane.T
+    # The isotropic directions of an indefinite form, in its principal axes. At a branch point it is indefinite.
+    (low, high), axes = np.linalg.eigh((c + c.T) / 2)
+    pair = np.array([[np.sqrt(max(high, 0.0)), s * np.sqrt(max(-low, 0.0))] for s in (1, -1)]) @ axes.T @ plane
+    pair /= np.linalg.norm(pair, axis=1)[:, None]
+    own, crossing = sorted(pair, key=lambda t: -abs(t @ tangent))
+    return own * np.sign(own @ tangent), crossing
+
+
+@eqx.filter_jit
+def evaluate_cycle(cycle: CycleSystem, z: Any) -> Evaluation:
+    """The residual and the Jacobians of a cycle at z, compiled."""
+    return cycle.evaluate(jax.numpy.asarray(z))
+
+
+_shooting_matrix = jax.jit(shooting_matrix)
+
+
+@eqx.filter_jit
+def _curvature(cycle: CycleSystem, z: Any, direction: Any, w: Any) -> Array:
+    """w . D^2G(direction, .) as a vector over z."""
+    jnp = jax.numpy
+    z, direction, w = jnp.asarray(z), jnp.asarray(direction), jnp.asarray(w)
+    shape = (cycle.period, cycle.num_units)
+    states = direction[: cycle.num_states].reshape(shape)
+    parameters = jnp.broadcast_to(direction[cycle.num_states :], (cycle.period, cycle.num_parameters))
+    return cycle.curvature(z, jnp.concatenate([states, parameters], axis=1), jnp.roll(w.reshape(shape), -1, axis=0))

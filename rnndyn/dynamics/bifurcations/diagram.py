@@ -1,0 +1,268 @@
+"""Bifurcation diagrams: a branch, and the branches born on it, and those born on these."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, ArrayLike
+
+from rnndyn._validation import check_at_least, check_map, check_state, check_states
+from rnndyn.dynamics.bifurcations._curve import Curve, Node, hermite, shift_points
+from rnndyn.dynamics.bifurcations._events import is_sound
+from rnndyn.dynamics.bifurcations._setup import (
+    CurveOptions,
+    check_span,
+    follow_both_ways,
+    make_curve,
+    smaller_period,
+    start_node,
+)
+from rnndyn.dynamics.bifurcations.bifurcations import BRANCH_POINT, FLIP, Bifurcation, branch_tangents, evaluate_cycle
+from rnndyn.dynamics.bifurcations.continuation import Branch, assemble
+from rnndyn.dynamics.numerics.drivers import double_precision, to_double
+from rnndyn.results import Result
+
+BORN = "born at a bifurcation"
+
+
+def bifurcation_diagram(
+    f: Callable[[Array, Array], Array],
+    x0: ArrayLike,
+    p0: ArrayLike,
+    p_span: Sequence[float | int] | np.ndarray,
+    *,
+    depth: int = 2,
+    max_period: int = 64,
+    max_branches: int = 64,
+    box: tuple[ArrayLike, ArrayLike] | None = None,
+    max_points: int = 2000,
+    initial_step: float = 0.01,
+    min_step: float = 1e-8,
+    max_step: float = 0.05,
+    state_scale: float | None = None,
+) -> "BifurcationDiagram":
+    r"""Follow a fixed point or cycle, and what is born on it: the arms at branch points, doubled cycles at flips.
+
+    At a branch point the tangent of the other branch solves the algebraic branching equation, and both of its
+    directions are followed. At a flip with critical vectors $v_i$ along the cycle, the doubled cycle starts at
+    $(x_i + \epsilon v_i,\ x_i - \epsilon v_i)$. A branch that has been met already, such as the other end of a loop, is
+    not followed again.
+
+    **Arguments:** as in `continue_fixed_points`, and
+
+    - `x0`: near a fixed point `(N,)`, or near a cycle `(P, N)`.
+    - `depth`: generations of branches; 1 is the branch through `x0` alone.
+    - `max_period`: cycles of a longer period are not followed.
+    - `max_branches`: the most branches; a diagram that is cut off there says so in `is_complete`.
+
+    **Returns:** a `BifurcationDiagram`.
+
+    **Raises:** `ValueError` as `continue_fixed_points`.
+
+    Invariant circles born at Neimark-Sacker points are not followed (see `find_invariant_circle`), nor are branches at
+    points where several multipliers cross at once.
+
+    Reference: H. B. Keller (1977), *Numerical solution of bifurcation and nonlinear eigenvalue problems*; R. Veltz
+    (2020), *BifurcationKit.jl*.
+    """
+    if np.ndim(x0) == 2:
+        check_states("x0", x0)
+    else:
+        check_state("x0", x0)
+    points = np.atleast_2d(np.asarray(x0, np.float64))
+    check_states("x0", points)
+    check_span("p0", p0, "p_span", p_span)
+    check_at_least("depth", depth, 1)
+    check_at_least("max_branches", max_branches, 1)
+    options = CurveOptions(box, max_points, initial_step, min_step, max_step, state_scale)
+    with double_precision():
+        f = to_double(f)
+        check_map(f, points[0], np.asarray(p0, float))
+        span = np.array([p_span], float)
+        curve = make_curve(f, points, span, options)
+        # One scale for all branches, or their nodes could not be compared.
+        options = dataclasses.replace(options, state_scale=float(curve.metric.units[0]))
+        start = start_node(curve, points, np.array([p0], float), "x0")
+        nodes, first, reasons = follow_both_ways(curve, start, options, is_sound)
+        branches = [_Traced(curve, nodes, assemble(curve, nodes, first, reasons), 1, -1, -1)]
+        complete = True
+        at = 0
+        while at < len(branches) and complete:
+            parent = branches[at]
+            for number, event in enumerate(parent.branch.bifurcations):
+                if parent.level >= depth or not _can_switch(event, max_period):
+                    continue
+                period = event.period * (2 if event.kind == FLIP else 1)
+                born = np.tile(event.points, (period // event.period, 1))
+                doubled = make_curve(f, born, span, options)
+                for node, head in _switch(parent, event, doubled, initial_step, min_step):
+                    if any(_holds(known, node) for known in branches):
+                        continue
+                    if len(branches) >= max_branches:
+                        complete = False
+                        break
+                    nodes, reason = doubled.follow(node, initial_step, max_points, is_sound)
+                    branch = _with_head(assemble(doubled, nodes, 0, (BORN, reason)), head, doubled)
+                    branches.append(_Traced(doubled, nodes, branch, parent.level + 1, at, number))
+            at += 1
+    return BifurcationDiagram(
+        tuple(b.branch for b in branches),
+        tuple(b.level for b in branches),
+        tuple(b.parent for b in branches),
+        tuple(b.event for b in branches),
+        complete,
+    )
+
+
+class BifurcationDiagram(Result):
+    """The branches that hang together at bifurcations.
+
+    - `branches`: the first is the one through the given point. The first point of every other is the bifurcation that
+        it was born at.
+    - `levels`: the generation of each, from 1.
+    - `parents`: for each, the number of the branch that it was born on; -1 for the first.
+    - `born_at`: for each, which of its parent's `bifurcations` that was; -1 for the first.
+    - `is_complete`: whether no branch was left out because of `max_branches`.
+    """
+
+    branches: tuple[Branch, ...]
+    levels: tuple[int, ...]
+    parents: tuple[int, ...]
+    born_at: tuple[int, ...]
+    is_complete: bool
+
+    def __len__(self) -> int:
+        return len(self.branches)
+
+    @property
+    def bifurcations(self) -> tuple[Bifurcation, ...]:
+        """Those of all branches, in the order of the branches."""
+        return tuple(event for branch in self.branches for event in branch.bifurcations)
+
+    def table(self) -> str:
+        lines = [f"Bifurcation diagram of {len(self)} branches" + ("" if self.is_complete else " (cut off)")]
+        for k, branch in enumerate(self.branches):
+            origin = ""
+            if self.parents[k] >= 0:
+                event = self.branches[self.parents[k]].bifurcations[self.born_at[k]]
+                origin = f", born at the {event.kind} at {event.parameter:.8g} of branch {self.parents[k]}"
+            lines.append(f"{k}: level {self.levels[k]}{origin}")
+            lines += ["  " + line for line in branch.table().splitlines()]
+        return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Traced:
+    """A branch with the nodes it was made of and where it came from."""
+
+    curve: Curve
+    nodes: list[Node]
+    branch: Branch
+    level: int
+    parent: int
+    event: int
+
+
+def _can_switch(event: Bifurcation, max_period: int) -> bool:
+    """Whether new branches start at `event` and are to be followed."""
+    if not event.converged or event.multiplicity > 1:
+        return False
+    if event.kind == FLIP:
+        return 2 * event.period <= max_period
+    # Where a doubled cycle meets the one that it doubles, the crossing branch is that one.
+    spread = float(np.max(np.abs(event.points)) + np.max(np.ptp(event.points, axis=0)))
+    return event.kind == BRANCH_POINT and smaller_period(event.points, 1e-7 * spread) is None
+
+
+def _switch(parent: _Traced, event: Bifurcation, curve: Curve, step: float, min_step: float) -> list[tuple[Node, Node]]:
+    """The first nodes of the branches born at `event`, each with a node at the event itself."""
+    cycle = parent.curve.system
+    z = np.append(event.points.ravel(), event.parameter)
+    e = jax.device_get(evaluate_cycle(cycle, z))
+    scales = np.asarray(curve.metric.scales)
+    if event.kind == FLIP:
+        directions = [_doubling_direction(e.step_jacobians, scales)]
+        origin = np.concatenate([z[:-1], z[:-1], z[-1:]]) / scales
+        multipliers = event.multipliers**2
+    else:
+        own = parent.nodes[min(event.index, len(parent.nodes) - 1)].tangent
+        own, crossing = branch_tangents(cycle, e, z, scales, own)
+        directions = [crossing, -crossing]
+        origin = z / scales
+        multipliers = event.multipliers
+    starts = []
+    for direction in directions:
+        head = Node(origin, direction, event.residual, multipliers)
+        node = _first_node(curve, head, step, min_step)
+        if node is not None:
+            starts.append((node, head))
+    return starts
+
+
+def _first_node(curve: Curve, head: Node, step: float, min_step: float) -> Node | None:
+    """A node of the branch that leaves `head` along its tangent, so near that no multiplier has gone far."""
+    before = np.sort_complex(head.multipliers)
+    while step >= min_step:
+        guess = head.zeta + step * head.tangent
+        node = curve.node(guess, head.tangent)
+        if node is not None:
+            away = (node.zeta - head.zeta) / np.linalg.norm(node.zeta - head.zeta)
+            moved = np.abs(np.sort_complex(node.multipliers) - before) / (1 + np.abs(before))
+            # A corrector that fell back to the known branch has not moved along the new tangent.
+            if away @ head.tangent > 0.9 and np.max(moved) < 0.1:
+                return node
+        step /= 4
+    return None
+
+
+def _doubling_direction(step_jacobians: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """The tangent of the doubled cycle at a flip: the critical vectors along one round, and their negatives."""
+    m = np.linalg.multi_dot([np.eye(step_jacobians.shape[1]), *step_jacobians[::-1]])
+    _, _, right = np.linalg.svd(m + np.eye(len(m)))
+    vectors = [right[-1]]
+    for jacobian in step_jacobians[:-1]:
+        vectors.append(jacobian @ vectors[-1])
+    once = np.concatenate(vectors)
+    direction = np.concatenate([once, -once, [0.0]]) / scales
+    return direction / np.linalg.norm(direction)
+
+
+def _holds(known: _Traced, node: Node) -> bool:
+    """Whether `node` lies on a branch that has been traced, up to a cyclic shift."""
+    curve = known.curve
+    if len(curve.metric.scales) != len(node.zeta):
+        return False
+    zetas = np.stack([n.zeta for n in known.nodes])
+    chords = np.diff(zetas, axis=0)
+    lengths = np.linalg.norm(chords, axis=1)
+    for shift in range(curve.num_shifts):
+        zeta = shift_points(node.zeta, shift, curve.num_states, curve.num_shifts)
+        fractions = np.clip(np.sum((zeta - zetas[:-1]) * chords, axis=1) / lengths**2, 0, 1)
+        distance = np.linalg.norm(zetas[:-1] + fractions[:, None] * chords - zeta, axis=1)
+        for k in np.flatnonzero(distance < 0.1 * lengths):
+            a, b = known.nodes[k], known.nodes[k + 1]
+            guess = hermite(a, b, fractions[k])
+            row = chords[k] / lengths[k]
+            there = curve.node(guess + row * (row @ (zeta - guess)), row)
+            # Equal up to the rounding of both; branches through a common point are apart by far more.
+            if there is not None and np.linalg.norm(there.zeta - zeta) < 1e-8:
+                return True
+    return False
+
+
+def _with_head(branch: Branch, head: Node, curve: Curve) -> Branch:
+    """The branch with the bifurcation that it was born at as its first point."""
+    z = head.zeta * curve.metric.scales
+    front = {
+        "parameters": z[-1:],
+        "points": z[:-1].reshape(1, *branch.points.shape[1:]),
+        "multipliers": head.multipliers[None],
+        "residuals": np.array([head.residual]),
+        "tangents": (head.tangent * curve.metric.scales)[None],
+    }
+    fields: dict[str, Any] = {name: np.concatenate([row, getattr(branch, name)]) for name, row in front.items()}
+    events = tuple(eqx.tree_at(lambda e: e.index, event, event.index + 1) for event in branch.bifurcations)
+    return Branch(**fields, bifurcations=events, start=0, stop_reasons=branch.stop_reasons)

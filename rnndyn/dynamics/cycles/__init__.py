@@ -1,0 +1,1 @@
+"""What comes back: cycles of maps, invariant circles, limit cycles of flows."""

@@ -1,0 +1,376 @@
+"""The search behind `find_cycles`: starting sequences, rounds of multiple shooting, and what they have found."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from rnndyn.dynamics.cycles._stabilised import stabilised_ends
+from rnndyn.dynamics.cycles._tables import CycleTable, empty_cycles, group_cycles
+from rnndyn.dynamics.cycles.shooting import MultipleShooting, SequenceMap
+from rnndyn.dynamics.numerics.drivers import MEMORY_BUDGET, map_in_chunks, run_in_lanes
+from rnndyn.dynamics.numerics.eigenvalues import product_eigenvalues
+from rnndyn.dynamics.numerics.evaluation import images_and_jacobians, orbits_from
+from rnndyn.dynamics.numerics.evidence import degeneracy_threshold
+from rnndyn.dynamics.numerics.newton import NewtonProblem, NewtonState
+from rnndyn.dynamics.numerics.periodic_orbits import CyclicSystem, canonical, closing_defects, divisors, from_smallest
+
+MIN_CONTINUUM = 8
+"""So many degenerate cycles, apart by more than their errors, are taken for a sample of a continuum."""
+
+MERGE_FRACTION = 1e-9
+"""Cycles, and points of one cycle, closer than this fraction of the spread of all points are one."""
+
+_RESOLUTION = 1e-4
+"""Degenerate cycles are known to about this fraction of the scale."""
+
+
+class CycleSearch:
+    """What all rounds so far have found, for every period asked for."""
+
+    def __init__(
+        self,
+        f: Callable[[Array], Array],
+        candidates: np.ndarray,
+        region: np.ndarray | None,
+        periods: list[int],
+        *,
+        max_steps: int,
+        num_random: int,
+        seed: int,
+        progress: bool,
+    ):
+        self.f = f
+        self.region = region
+        self.max_steps = max_steps
+        self.num_random = num_random
+        self.rng = np.random.default_rng(seed)
+        self.progress = progress
+        self.size = candidates.shape[1]
+        self.num_slots = max(periods)
+        self.tables = {period: empty_cycles(period, self.size) for period in periods}
+        self.num_candidates = dict.fromkeys(periods, 0)
+        self.num_unconverged = dict.fromkeys(periods, 0)
+        self.candidates = candidates
+        # Long enough for a segment of each period after the transient, and for the close returns of a chaotic orbit.
+        length = 64 + 2 * self.num_slots
+        orbits = map_in_chunks(
+            lambda x: orbits_from(f, x, length),
+            candidates,
+            bytes_per_item=16 * length * self.size,
+            description="orbits",
+            progress=progress,
+        )
+        self.orbits = np.concatenate([candidates[:, None], orbits], axis=1)
+        # Maps without a bounded region send some candidates to infinity: what is far outside of the rest is no start.
+        first = self.orbits[:, :2][np.isfinite(self.orbits[:, :2])]
+        self.scale = float(np.max(np.abs(first), initial=0.0)) or 1.0
+        bounded = np.all(np.abs(self.orbits) <= 1e3 * self.scale, axis=2)
+        self.num_bounded = np.where(bounded.all(axis=1), length + 1, np.argmin(bounded, axis=1))
+        settled = bounded.all(axis=1)
+        self.pool = self.orbits[settled, 32:].reshape(-1, self.size) if settled.any() else candidates
+
+    def run(self, period: int, *, stabilised: bool, max_rounds: int, until_complete: bool) -> None:
+        """Rounds of one method, until one of them finds nothing new."""
+        for round in range(max_rounds):
+            num_before = self.num_found(period)
+            if stabilised:
+                self.stabilise(period, self.points_to_start(period))
+            elif round == 0:
+                self.shoot(period, self.segments(period))
+            else:
+                self.shoot(period, self.seeds(period, uniform=until_complete))
+            unbalanced = until_complete and self.index_sum(period) not in (None, 1)
+            # Only a round of mixed and random starts is evidence that nothing is left.
+            if round > 0 and self.num_found(period) == num_before and not unbalanced:
+                break
+
+    def points_to_start(self, period: int) -> np.ndarray:
+        """Single points: those of the cycles found, of any period, and as many again from the trajectories."""
+        known = np.concatenate([table.points.reshape(-1, self.size) for table in self.tables.values()])
+        num = max(self.num_random // 16, len(self.tables[period]))
+        if len(known) > num:
+            known = known[self.rng.choice(len(known), num, replace=False)]
+        return np.concatenate([known, self.pool[self.rng.integers(len(self.pool), size=num)]])
+
+    def segments(self, period: int) -> np.ndarray:
+        """Trajectory segments of the candidates: the first, and the one that comes closest to closing."""
+        settled = np.flatnonzero(self.num_bounded == self.orbits.shape[1])
+        orbits = self.orbits[settled]
+        with np.errstate(invalid="ignore", over="ignore"):
+            gaps = np.max(np.abs(orbits[:, period:] - orbits[:, :-period]), axis=2)
+        best = np.argmin(gaps, axis=1)
+        returns = orbits[np.arange(len(orbits))[:, None], best[:, None] + np.arange(period)]
+        # Candidates whose orbits settle on one attractor close up at the same place: its repeats are not run.
+        _, distinct = np.unique(np.round(canonical(returns) / (1e-3 * self.scale)), axis=0, return_index=True)
+        return np.concatenate([self.heads(period), returns[distinct]])
+
+    def heads(self, period: int) -> np.ndarray:
+        """The first segment of every trajectory; a candidate that leaves at once stays where it is."""
+        heads = self.orbits[self.num_bounded >= period, :period]
+        return heads if len(heads) else np.repeat(self.candidates[:, None], period, axis=1)
+
+    def seeds(self, period: int, *, uniform: bool) -> np.ndarray:
+        """Starting sequences for one more round: between those found, random, with `uniform` also from the region."""
+        rng = self.rng
+        known = self.closed_sequences(period)
+        if len(known) < 2:
+            known = np.concatenate([known, self.segments(period)])
+        num = int(np.clip(4 * self.num_found(period), 16, 256))
+        first, second = known[rng.integers(len(known), size=(2, num))]
+        # Halfway between two cycles a saddle of the basin boundary is near; the weights blur the middle.
+        weights = rng.beta(4.0, 4.0, (num, 1, 1))
+        spread = np.sqrt(np.mean(np.var(self.pool, axis=0))) + 1e-3 * self.scale
+        between = weights * first + (1 - weights) * second + 0.05 * spread * rng.standard_normal(first.shape)
+        weights = rng.uniform(size=(num, 1, 1))
+        heads = self.heads(period)
+        towards = weights * first + (1 - weights) * heads[rng.integers(len(heads), size=num)]
+        parts = [between, towards]
+        if self.num_random:
+            # A search among F cycles must draw several times F sequences before finding nothing new means anything.
+            num = max(self.num_random, 16 * len(self.tables[period]))
+            parts.append(self.pool[rng.integers(len(self.pool), size=(num, period))])
+        if uniform and self.region is not None:
+            shape = (max(64, 4 * len(known)), period, self.size)
+            parts.append(rng.uniform(self.region[0], self.region[1], shape))
+        seeds = np.concatenate(parts)
+        return seeds if self.region is None else np.clip(seeds, self.region[0], self.region[1])
+
+    def closed_sequences(self, period: int) -> np.ndarray:
+        """All sequences of the given period found: every cycle whose period divides it, from each of its points."""
+        sequences = [np.zeros((0, period, self.size))]
+        for divisor, table in self.tables.items():
+            if period % divisor == 0:
+                repeated = np.tile(table.points, (1, period // divisor, 1))
+                sequences += [np.roll(repeated, -shift, axis=1) for shift in range(divisor)]
+        return np.concatenate(sequences)
+
+    def num_found(self, period: int) -> int:
+        """How many cycles are known whose period is, or divides, the given one.
+
+        Of degenerate ones only as many count as make a continuum: more of those are no news.
+        """
+        tables = [table for divisor, table in self.tables.items() if period % divisor == 0]
+        return sum(int(np.sum(~t.degenerate)) + min(int(np.sum(t.degenerate)), MIN_CONTINUUM) for t in tables)
+
+    def shoot(self, period: int, starts: Float[np.ndarray, "K p N"]) -> None:
+        """Run multiple shooting from `starts` and add the cycles that are new."""
+        # Blocks of one size share a compilation.
+        block = 1024 if self.num_random else 64
+        for first in range(0, len(starts), block):
+            self._shoot_block(period, starts[first : first + block], block)
+
+    def _shoot_block(self, period: int, starts: np.ndarray, block: int) -> None:
+        num_starts, slots = len(starts), self.num_slots
+        # Slots past the period hold copies of the first point (see SequenceMap).
+        padded = np.concatenate([starts, np.repeat(starts[:, :1], slots - period, axis=1)], axis=1)
+        lower, upper = np.full_like(padded, -np.inf), np.full_like(padded, np.inf)
+        if self.region is not None:
+            inside = np.all((padded >= self.region[0]) & (padded <= self.region[1]), axis=(1, 2))
+            lower[inside], upper[inside] = self.region
+        flat = lambda a: a.reshape(num_starts, -1)
+        problems = NewtonProblem(flat(padded), np.full(num_starts, self.scale), flat(lower), flat(upper))  # pyright: ignore
+        # On a CPU a few lanes keep the cores busy with the linear algebra of long states, and many only wait for the
+        # slowest; short ones share the overhead of a step. An accelerator is filled.
+        entries = slots * self.size**2
+        if jax.default_backend() == "cpu":
+            num_lanes = int(np.clip(2**18 // entries, 4, 256))
+        else:
+            num_lanes = max(1, min(8192, MEMORY_BUDGET // (8 * 12 * entries)))
+        ends: NewtonState = map_in_chunks(
+            lambda part: _shoot_in_lanes(self.f, part, jnp.arange(slots) < period, self.max_steps, num_lanes),
+            problems,
+            bytes_per_item=64 * slots * self.size,
+            description=f"cycles of period {period}",
+            progress=self.progress,
+            least_size=block,
+            # A start at NaN is done at once.
+            padding=np.nan,
+        )
+        converged = np.asarray(ends.converged)
+        self._count(period, num_starts, converged)
+        self._add(np.asarray(ends.x).reshape(num_starts, slots, self.size)[converged, :period])
+
+    def stabilise(self, period: int, starts: Float[np.ndarray, "K N"]) -> None:
+        """Run the stabilised iteration from `starts` and add the cycles that are new."""
+        ends, converged = stabilised_ends(
+            self.f, starts, period, scale=self.scale, max_steps=self.max_steps, progress=self.progress
+        )
+        orbits = map_in_chunks(
+            lambda x: orbits_from(self.f, x, self.num_slots),
+            ends,
+            bytes_per_item=16 * self.num_slots * self.size,
+            description="orbits",
+            progress=False,
+        )
+        # Where the iterated map is steep, its rounding floor is high: what counts is that the orbit closes, well below
+        # the distance of different cycles.
+        with np.errstate(invalid="ignore", over="ignore"):
+            converged = converged & (np.max(np.abs(orbits[:, period - 1] - ends), axis=1) <= 1e-6 * self.scale)
+        self._count(period, len(ends), converged)
+        self._add(np.concatenate([ends[:, None], orbits[:, : period - 1]], axis=1)[converged])
+
+    def index_sum(self, period: int) -> int | None:
+        """The sum of the indices of all fixed points of F^p found; `None` where one of them has none."""
+        total = 0
+        for divisor, table in self.tables.items():
+            if period % divisor:
+                continue
+            inside = self.reachable(table)
+            powers = table.multipliers[inside] ** (period // divisor)
+            # An indifferent direction of the iterate has no index, and on the edge of the region only attractors do.
+            indifferent = np.min(np.abs(powers - 1), axis=1, initial=np.inf) <= 1e-6
+            if np.any(indifferent | table.degenerate[inside] | self._undecided_at_edge(table.take(inside))):
+                return None
+            positive = np.prod(np.where((np.imag(powers) == 0) & (np.real(powers) > 1), -1, 1), axis=1)
+            total += divisor * int(np.sum(positive))
+        return total
+
+    def reachable(self, table: CycleTable) -> np.ndarray:
+        """Which cycles lie in the region."""
+        if self.region is None:
+            return np.ones(len(table), bool)
+        # A point on the edge belongs to the region; its own error is how far out rounding can put it.
+        margin = np.minimum(table.errors, 1e-9 * self.scale)[:, None, None] + 1e-12 * self.scale
+        inside = (table.points >= self.region[0] - margin) & (table.points <= self.region[1] + margin)
+        return np.all(inside, axis=(1, 2))
+
+    def _undecided_at_edge(self, table: CycleTable) -> np.ndarray:
+        if self.region is None:
+            return np.zeros(len(table), bool)
+        distance = np.minimum(table.points - self.region[0], self.region[1] - table.points)
+        at_edge = np.any(distance <= 1e-12 * self.scale, axis=(1, 2))
+        return at_edge & np.any(np.abs(table.multipliers) >= 1, axis=1)
+
+    def _count(self, period: int, num_starts: int, converged: np.ndarray) -> None:
+        self.num_candidates[period] += num_starts
+        self.num_unconverged[period] += int(num_starts - converged.sum())
+
+    def _add(self, ends: Float[np.ndarray, "K p N"]) -> None:
+        new, hits = self._without_repeats(ends)
+        if len(new) == 0:
+            return
+        full = dataclasses.replace(self._polish(new), hits=hits)
+        minimal = self._minimal_periods(full)
+        for period in divisors(full.period)[:-1]:
+            rows = np.flatnonzero(minimal == period)
+            if rows.size == 0:
+                continue
+            # A sequence that goes round a shorter cycle several times is polished and measured as that cycle. Where
+            # there is none so close, two cycles of a degenerate case were confused, and it keeps its period.
+            short = dataclasses.replace(self._polish(full.points[rows, :period]), hits=hits[rows])
+            is_cycle = short.residuals <= 1e-10 * self.scale
+            minimal[rows[~is_cycle]] = full.period
+            if period in self.tables and is_cycle.any():
+                self._merge(short.take(is_cycle))
+        if np.any(minimal == full.period):
+            self._merge(full.take(minimal == full.period))
+
+    def _without_repeats(self, ends: Float[np.ndarray, "K p N"]) -> tuple[np.ndarray, np.ndarray]:
+        """The ends that differ to eight digits from one another and from all known cycles, and how many were alike.
+
+        Few cycles then need to be polished and decomposed. Two ends of one cycle may fall into neighbouring cells of
+        the grid of eight digits; they are told to be one after polishing.
+        """
+        period = ends.shape[1]
+        known, owners = [], []
+        for divisor, table in self.tables.items():
+            if period % divisor == 0:
+                known.append(np.tile(table.points, (1, period // divisor, 1)))
+                owners += [(table, row) for row in range(len(table))]
+        num_known = len(owners)
+        rounded = np.round(canonical(np.concatenate([*known, ends])) / (1e-8 * self.scale))
+        _, first, inverse = np.unique(rounded, axis=0, return_index=True, return_inverse=True)
+        hits = np.bincount(inverse[num_known:], minlength=len(first))
+        for row, count in zip(first, hits):
+            if row < num_known:
+                table, entry = owners[row]
+                table.hits[entry] += count
+        is_new = first >= num_known
+        return ends[first[is_new] - num_known], hits[is_new]
+
+    def _merge(self, new: CycleTable) -> None:
+        table = self.tables[new.period].join(new)
+        labels = group_cycles(table.points, self._tolerances(table))
+        best, counts = [], []
+        for label in np.unique(labels):
+            rows = np.flatnonzero(labels == label)
+            best.append(rows[np.argmin(table.residuals[rows])])
+            counts.append(table.hits[rows].sum())
+        table = dataclasses.replace(table.take(np.array(best)), hits=np.array(counts))
+        rows = np.flatnonzero(np.isnan(table.multipliers[:, 0]))
+        if rows.size:
+            _, jacobians = self._evaluate(table.points[rows])
+            table.multipliers[rows] = [product_eigenvalues(factors) for factors in jacobians]
+        self.tables[new.period] = table
+
+    def _tolerances(self, table: CycleTable) -> np.ndarray:
+        """How far the computed points of each cycle may lie from the true ones."""
+        spread = float(np.max(np.ptp(self.pool, axis=0)))
+        resolution = _RESOLUTION * self.scale
+        errors = np.where(table.degenerate, resolution, np.minimum(2 * table.errors, resolution))
+        return errors + 0.5 * MERGE_FRACTION * spread
+
+    def _minimal_periods(self, table: CycleTable) -> np.ndarray:
+        """The smallest divisor of the period after which each sequence repeats."""
+        minimal = np.full(len(table), table.period)
+        for divisor in reversed(divisors(table.period)[:-1]):
+            shift = np.max(np.abs(np.roll(table.points, divisor, axis=1) - table.points), axis=(1, 2))
+            minimal[shift <= 2 * self._tolerances(table)] = divisor
+        return minimal
+
+    def _evaluate(self, points: Float[np.ndarray, "K p N"]) -> tuple[np.ndarray, np.ndarray]:
+        """Images (K, p, N) and Jacobians (K, p, N, N) of all points."""
+        images, jacobians = map_in_chunks(
+            lambda x: images_and_jacobians(self.f, x),
+            points.reshape(-1, self.size),
+            bytes_per_item=32 * self.size**2,
+            description="polishing",
+            progress=self.progress,
+        )
+        return images.reshape(points.shape), jacobians.reshape(*points.shape, self.size)
+
+    def _polish(self, points: Float[np.ndarray, "K p N"]) -> CycleTable:
+        """Newton steps for as long as they lower the residual, then the evidence; the multipliers are left open."""
+        images, jacobians = self._evaluate(points)
+        residuals = closing_defects(points, images)
+        # Two steps: the first reaches the floor from where the search stopped, the second tries once more.
+        for _ in range(2):
+            defects = images - np.roll(points, -1, axis=1)
+            new_points = points + np.stack([CyclicSystem(j).solve(d) for j, d in zip(jacobians, defects)])
+            new_images, new_jacobians = self._evaluate(new_points)
+            new_residuals = closing_defects(new_points, new_images)
+            better = new_residuals < residuals
+            points = np.where(better[:, None, None], new_points, points)
+            images = np.where(better[:, None, None], new_images, images)
+            jacobians = np.where(better[:, None, None, None], new_jacobians, jacobians)
+            residuals = np.where(better, new_residuals, residuals)
+            if not better.any():
+                break
+        gaps = np.array([CyclicSystem(j).gap for j in jacobians])
+        rows = jacobians.reshape(len(points), -1, self.size)
+        row_sums = np.max(np.sum(np.abs(rows), axis=2), axis=1)
+        reach = np.maximum(np.max(np.abs(points), axis=(1, 2)), 1e-3 * self.scale)
+        floor = np.maximum(residuals, np.finfo(float).eps * (1 + row_sums) * reach)
+        with np.errstate(divide="ignore"):
+            errors = floor / gaps
+        return CycleTable(
+            points=from_smallest(points, self.scale),
+            residuals=residuals,
+            errors=errors,
+            multipliers=np.full((len(points), self.size), np.nan, complex),
+            gaps=gaps,
+            degenerate=gaps <= degeneracy_threshold(rows),
+            hits=np.ones(len(points), int),
+        )
+
+
+@eqx.filter_jit
+def _shoot_in_lanes(f: Any, problems: Any, active: Array, max_steps: int, num_lanes: int) -> NewtonState:
+    method = MultipleShooting(SequenceMap(f, active), max_steps=max_steps)
+    return run_in_lanes(method.init, method.step, method.done, jax.tree.map(jnp.asarray, problems), num_lanes)

@@ -1,0 +1,323 @@
+"""The cycles of a map: periodic points of a given minimal period, each cycle once, with its evidence."""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int
+
+from rnndyn._validation import check_at_least, check_map, check_states
+from rnndyn.dynamics.cycles._search import MIN_CONTINUUM, CycleSearch, CycleTable
+from rnndyn.dynamics.numerics.deduplication import farthest_points
+from rnndyn.dynamics.numerics.drivers import double_precision, to_double
+from rnndyn.results import Result
+
+MAX_RANDOM_SIZE = 8
+"""States of up to so many entries are also searched from random point sequences: beyond, these lead nowhere."""
+
+MAX_STABILISED_SIZE = 4
+"""The stabilised method runs 2^N N! transformations, 384 for N = 4."""
+
+
+def find_cycles(
+    f: Callable[[Array], Array],
+    candidates: ArrayLike,
+    period: ArrayLike | Iterable[int],
+    *,
+    method: str = "shooting",
+    max_steps: int = 100,
+    max_rounds: int = 6,
+    num_random: int | None = None,
+    until_complete: bool = False,
+    seed: int = 0,
+    progress: bool = True,
+) -> "Cycles | CycleSet":
+    r"""Find cycles $x_0 \to x_1 \to \dots \to x_{p-1} \to x_0$ of minimal period p, polished to rounding in float64.
+
+    All points are solved for at once (multiple shooting), $F(x_i) - x_{i+1} = 0$ with indices modulo p, by the
+    trust-region Newton method of `newton`; the cyclic block structure makes a step cost $O(p N^3)$. A long or strongly
+    unstable cycle is no harder than a short one, since no iterate $F^p$ is ever formed. Starts are trajectory segments
+    of the candidates (the first, and the one that comes closest to closing), for small states also sequences of
+    independent random points of the trajectories; further rounds start between the cycles found, where saddles lie,
+    until a round finds nothing new.
+
+    **Arguments:**
+
+    - `f`: the map, `(N,) -> (N,)`, as in `find_fixed_points`. Where it has a `region` (a box that it maps into
+        itself) candidates inside stay inside, and the index count below applies.
+    - `candidates`: states to start from, shape `(K, N)`; see `sample_candidates`.
+    - `period`: the minimal period, or several, for instance `range(1, 13)`.
+    - `method`: `"shooting"`, or `"stabilised"` for states of up to 4 entries: an independent method, single shooting
+        with stabilising transformations.
+    - `max_steps`: Newton steps for one start.
+    - `max_rounds`: the most rounds for one period, the first one included.
+    - `num_random`: random sequences in each later round; by default 1024 for states of up to 8 entries, else none.
+    - `until_complete`: go on, also from random states of the region, until the index sum is 1 or the rounds run out
+        (at least 20).
+    - `seed`: of the random sequences.
+    - `progress`: show a bar when it takes longer than two seconds.
+
+    **Returns:** a `Cycles` for one period; a `CycleSet` with one for each of several. With `period=1` these are
+    the fixed points. Each cycle appears once, from its smallest point on.
+
+    **Raises:** `ValueError` for bad candidates, for a map that changes the shape or dtype of its state, for a period
+    below 1 or none, for `method="stabilised"` with more than 4 entries, for `until_complete` without a region.
+
+    **Warns:** when the map takes a box into itself and the indices $\operatorname{sign}\det(I - DF^p)$ of all fixed
+    points of $F^p$ found, those of shorter cycles included, do not sum to 1 (Lefschetz): some are missing. The
+    converse does not hold: missing cycles whose indices cancel leave the sum at 1.
+
+    Multipliers are eigenvalues of the product of the Jacobians, small ones as accurate as large ones (see
+    `docs/cycles.md`). A state on a repelling cycle is reproduced by `f` only until rounding errors have grown; `errors`
+    bounds each point, not a trajectory from it.
+
+    Reference: P. Cvitanović et al., *Chaos: Classical and Quantum*, chapter on fixed points and how to get them;
+    P. Schmelcher & F. K. Diakonos (1997), R. L. Davidchack & Y.-C. Lai (1999) (stabilised).
+    """
+    check_states("candidates", candidates)
+    check_at_least("max_steps", max_steps, 1)
+    check_at_least("max_rounds", max_rounds, 1)
+    periods = _periods(period)
+    if method not in ("shooting", "stabilised"):
+        raise ValueError(f"method: expected 'shooting' or 'stabilised', got {method!r}.")
+    with double_precision():
+        f = to_double(f)
+        starts = np.asarray(candidates, np.float64)
+        size = starts.shape[1]
+        check_map(f, starts[0])
+        if method == "stabilised" and size > MAX_STABILISED_SIZE:
+            raise ValueError(
+                f"method: 'stabilised' is for states of up to {MAX_STABILISED_SIZE} entries, got {size}. "
+                "Use 'shooting'."
+            )
+        region = getattr(f, "region", None)
+        if region is not None:
+            region = np.stack([np.asarray(bound, np.float64) for bound in region])
+        elif until_complete:
+            raise ValueError(
+                "until_complete: completeness is judged by the index sum, which needs a map with a region that it "
+                "takes into itself. Pass region=(lower, upper) to as_map, or until_complete=False."
+            )
+        if num_random is None:
+            num_random = 1024 if size <= MAX_RANDOM_SIZE else 0
+        check_at_least("num_random", num_random, 0)
+        needed = set(periods)
+        if region is not None:
+            # The index sum of F^p counts the cycles of every divisor of p.
+            needed |= {d for p in periods for d in range(1, p) if p % d == 0}
+        search = CycleSearch(
+            f,
+            starts,
+            region,
+            sorted(needed),
+            max_steps=max_steps,
+            num_random=num_random,
+            seed=seed,
+            progress=progress,
+        )
+        for p in sorted(needed):
+            search.run(
+                p,
+                stabilised=method == "stabilised",
+                max_rounds=max(max_rounds, 20) if until_complete else max_rounds,
+                until_complete=until_complete,
+            )
+        found = tuple(_assemble(search, p) for p in periods)
+    incomplete = {p: cycles.index_sum for p, cycles in zip(periods, found) if cycles.may_be_complete is False}
+    if incomplete:
+        sums = ", ".join(f"{s} for period {p}" for p, s in incomplete.items())
+        warnings.warn(
+            f"The indices of the fixed points found of the iterated map sum to {sums}, not to 1: some are missing. "
+            "Add candidates, or search with until_complete=True.",
+            stacklevel=2,
+        )
+    return found[0] if isinstance(period, int | np.integer) else CycleSet(tuple(periods), found)
+
+
+class Cycles(Result):
+    """Cycles of one minimal period, ordered by the number of unstable directions, then by coordinates.
+
+    - `points`: the cycles, `(K, p, N)`; each from its smallest point on, in the order of the dynamics.
+    - `residuals`: the largest $|F(x_i) - x_{i+1}|_\\infty$, measured by one plain call of F per point, `(K,)`.
+    - `errors`: estimated distance of the points to the true ones, `(K,)`: the residual that rounding can leave, times
+        the norm of the inverse of the multiple-shooting system.
+    - `multipliers`: eigenvalues of $DF(x_{p-1}) \\cdots DF(x_0)$ by falling modulus, `(K, N)` complex.
+    - `is_degenerate`: whether $I - DF^p$ is singular to the accuracy at which it is known, `(K,)`.
+    - `num_hits`: how many starts ended there, `(K,)`, those of searches for a multiple of the period included.
+    - `num_candidates`: how many starting sequences of this length were run.
+    - `num_unconverged`: how many of them ended on no cycle, of this period or a divisor.
+    - `index_sum`: the sum of the indices of all fixed points of F^p found in the region; `None` where there is no
+        region, or where an index is undefined (degenerate cycles, unstable ones on the edge of the region).
+    - `region`: the box that the map takes into itself, `(2, N)`, or `None`.
+    - `outside`: cycles outside the region, which no trajectory from inside can reach; or `None`.
+    - `continuum`: up to 64 cycles, far from one another, of a family of cycles that are not isolated; or `None`.
+    """
+
+    points: Float[np.ndarray, "K p N"]
+    residuals: Float[np.ndarray, " K"]
+    errors: Float[np.ndarray, " K"]
+    multipliers: Complex[np.ndarray, "K N"]
+    is_degenerate: Bool[np.ndarray, " K"]
+    num_hits: Int[np.ndarray, " K"]
+    num_candidates: int
+    num_unconverged: int
+    index_sum: int | None
+    region: Float[np.ndarray, "2 N"] | None = None
+    outside: "Cycles | None" = None
+    continuum: "Cycles | None" = None
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @property
+    def period(self) -> int:
+        """The minimal period p."""
+        return self.points.shape[1]
+
+    @property
+    def spectral_radii(self) -> Float[np.ndarray, " K"]:
+        """The largest modulus of a multiplier of each cycle."""
+        return np.max(np.abs(self.multipliers), axis=1, initial=0.0)
+
+    @property
+    def is_stable(self) -> Bool[np.ndarray, " K"]:
+        """Whether all multipliers of each cycle lie inside the unit circle."""
+        return self.spectral_radii < 1
+
+    @property
+    def num_unstable(self) -> Int[np.ndarray, " K"]:
+        """The number of multipliers outside the unit circle, for each cycle."""
+        return np.sum(np.abs(self.multipliers) > 1, axis=1)
+
+    @property
+    def may_be_complete(self) -> bool | None:
+        """Whether the index sum allows that no cycle, of this period or a divisor, is missing; `None`: cannot tell."""
+        if self.region is None or self.continuum is not None or self.index_sum is None:
+            return None
+        return self.index_sum == 1
+
+    def select(self, mask: ArrayLike) -> "Cycles":
+        """The cycles for which `mask` (`(K,)` booleans, or indices) holds; everything else is kept."""
+        chosen = np.asarray(mask)
+        names = ("points", "residuals", "errors", "multipliers", "is_degenerate", "num_hits")
+        return eqx.tree_at(
+            lambda r: [getattr(r, name) for name in names], self, [getattr(self, name)[chosen] for name in names]
+        )
+
+    def table(self) -> str:
+        if len(self) == 0:
+            lines = [f"No cycle of period {self.period} found from {self.num_candidates} starts"]
+        else:
+            lines = [
+                f"{len(self)} cycles of period {self.period}, {self.points.shape[2]} units, "
+                f"from {self.num_candidates} starts",
+                "  unstable  cycles  spectral radius     largest residual  largest error",
+            ]
+            for count in np.unique(self.num_unstable):
+                of = self.num_unstable == count
+                low, high = self.spectral_radii[of].min(), self.spectral_radii[of].max()
+                lines.append(
+                    f"  {count:8d}  {of.sum():6d}  {low:.4g} to {high:.4g}".ljust(40)
+                    + f"{self.residuals[of].max():16.2g}  {self.errors[of].max():13.2g}"
+                )
+        note = {True: "no cycle need be missing", False: "cycles are missing", None: "says nothing here"}
+        lines.append(f"  index sum {self.index_sum}: {note[self.may_be_complete]}")
+        if self.is_degenerate.any():
+            lines.append(f"  {self.is_degenerate.sum()} degenerate (I - DF^p singular): their index is undefined")
+        if self.continuum is not None:
+            lines.append(f"  a continuum of cycles: {len(self.continuum)} of them (in .continuum)")
+        if self.outside is not None:
+            lines.append(f"  outside the region the map can reach: {len(self.outside)} cycles (in .outside)")
+        lines.append(f"  {self.num_unconverged} starts ended on no cycle")
+        return "\n".join(lines)
+
+
+class CycleSet(Result):
+    """The cycles of several periods: `cycle_set[p]` are those of minimal period p.
+
+    - `periods`: the periods asked for.
+    - `cycles`: one `Cycles` for each.
+    """
+
+    periods: tuple[int, ...]
+    cycles: tuple[Cycles, ...]
+
+    @property
+    def by_period(self) -> dict[int, Cycles]:
+        """The cycles of each period."""
+        return dict(zip(self.periods, self.cycles))
+
+    @property
+    def counts(self) -> dict[int, int]:
+        """How many cycles were found of each period."""
+        return {p: len(cycles) for p, cycles in self.by_period.items()}
+
+    def __getitem__(self, period: int) -> Cycles:
+        return self.by_period[period]
+
+    def __iter__(self) -> Iterator[Cycles]:
+        return iter(self.cycles)
+
+    def __len__(self) -> int:
+        return sum(len(cycles) for cycles in self.cycles)
+
+    def table(self) -> str:
+        lines = [f"{len(self)} cycles", "  period  cycles  stable  spectral radii        largest error  index sum"]
+        for cycles in self.cycles:
+            radii = cycles.spectral_radii
+            span = f"{radii.min():.4g} to {radii.max():.4g}" if len(cycles) else ""
+            error = f"{cycles.errors.max():.2g}" if len(cycles) else ""
+            lines.append(
+                f"  {cycles.period:6d}  {len(cycles):6d}  {cycles.is_stable.sum():6d}  {span:20}  {error:>13}  "
+                f"{cycles.index_sum!s:>9}"
+            )
+        return "\n".join(lines)
+
+
+def _periods(period: Any) -> list[int]:
+    periods = list(period) if isinstance(period, Iterable) else [period]
+    if not periods:
+        raise ValueError("period: expected at least one period, got none.")
+    for p in periods:
+        if not isinstance(p, int | np.integer) or p < 1:
+            raise ValueError(f"period: expected a whole number of at least 1, got {p!r}.")
+    if len(set(periods)) < len(periods):
+        raise ValueError(f"period: expected different periods, got {periods}.")
+    return [int(p) for p in periods]
+
+
+def _assemble(search: CycleSearch, period: int) -> Cycles:
+    table = search.tables[period].sorted()
+    reachable = search.reachable(table)
+    in_continuum = table.degenerate & reachable
+    if in_continuum.sum() < MIN_CONTINUUM:
+        in_continuum = np.zeros(len(table), bool)
+    # Without a region nothing is said about all fixed points, and the divisors were not searched.
+    index_sum = None if search.region is None else search.index_sum(period)
+
+    def collect(part: CycleTable, **extra: Any) -> Cycles:
+        return Cycles(
+            part.points,
+            part.residuals,
+            part.errors,
+            part.multipliers,
+            part.degenerate,
+            part.hits,
+            search.num_candidates[period],
+            search.num_unconverged[period],
+            index_sum,
+            **extra,
+        )
+
+    outside = table.take(~reachable)
+    continuum = table.take(in_continuum)
+    if len(continuum):
+        continuum = continuum.take(farthest_points(continuum.points[:, 0], 64))
+    return collect(
+        table.take(reachable & ~in_continuum),
+        region=search.region,
+        outside=collect(outside) if len(outside) else None,
+        continuum=collect(continuum) if len(continuum) else None,
+    )

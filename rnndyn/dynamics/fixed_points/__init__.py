@@ -1,0 +1,1 @@
+"""Where does a map stand (nearly) still?"""

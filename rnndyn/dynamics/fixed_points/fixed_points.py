@@ -1,0 +1,355 @@
+"""The fixed points of a map: a search from many candidates at once, and what is found with its evidence."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int
+
+from rnndyn._validation import check_at_least, check_map, check_states
+from rnndyn.dynamics.fixed_points._search import FixedPointSearch, RootTable, distinct_roots
+from rnndyn.dynamics.numerics.deduplication import farthest_points
+from rnndyn.dynamics.numerics.drivers import double_precision, to_double
+from rnndyn.dynamics.numerics.evidence import degeneracy_threshold, is_degenerate
+from rnndyn.results import Result
+
+DENSE_LIMIT = 400
+"""States longer than this are searched without forming Jacobians (measured in `benchmarks/fixed_points.py`)."""
+
+
+MIN_CONTINUUM = 8
+"""So many degenerate points, apart by more than their errors, are taken for a sample of a continuum."""
+
+
+def find_fixed_points(
+    f: Callable[[Array], Array],
+    candidates: ArrayLike,
+    *,
+    max_steps: int = 100,
+    max_rounds: int = 4,
+    until_complete: bool = False,
+    linear_solver: str = "auto",
+    seed: int = 0,
+    progress: bool = True,
+) -> "FixedPoints":
+    r"""Find solutions of $F(x) = x$ from many candidates at once, each polished to the rounding floor in float64.
+
+    Every candidate runs the trust-region Newton method of `newton`. Further rounds start from mixtures of the points
+    found, where saddles lie, until a round finds nothing new. Converged ends are grouped into points (see
+    `group_points`), polished, and linearised.
+
+    **Arguments:**
+
+    - `f`: the map, `(N,) -> (N,)`; an `equinox.Module` such as `as_map(cell, input)` is cast to float64 and compiled
+        once for all networks of one structure. Where `f` has a `region` (a box that it maps into itself) the
+        candidates inside stay inside, and the index count below applies.
+    - `candidates`: starting points, shape `(K, N)`; see `sample_candidates`.
+    - `max_steps`: Newton steps for one candidate.
+    - `max_rounds`: the most rounds, the first one included.
+    - `until_complete`: go on, also from random states of the region, until the index sum is 1 or the rounds run out
+        (at least 20).
+    - `linear_solver`: `"dense"`, `"gmres"` (matrix-free) or `"auto"`: by the size of the state.
+    - `seed`: of the random mixtures.
+    - `progress`: show a bar when it takes longer than two seconds.
+
+    **Returns:** a `FixedPoints` with NumPy arrays. Candidates that did not converge are in `unconverged`, points
+    outside the region in `outside`, a continuum of fixed points in `continuum`.
+
+    **Raises:** `ValueError` for candidates of a wrong shape or dtype, none at all, or with NaN or infinity; for a map
+    that changes the shape or dtype of its state; for `until_complete` without a region.
+
+    **Warns:** when the map takes a box into itself and the indices $\operatorname{sign}\det(I - DF)$ do not sum to 1,
+    as they do for the complete set of (non-degenerate) fixed points: points are missing. The converse does not hold:
+    a pair of missing points of opposite index leaves the sum at 1. For a proof see `enumerate_fixed_points`.
+
+    Reference: D. Sussillo & O. Barak (2013), *Opening the black box*; M. Golub & D. Sussillo (2018),
+    *FixedPointFinder*; J. Milnor (1965), *Topology from the Differentiable Viewpoint* (index sum).
+    """
+    check_states("candidates", candidates)
+    check_at_least("max_steps", max_steps, 1)
+    check_at_least("max_rounds", max_rounds, 1)
+    with double_precision():
+        f = to_double(f)
+        starts = np.asarray(candidates, np.float64)
+        check_map(f, starts[0])
+        region = _region(f)
+        if until_complete and region is None:
+            raise ValueError(
+                "until_complete: completeness is judged by the index sum, which needs a map with a region that it "
+                "takes into itself. Pass region=(lower, upper) to as_map, or until_complete=False."
+            )
+        if linear_solver == "auto":
+            linear_solver = "dense" if starts.shape[1] <= DENSE_LIMIT else "gmres"
+        search = FixedPointSearch(
+            f, starts, region, max_steps=max_steps, linear_solver=linear_solver, progress=progress
+        )
+        search.run(starts)
+        rng = np.random.default_rng(seed)
+        rounds_left = max(max_rounds, 20) - 1 if until_complete else max_rounds - 1
+        for _ in range(rounds_left):
+            num_before = search.num_found
+            search.run(search.seeds(rng, uniform=until_complete))
+            unbalanced = until_complete and _assemble(search).may_be_complete is False
+            if search.num_found == num_before and not unbalanced:
+                break
+        result = _assemble(search)
+    if result.may_be_complete is False:
+        warnings.warn(
+            f"The indices of the {len(result)} fixed points found sum to {result.index_sum}, not 1: some are missing. "
+            "Add candidates, or search with until_complete=True.",
+            stacklevel=2,
+        )
+    return result
+
+
+class FixedPoints(Result):
+    """Fixed points of a map, ordered by the number of unstable directions, then by coordinates.
+
+    - `points`: the fixed points, `(K, N)`.
+    - `residuals`: $|F(x) - x|_\\infty$, measured by one plain call of F, `(K,)`.
+    - `errors`: estimated distance to the true fixed point, $\\|(I - DF)^{-1}\\|_\\infty$ times the residual that
+        rounding can leave, `(K,)`; infinite where I - DF is singular.
+    - `jacobians`: DF at the points, `(K, N, N)`.
+    - `multipliers`: eigenvalues of DF by falling modulus, `(K, N)` complex.
+    - `singular_gaps`: the smallest singular value of I - DF, `(K,)`; zero at a degenerate point.
+    - `num_hits`: how many candidates ended there, `(K,)`.
+    - `num_candidates`: how many candidates were run, seeds of later rounds included.
+    - `unconverged`: the candidates that ended elsewhere.
+    - `region`: the box that the map takes into itself, `(2, N)`, or `None`.
+    - `outside`: fixed points outside the region, which no trajectory from inside can reach; or `None`.
+    - `continuum`: fixed points that are not isolated, or `None`.
+    """
+
+    points: Float[np.ndarray, "K N"]
+    residuals: Float[np.ndarray, " K"]
+    errors: Float[np.ndarray, " K"]
+    jacobians: Float[np.ndarray, "K N N"]
+    multipliers: Complex[np.ndarray, "K N"]
+    singular_gaps: Float[np.ndarray, " K"]
+    num_hits: Int[np.ndarray, " K"]
+    num_candidates: int
+    unconverged: "Unconverged"
+    region: Float[np.ndarray, "2 N"] | None = None
+    outside: "FixedPoints | None" = None
+    continuum: "Continuum | None" = None
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @property
+    def spectral_radii(self) -> Float[np.ndarray, " K"]:
+        """The largest modulus of a multiplier of each point."""
+        return np.max(np.abs(self.multipliers), axis=1, initial=0.0)
+
+    @property
+    def is_stable(self) -> Bool[np.ndarray, " K"]:
+        """Whether all multipliers of each point lie inside the unit circle."""
+        return self.spectral_radii < 1
+
+    @property
+    def num_unstable(self) -> Int[np.ndarray, " K"]:
+        """The number of multipliers outside the unit circle, for each point."""
+        return np.sum(np.abs(self.multipliers) > 1, axis=1)
+
+    @property
+    def is_degenerate(self) -> Bool[np.ndarray, " K"]:
+        """Whether I - DF is singular to the accuracy at which DF is known: the index is then undefined."""
+        return is_degenerate(self.singular_gaps, self.jacobians)
+
+    @property
+    def indices(self) -> Int[np.ndarray, " K"]:
+        """The index sign det(I - DF) of each point; 0 where it is degenerate."""
+        sign, _ = np.linalg.slogdet(np.eye(self.points.shape[1]) - self.jacobians)
+        return np.where(self.is_degenerate, 0, sign).astype(int)
+
+    @property
+    def index_sum(self) -> int:
+        """The sum of the indices: 1 for all fixed points of a map of a ball into itself, when none is degenerate."""
+        return int(self.indices.sum())
+
+    @property
+    def may_be_complete(self) -> bool | None:
+        """Whether the index sum allows that no point is missing; `None` where it cannot tell."""
+        if self.region is None or self.continuum is not None or self.is_degenerate.any():
+            return None
+        return self.index_sum == 1
+
+    def select(self, mask: ArrayLike) -> "FixedPoints":
+        """The points for which `mask` (`(K,)` booleans, or indices) holds; everything else is kept."""
+        chosen = np.asarray(mask)
+        names = ("points", "residuals", "errors", "jacobians", "multipliers", "singular_gaps", "num_hits")
+        return eqx.tree_at(
+            lambda r: [getattr(r, name) for name in names], self, [getattr(self, name)[chosen] for name in names]
+        )
+
+    @staticmethod
+    def concatenate(parts: "Sequence[FixedPoints]") -> "FixedPoints":
+        """The points of several searches of one map, each once, with what did not converge in any of them.
+
+        **Arguments:**
+
+        - `parts`: at least one result, all of the same map. Points outside the region and continua are those of the
+            first part that has any.
+
+        **Returns:** one `FixedPoints`.
+
+        **Raises:** `ValueError` for no parts, or parts of states of different length.
+        """
+        if not parts or len({part.points.shape[1] for part in parts}) != 1:
+            raise ValueError("parts: expected one or more results for states of one length.")
+        roots = _as_roots(parts[0])
+        for part in parts[1:]:
+            roots = roots.join(_as_roots(part))
+        scale = float(np.max(np.abs(roots.points), initial=0.0)) or 1.0
+        roots = distinct_roots(roots, scale).sorted()
+        unconverged = Unconverged(
+            *(
+                np.concatenate([getattr(part.unconverged, name) for part in parts])
+                for name in ("points", "residuals", "stalled")
+            )
+        )
+        first = lambda name: next((getattr(part, name) for part in parts if getattr(part, name) is not None), None)
+        return FixedPoints(
+            *vars(roots).values(),
+            num_candidates=sum(part.num_candidates for part in parts),
+            unconverged=unconverged,
+            region=first("region"),
+            outside=first("outside"),
+            continuum=first("continuum"),
+        )
+
+    def table(self) -> str:
+        unconverged = self.unconverged
+        lines = []
+        if len(self) == 0:
+            best = f"{unconverged.residuals.min():.3g}" if len(unconverged) else "none"
+            lines.append(f"No isolated fixed point found from {self.num_candidates} candidates. Best residual: {best}.")
+        else:
+            lines.append(
+                f"{len(self)} fixed points of {self.points.shape[1]} units from {self.num_candidates} candidates"
+            )
+            lines.append("  unstable  points  spectral radius     largest residual  largest error")
+            for count in np.unique(self.num_unstable):
+                of = self.num_unstable == count
+                low, high = self.spectral_radii[of].min(), self.spectral_radii[of].max()
+                lines.append(
+                    f"  {count:8d}  {of.sum():6d}  {low:.4g} to {high:.4g}".ljust(40)
+                    + f"{self.residuals[of].max():16.2g}  {self.errors[of].max():13.2g}"
+                )
+            note = {True: "no point need be missing", False: "points are missing", None: "says nothing here"}
+            lines.append(f"  index sum {self.index_sum}: {note[self.may_be_complete]}")
+            if self.is_degenerate.any():
+                lines.append(f"  {self.is_degenerate.sum()} degenerate (I - DF singular): not counted in the index sum")
+        if self.continuum is not None:
+            lines.append("  " + self.continuum.table())
+        if self.outside is not None:
+            lines.append(f"  outside the region the map can reach: {len(self.outside)} points (in .outside)")
+        lines.append("  " + unconverged.table())
+        return "\n".join(lines)
+
+
+class Unconverged(Result):
+    """Candidates whose search ended away from any fixed point.
+
+    - `points`: where they ended, `(M, N)`.
+    - `residuals`: $|F(x) - x|_\\infty$ there, `(M,)`.
+    - `stalled`: true for a local minimum of $|F(x) - x|$ (a slow point, see `find_slow_points`), false where the
+        steps ran out, `(M,)`.
+    """
+
+    points: Float[np.ndarray, "M N"]
+    residuals: Float[np.ndarray, " M"]
+    stalled: Bool[np.ndarray, " M"]
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def table(self) -> str:
+        if len(self) == 0:
+            return "every candidate converged"
+        num_stalled = int(self.stalled.sum())
+        return (
+            f"{len(self)} candidates did not converge: {num_stalled} at local minima of the speed, "
+            f"{len(self) - num_stalled} out of steps; best residual {self.residuals.min():.3g}"
+        )
+
+
+class Continuum(Result):
+    """Fixed points that are not isolated: a curve or surface of them, described by a sample.
+
+    - `points`: up to 64 of them, far from one another, `(M, N)`.
+    - `residuals`: $|F(x) - x|_\\infty$ there, `(M,)`.
+    - `dimension`: of the null space of I - DF, the median over the sample.
+    - `num_hits`: how many candidates ended on it.
+    """
+
+    points: Float[np.ndarray, "M N"]
+    residuals: Float[np.ndarray, " M"]
+    dimension: int
+    num_hits: int
+
+    def table(self) -> str:
+        return f"a continuum of fixed points of dimension {self.dimension}, reached by {self.num_hits} candidates"
+
+
+def _region(f: Any) -> np.ndarray | None:
+    """The box of a map that has one, as an array (2, N)."""
+    region = getattr(f, "region", None)
+    return None if region is None else np.stack([np.asarray(bound, np.float64) for bound in region])
+
+
+def _as_roots(result: FixedPoints) -> RootTable:
+    return RootTable(
+        result.points,
+        result.residuals,
+        result.errors,
+        result.jacobians,
+        result.multipliers,
+        result.singular_gaps,
+        result.num_hits,
+    )
+
+
+def _assemble(search: FixedPointSearch) -> FixedPoints:
+    """Sort what was found into isolated points, points out of reach, and a continuum."""
+    roots, region = search.roots, search.region
+    reachable = np.ones(len(roots), bool)
+    if region is not None:
+        # A point on the edge of the region belongs to it; its own error is how far out rounding can put it.
+        margin = np.minimum(roots.errors, 1e-9 * search.scale)[:, None] + 1e-12 * search.scale
+        reachable = np.all((roots.points >= region[0] - margin) & (roots.points <= region[1] + margin), axis=1)
+    degenerate = is_degenerate(roots.gaps, roots.jacobians) & reachable
+    continuum = None
+    if degenerate.sum() >= MIN_CONTINUUM:
+        continuum = _describe_continuum(roots.take(degenerate))
+        reachable_isolated, outside = reachable & ~degenerate, ~reachable
+    else:
+        reachable_isolated, outside = reachable, ~reachable
+    unconverged = Unconverged(*search.unconverged)
+
+    def collect(mask: np.ndarray, **extra: Any) -> FixedPoints:
+        return FixedPoints(
+            *vars(roots.take(mask).sorted()).values(),
+            num_candidates=search.num_candidates,
+            unconverged=unconverged,
+            **extra,
+        )
+
+    return collect(
+        reachable_isolated,
+        region=region,
+        outside=collect(outside) if outside.any() else None,
+        continuum=continuum,
+    )
+
+
+def _describe_continuum(roots: RootTable) -> Continuum:
+    nullities = np.sum(
+        np.linalg.svd(np.eye(roots.points.shape[1]) - roots.jacobians, compute_uv=False)
+        <= degeneracy_threshold(roots.jacobians)[:, None],
+        axis=1,
+    )
+    chosen = farthest_points(roots.points, 64)
+    return Continuum(roots.points[chosen], roots.residuals[chosen], int(np.median(nullities)), int(roots.hits.sum()))

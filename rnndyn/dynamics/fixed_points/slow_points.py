@@ -1,0 +1,316 @@
+"""Where a map moves slowly without being fixed: minima of the speed, and the slow manifold around them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int
+
+from rnndyn._validation import check_at_least, check_map, check_states
+from rnndyn.dynamics.fixed_points._search import linearize_roots
+from rnndyn.dynamics.numerics.deduplication import farthest_points, group_points
+from rnndyn.dynamics.numerics.drivers import double_precision, map_in_chunks, to_double
+from rnndyn.results import Result
+
+RELAXATION_STEPS = 12
+"""Newton steps in the fast directions; they converge quadratically, but which ones are fast changes on the way."""
+
+RELAXATION_MARGIN = 3.0
+"""Directions up to this factor faster than the slow ones are left alone too, so that the slow ones are never moved."""
+
+
+def find_slow_points(
+    f: Callable[[Array], Array],
+    candidates: ArrayLike,
+    *,
+    slow_time: float = 20.0,
+    num_samples: int = 64,
+    max_steps: int = 200,
+    progress: bool = True,
+) -> "SlowPoints":
+    r"""Find local minima of the speed $q(x) = \tfrac12 |F(x) - x|^2$ that are not fixed points, and the slow manifold.
+
+    *Minima.* From every candidate $q$ is minimised by a Newton method with exact Hessian and Levenberg damping, in
+    float64. Ends where $F(x) = x$ to rounding are fixed points and only counted; the rest are slow points: ghosts of a
+    bifurcation, or the slowest place of a drift.
+
+    *Slow manifold.* Along an approximate line (or plane) attractor there are few minima and much to see. Each
+    candidate is relaxed by Newton steps in the fast directions only: with the singular value decomposition
+    $DG = U \Sigma V^\top$ of $G(x) = F(x) - x$, by $-\sum_{\sigma_i > 3 / \tau} v_i\, (u_i^\top G) / \sigma_i$, which
+    settles what changes fast and does not move along what changes slowly. What the candidates then lie on is described
+    by its dimension, slow modes, time constants and drift.
+
+    **Arguments:**
+
+    - `f`: the map, `(N,) -> (N,)`.
+    - `candidates`: starting points, shape `(K, N)`; see `sample_candidates`.
+    - `slow_time`: the time constant $\tau$ in steps beyond which a mode counts as slow.
+    - `num_samples`: how many points of the slow manifold to linearise.
+    - `max_steps`: of the minimisation.
+    - `progress`: show a bar when it takes longer than two seconds.
+
+    **Returns:** a `SlowPoints`.
+
+    **Raises:** `ValueError` for bad candidates, a map that changes the shape or dtype of its state, or a `slow_time`
+    that is not above 1.
+
+    A mode counts as slow when $|1 - \mu| < 1 / \tau$: it is nearly at rest. A rotation with $|\mu| \approx 1$ is not.
+
+    Reference: D. Sussillo & O. Barak (2013), *Opening the black box*; N. Maheswaranathan et al. (2019), *Reverse
+    engineering recurrent networks for sentiment classification reveals line attractor dynamics*.
+    """
+    check_states("candidates", candidates)
+    check_at_least("num_samples", num_samples, 1)
+    if not slow_time > 1:
+        raise ValueError(f"slow_time: expected more than 1 step, got {slow_time}.")
+    with double_precision():
+        f = to_double(f)
+        starts = np.asarray(candidates, np.float64)
+        check_map(f, starts[0])
+        bytes_per_item = 64 * starts.shape[1] ** 2
+        relaxed, relaxed_speeds = map_in_chunks(
+            lambda x: _relax(f, x, RELAXATION_MARGIN / slow_time),
+            starts,
+            bytes_per_item=bytes_per_item,
+            description="slow manifold",
+            progress=progress,
+        )
+        ends, speeds, converged = map_in_chunks(
+            lambda x: _minimise_speed(f, x, max_steps),
+            starts,
+            bytes_per_item=bytes_per_item,
+            description="slow points",
+            progress=progress,
+        )
+        finite = np.isfinite(relaxed).all(axis=1) & np.isfinite(relaxed_speeds)
+        manifold = _describe(f, relaxed[finite], relaxed_speeds[finite], slow_time, num_samples)
+        scale = max(np.max(np.abs(starts)), np.max(np.abs(ends[converged]), initial=0.0))
+        return _collect(f, ends, speeds, converged, scale, manifold)
+
+
+class SlowPoints(Result):
+    """Local minima of the speed that are not fixed points, slowest first, and the slow manifold.
+
+    - `points`: the minima, `(K, N)`.
+    - `speeds`: $|F(x) - x|_2$ there, in units of the state per step, `(K,)`.
+    - `multipliers`: eigenvalues of DF by falling modulus, `(K, N)` complex.
+    - `num_hits`: how many candidates ended at each, `(K,)`.
+    - `num_fixed`: how many candidates ended at a fixed point instead.
+    - `num_unconverged`: how many reached no minimum.
+    - `manifold`: the description of the slow manifold; without points where every candidate ran into NaN.
+    """
+
+    points: Float[np.ndarray, "K N"]
+    speeds: Float[np.ndarray, " K"]
+    multipliers: Complex[np.ndarray, "K N"]
+    num_hits: Int[np.ndarray, " K"]
+    num_fixed: int
+    num_unconverged: int
+    manifold: "SlowManifold"
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def table(self) -> str:
+        lines = [
+            f"{len(self)} slow points; {self.num_fixed} candidates ended at fixed points, "
+            f"{self.num_unconverged} at no minimum"
+        ]
+        if len(self):
+            lines.append("  speed        largest |mu|  candidates")
+            for k in range(min(len(self), 8)):
+                largest = abs(self.multipliers[k, 0])
+                lines.append(f"  {self.speeds[k]:<11.3g}  {largest:<12.5g}  {self.num_hits[k]}")
+        lines.append(self.manifold.table())
+        return "\n".join(lines)
+
+
+class SlowManifold(Result):
+    """The set onto which fast modes relax, from a sample of points on it.
+
+    - `dimension`: the median number of slow modes over the sample.
+    - `slow_time`: the time constant beyond which a mode counts as slow, steps.
+    - `points`: the sample, spread out, `(M, N)`.
+    - `drift`: the speed $|F(x) - x|_2$ along the manifold at the sample, `(M,)`.
+    - `multipliers`: eigenvalues of DF at the sample, nearest to 1 first, `(M, N)` complex.
+    - `modes`: right eigenvectors of the first `dimension` multipliers, `(M, N, dimension)` complex.
+    - `selection`: their left eigenvectors, scaled so that left times right is the identity, `(M, dimension, N)`: what a
+        perturbation moves along the manifold.
+    - `variance_fractions`: shares of the variance of all relaxed candidates along their principal components, `(N,)`.
+    """
+
+    dimension: int
+    slow_time: float
+    points: Float[np.ndarray, "M N"]
+    drift: Float[np.ndarray, " M"]
+    multipliers: Complex[np.ndarray, "M N"]
+    modes: Complex[np.ndarray, "M N D"]
+    selection: Complex[np.ndarray, "M D N"]
+    variance_fractions: Float[np.ndarray, " N"]
+
+    @property
+    def time_constants(self) -> Float[np.ndarray, "M D"]:
+        """1 / |ln |mu|| of the slow modes, in steps."""
+        with np.errstate(divide="ignore"):
+            return 1 / np.abs(np.log(np.abs(self.multipliers[:, : self.dimension])))
+
+    @property
+    def num_slow(self) -> Int[np.ndarray, " M"]:
+        """The number of slow modes at each point of the sample."""
+        return np.sum(np.abs(1 - self.multipliers) < 1 / self.slow_time, axis=1)
+
+    def table(self) -> str:
+        if self.dimension == 0:
+            return f"  no slow manifold: most points have no mode slower than {self.slow_time:g} steps"
+        times = np.median(self.time_constants, axis=0)
+        shares = ", ".join(f"{100 * share:.1f} %" for share in self.variance_fractions[: self.dimension + 1])
+        return (
+            f"  slow manifold of dimension {self.dimension} ({len(self.points)} points): median time constants "
+            + ", ".join(f"{time:.3g}" for time in times)
+            + f" steps, median drift {np.median(self.drift):.2g} per step\n"
+            + f"  variance along its principal components: {shares}, ..."
+        )
+
+
+@eqx.filter_jit
+def _relax(f: Callable[[Array], Array], points: Any, threshold: float) -> tuple[Array, Array]:
+    """Newton steps along the singular directions of DG beyond `threshold`."""
+
+    def relax(x: Array) -> tuple[Array, Array]:
+        def step(_: Any, x: Array) -> Array:
+            g = f(x) - x
+            u, sizes, vt = jnp.linalg.svd(jax.jacfwd(f)(x) - jnp.eye(x.size))
+            fast = sizes > threshold
+            rest = jnp.where(fast, u.T @ g, 0)
+            move = -vt.T @ (rest / jnp.where(fast, sizes, 1))
+            # Judged by what is to be settled: the fast part of G. A step that overshoots is halved, twice at most;
+            # where even that is worse, the point stays.
+            left = lambda y: jnp.linalg.norm(jnp.where(fast, u.T @ (f(y) - y), 0))
+            shares = jnp.array([1.0, 0.5, 0.25, 0.0])
+            worse = jax.vmap(lambda share: ~(left(x + share * move) <= jnp.linalg.norm(rest)))(shares[:-1])
+            return x + shares[jnp.sum(jnp.cumprod(worse))] * move
+
+        x = jax.lax.fori_loop(0, RELAXATION_STEPS, step, x)
+        return x, jnp.linalg.norm(f(x) - x)
+
+    return jax.vmap(relax)(jnp.asarray(points))
+
+
+@eqx.filter_jit
+def _minimise_speed(f: Callable[[Array], Array], points: Any, max_steps: int) -> tuple[Array, Array, Array]:
+    """Local minima of q = |F(x) - x|^2 / 2 by Newton's method with Levenberg damping."""
+
+    def q(x: Array) -> Array:
+        return 0.5 * jnp.sum((f(x) - x) ** 2)
+
+    def minimise(x0: Array) -> tuple[Array, Array, Array]:
+        eps = jnp.finfo(x0.dtype).eps
+
+        def step(state: tuple) -> tuple:
+            x, damping, num_steps, _ = state
+            value, gradient = jax.value_and_grad(q)(x)
+            hessian = jax.hessian(q)(x)
+            size = jnp.max(jnp.sum(jnp.abs(hessian), axis=1))
+            factor = jnp.linalg.cholesky(hessian + damping * size * jnp.eye(x.size))
+            d = -jax.scipy.linalg.cho_solve((factor, True), gradient)
+            new = x + d
+            # Where the damped Hessian is not positive definite the factor is NaN, and the step is refused.
+            accept = q(new) < value
+            small = jnp.max(jnp.abs(d)) <= 64 * eps * (1e-3 + jnp.max(jnp.abs(x)))
+            # The gradient of q is DG^T G: below this it is rounding.
+            flat = jnp.linalg.norm(gradient) <= 1e-12 * jnp.sqrt(2 * value * size)
+            fixed = value <= (32 * eps * (1 + jnp.max(jnp.abs(x)))) ** 2
+            x = jnp.where(accept, new, x)
+            damping = jnp.where(accept, damping / 10, jnp.maximum(10 * damping, 1e-12))
+            return x, damping, num_steps + 1, small & jnp.isfinite(d).all() | flat | fixed | (damping > 1e8)
+
+        start = (x0, jnp.asarray(1e-3, x0.dtype), 0, jnp.asarray(False))
+        x, damping, _, done = jax.lax.while_loop(lambda s: ~s[3] & (s[2] < max_steps), step, start)
+        gradient = jax.grad(q)(x)
+        speed = jnp.linalg.norm(f(x) - x)
+        # At a minimum the gradient DG^T G vanishes against |G|, to the square root of eps where DG is singular.
+        at_minimum = jnp.linalg.norm(gradient) <= 1e-6 * speed
+        at_root = speed <= 1e3 * eps * (1 + jnp.max(jnp.abs(x)))
+        return x, speed, done & (at_minimum | at_root) & (damping < 1e9)
+
+    return jax.vmap(minimise)(jnp.asarray(points))
+
+
+@eqx.filter_jit
+def _jacobians(f: Callable[[Array], Array], points: Any) -> Array:
+    return jax.vmap(jax.jacfwd(f))(jnp.asarray(points))
+
+
+def _describe(
+    f: Callable[[Array], Array], relaxed: np.ndarray, speeds: np.ndarray, slow_time: float, num_samples: int
+) -> SlowManifold:
+    if len(relaxed) == 0:
+        none = np.zeros((0, relaxed.shape[1]))
+        modes = np.zeros((0, relaxed.shape[1], 0), complex)
+        return SlowManifold(
+            0,
+            float(slow_time),
+            none,
+            np.zeros(0),
+            none.astype(complex),
+            modes,
+            modes.swapaxes(1, 2),
+            np.zeros(relaxed.shape[1]),
+        )
+    chosen = farthest_points(relaxed, num_samples)
+    points = relaxed[chosen]
+    jacobians = map_in_chunks(
+        lambda x: _jacobians(f, x), points, bytes_per_item=16 * points.shape[1] ** 2, description="", progress=False
+    )
+    values, right = np.linalg.eig(jacobians)
+    order = np.argsort(np.abs(1 - values), axis=1, kind="stable")
+    values = np.take_along_axis(values, order, axis=1).astype(complex)
+    right = np.take_along_axis(right, order[:, None, :], axis=2).astype(complex)
+    dimension = int(np.median(np.sum(np.abs(1 - values) < 1 / slow_time, axis=1)))
+    left = np.linalg.pinv(right)
+    centred = relaxed - relaxed.mean(axis=0)
+    variances = np.zeros(points.shape[1])
+    singular = np.linalg.svd(centred, compute_uv=False) ** 2
+    variances[: len(singular)] = singular / max(singular.sum(), np.finfo(float).tiny)
+    return SlowManifold(
+        dimension,
+        float(slow_time),
+        points,
+        speeds[chosen],
+        values,
+        right[:, :, :dimension],
+        left[:, :dimension, :],
+        variances,
+    )
+
+
+def _collect(
+    f: Callable[[Array], Array],
+    ends: np.ndarray,
+    speeds: np.ndarray,
+    converged: Bool[np.ndarray, " K"],
+    scale: float,
+    manifold: SlowManifold,
+) -> SlowPoints:
+    # A minimum of q where G is not zero has singular DG; one where G is rounding is a fixed point.
+    fixed = converged & (speeds <= 1e-10 * scale)
+    slow = np.flatnonzero(converged & ~fixed)
+    # A minimum of q is known to about sqrt(eps) of the scale only: q is flat to first order there.
+    labels = group_points(ends[slow], np.full(len(slow), 1e-6 * scale))
+    first = np.array(
+        [slow[labels == label][np.argmin(speeds[slow[labels == label]])] for label in np.unique(labels)], int
+    )
+    first = first[np.argsort(speeds[first])]
+    hits = np.array([np.sum(labels == labels[np.flatnonzero(slow == k)[0]]) for k in first], int)
+    points = ends[first]
+    if len(points):
+        jacobians = map_in_chunks(
+            lambda x: _jacobians(f, x), points, bytes_per_item=16 * points.shape[1] ** 2, description="", progress=False
+        )
+        multipliers = linearize_roots(points, speeds[first], jacobians, hits, scale).multipliers
+    else:
+        multipliers = np.zeros(points.shape, complex)
+    return SlowPoints(points, speeds[first], multipliers, hits, int(fixed.sum()), int((~converged).sum()), manifold)

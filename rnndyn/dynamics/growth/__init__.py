@@ -1,0 +1,1 @@
+"""How do perturbations and gradients grow?"""

@@ -1,0 +1,230 @@
+"""Lyapunov exponents of a whole family of systems: gains, seeds, networks."""
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import ArrayLike, Bool, Float, Int
+from tqdm.auto import tqdm
+
+from rnndyn._validation import check_at_least
+from rnndyn.dynamics.growth.lyapunov import VERDICTS, LyapunovSpectrum, lyapunov_spectrum
+from rnndyn.dynamics.numerics.drivers import MEMORY_BUDGET, double_precision
+from rnndyn.results import Result
+
+_KEPT = (
+    "exponents",
+    "stderr",
+    "kaplan_yorke_dimension",
+    "kaplan_yorke_stderr",
+    "entropy_rate",
+    "entropy_stderr",
+    "sum",
+    "sum_rule_defect",
+    "first_nonfinite",
+    "status",
+)
+
+CACHE_BUDGET = 2 * 2**20
+"""Bytes of what one core of a CPU works on that stay near it: its second-level cache."""
+
+
+def lyapunov_sweep(
+    build: Callable[..., tuple[Callable, Any]],
+    axes: Mapping[str, ArrayLike | Sequence],
+    num_steps: int,
+    *,
+    num_exponents: int | None = None,
+    num_transient: int = 0,
+    qr_every: int | None = None,
+    dt: float | int = 1.0,
+    chunk_size: int | None = None,
+    path: str | Path | None = None,
+    progress: bool = True,
+) -> "LyapunovSweep":
+    r"""The Lyapunov spectrum at every point of a grid of parameters, seeds or networks.
+
+    **Arguments:**
+
+    - `build`: makes the system at one grid point, `build(gain=..., seed=...) -> (f, x0)`, with the names of `axes`.
+      It is traced, so it is written in JAX: weights are drawn with `jax.random.key(seed)`.
+    - `axes`: the values along each axis of the grid, by name, e.g. `{"gain": [1.2, 2.0], "seed": range(5)}`.
+    - `num_steps`, `num_exponents`, `num_transient`, `qr_every`, `dt`: as in `lyapunov_spectrum`.
+    - `chunk_size`: grid points computed at once. By default as many as 256 MB hold, on a CPU as many as its cache
+      holds (2 MB), and at least eight chunks when there is a `path` to resume from.
+    - `path`: a file that every finished chunk is added to. A sweep that was interrupted continues from it; one with
+      other axes or settings refuses to. What `build` does is not compared: another `build` needs another path.
+    - `progress`: whether to show a bar.
+
+    **Returns:** a `LyapunovSweep` in float64, whatever the global flag.
+
+    **Raises:** `ValueError` for an empty axis, axes that are not one-dimensional, or a file of another sweep.
+
+    The systems of one chunk run side by side (`vmap`), orthonormalised together as often as the worst of them needs.
+    """
+    names = tuple(axes)
+    values = {name: np.asarray(list(axis) if isinstance(axis, range) else axis) for name, axis in axes.items()}
+    if not names:
+        raise ValueError("axes: expected at least one axis, got none.")
+    for name, axis in values.items():
+        if axis.ndim != 1 or axis.size == 0:
+            raise ValueError(f"axes: expected one-dimensional, non-empty values; {name!r} has shape {axis.shape}.")
+    check_at_least("num_steps", num_steps, 1)
+    if chunk_size is not None:
+        check_at_least("chunk_size", chunk_size, 1)
+    shape = tuple(axis.size for axis in values.values())
+    grid = np.array(list(itertools.product(*(range(size) for size in shape))))
+    settings = _Settings(num_steps, num_exponents, num_transient, qr_every, float(dt))
+
+    with double_precision():
+        points = {name: values[name][grid[:, i]] for i, name in enumerate(names)}
+        points = {name: p.astype(np.float64) if p.dtype.kind == "f" else p for name, p in points.items()}
+        if chunk_size is None:
+            chunk_size = _default_chunk(build, {name: p[0] for name, p in points.items()}, len(grid), path, settings)
+        fingerprint = _fingerprint(names, values, settings)
+        done = _read(path, fingerprint)
+        with tqdm(
+            total=len(grid),
+            initial=len(done["status"]),
+            desc="Lyapunov exponents",
+            delay=2.0,
+            leave=False,
+            disable=None if progress else True,
+        ) as bar:
+            while (count := len(done["status"])) < len(grid):
+                part = {name: _padded(p[count : count + chunk_size], chunk_size) for name, p in points.items()}
+                new = jax.device_get(_chunk(build, part, settings))
+                fresh = {name: np.asarray(getattr(new, name))[: len(grid) - count] for name in _KEPT}
+                done = {name: np.concatenate([done[name], fresh[name]]) if count else fresh[name] for name in _KEPT}
+                _write(path, fingerprint, done)
+                bar.update(len(fresh["status"]))
+
+    return LyapunovSweep(
+        axis_names=names,
+        axis_values=values,
+        **{name: array.reshape(shape + array.shape[1:]) for name, array in done.items()},
+    )
+
+
+class LyapunovSweep(Result):
+    """Lyapunov exponents on a grid; every array has one leading axis per name in `axis_names`, in that order."""
+
+    axis_names: tuple[str, ...]
+    """The axes of the grid."""
+    axis_values: dict[str, np.ndarray]
+    """The values along each."""
+    exponents: Float[np.ndarray, "... k"]
+    stderr: Float[np.ndarray, "... k"]
+    kaplan_yorke_dimension: Float[np.ndarray, "..."]
+    kaplan_yorke_stderr: Float[np.ndarray, "..."]
+    entropy_rate: Float[np.ndarray, "..."]
+    entropy_stderr: Float[np.ndarray, "..."]
+    sum: Float[np.ndarray, "..."]
+    sum_rule_defect: Float[np.ndarray, "..."]
+    first_nonfinite: Int[np.ndarray, "..."]
+    status: Int[np.ndarray, "..."]
+    """The fields of a `LyapunovSpectrum`, per grid point."""
+
+    @property
+    def converged(self) -> Bool[np.ndarray, "..."]:
+        """Where every check of the run passed."""
+        return self.status == 0
+
+    def table(self) -> str:
+        grid = " x ".join(f"{name} ({len(self.axis_values[name])})" for name in self.axis_names)
+        lines = [f"LyapunovSweep over {grid}"]
+        for code, count in zip(*np.unique(self.status, return_counts=True)):
+            lines.append(f"  {count:>5} {VERDICTS[code]}")
+        first = self.axis_names[0]
+        others = tuple(range(1, len(self.axis_names)))
+        lines.append(
+            f"  {first:>12}   lambda_1   D_KY      (means over the other axes)"
+            if others
+            else f"  {first:>12}   lambda_1   D_KY"
+        )
+        for value, largest, dimension in zip(
+            self.axis_values[first],
+            self.exponents[..., 0].mean(axis=others),
+            self.kaplan_yorke_dimension.mean(axis=others),
+        ):
+            lines.append(f"  {value!s:>12} {largest:>10.5f} {dimension:>7.3f}")
+        return "\n".join(lines)
+
+
+class _Settings(eqx.Module):
+    num_steps: int = eqx.field(static=True)
+    num_exponents: int | None = eqx.field(static=True)
+    num_transient: int = eqx.field(static=True)
+    qr_every: int | None = eqx.field(static=True)
+    dt: float = eqx.field(static=True)
+
+
+@eqx.filter_jit
+def _chunk(build, points, settings) -> LyapunovSpectrum:
+    def one(point):
+        f, x0 = build(**point)
+        return lyapunov_spectrum(
+            f,
+            x0,
+            settings.num_steps,
+            num_exponents=settings.num_exponents,
+            num_transient=settings.num_transient,
+            qr_every=settings.qr_every,
+            dt=settings.dt,
+        )
+
+    return jax.vmap(one)(points)
+
+
+def _default_chunk(build, point, num_points, path, settings) -> int:
+    f, x0 = eqx.filter_eval_shape(lambda p: build(**p), point)
+    num_units = x0.shape[0]
+    weights = sum(leaf.size for leaf in jax.tree.leaves(f) if hasattr(leaf, "size"))
+    # The frame, its image, and what the QR makes of them.
+    frames = 12 * num_units * (settings.num_exponents or num_units)
+    # A CPU gains nothing from more networks at once than fit into its cache: see benchmarks/lyapunov.py.
+    budget = CACHE_BUDGET if jax.default_backend() == "cpu" else MEMORY_BUDGET
+    fitting = max(1, budget // (8 * (weights + frames)))
+    return max(1, min(fitting, num_points if path is None else -(-num_points // 8)))
+
+
+def _padded(array, size):
+    missing = size - len(array)
+    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing > 0 else array
+
+
+def _fingerprint(names, values, settings) -> str:
+    described = [[name, values[name].dtype.str, values[name].tolist()] for name in names]
+    text = json.dumps([described, str(settings)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read(path, fingerprint) -> dict[str, np.ndarray]:
+    if path is None or not Path(path).exists():
+        return {name: np.empty(0) for name in _KEPT}
+    with np.load(path, allow_pickle=False) as archive:
+        if "fingerprint" not in archive or str(archive["fingerprint"]) != fingerprint:
+            raise ValueError(
+                f"path: {path} does not hold the beginning of this sweep (other axes, other settings, or no sweep at "
+                "all). Choose another path, or delete the file to start over."
+            )
+        return {name: archive[name] for name in _KEPT}
+
+
+def _write(path, fingerprint, done):
+    if path is None:
+        return
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Written beside and moved into place: an interruption leaves the last whole file.
+    beside = path.with_name(path.name + ".partial")
+    with beside.open("wb") as file:
+        np.savez(file, allow_pickle=False, fingerprint=np.array(fingerprint), **done)
+    os.replace(beside, path)

@@ -1,0 +1,165 @@
+"""Interval rules of smooth operations: arithmetic, linear algebra and elementary functions."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from rnndyn.dynamics.proofs import interval_arithmetic as ia
+from rnndyn.dynamics.proofs._duals import Dual, Trouble, add_up, broadcast, dual
+from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
+
+# --- arithmetic and linear algebra
+
+
+def neg(trouble: Trouble, params: dict, operand: Any) -> Dual:
+    x = dual(operand)
+    return Dual(ia.neg(x.value), None if x.tangent is None else ia.neg(x.tangent))
+
+
+def _add(trouble: Trouble, params: dict, left: Any, right: Any) -> Dual:
+    x, y = broadcast(left, right)
+    value = ia.add(x.value, y.value)
+    if x.tangent is None or y.tangent is None:
+        return Dual(value, y.tangent if x.tangent is None else x.tangent)
+    return Dual(value, ia.add(x.tangent, y.tangent))
+
+
+def _sub(trouble: Trouble, params: dict, left: Any, right: Any) -> Dual:
+    x, y = broadcast(left, right)
+    value = ia.sub(x.value, y.value)
+    if y.tangent is None:
+        return Dual(value, x.tangent)
+    return Dual(value, ia.neg(y.tangent) if x.tangent is None else ia.sub(x.tangent, y.tangent))
+
+
+def _mul(trouble: Trouble, params: dict, left: Any, right: Any) -> Dual:
+    x, y = broadcast(left, right)
+    parts = [ia.mul(b.value, a.tangent) for a, b in ((x, y), (y, x)) if a.tangent is not None]
+    return Dual(ia.mul(x.value, y.value), add_up(parts))
+
+
+def _div(trouble: Trouble, params: dict, left: Any, right: Any) -> Dual:
+    x, y = broadcast(left, right)
+    value = ia.div(x.value, y.value)
+    trouble.undefined.append(jnp.any(ia.contains_zero(y.value)))
+    parts = [] if x.tangent is None else [ia.div(x.tangent, y.value)]
+    if y.tangent is not None:
+        parts.append(ia.mul(ia.neg(ia.div(value, y.value)), y.tangent))
+    return Dual(value, add_up(parts))
+
+
+def _dot_general(trouble: Trouble, params: dict, left: Any, right: Any) -> Dual:
+    x, y = dual(left), dual(right)
+    dimensions = params["dimension_numbers"]
+    value = ia.dot_general(x.value, y.value, dimensions, accurate=True)
+    parts = []
+    if x.tangent is not None:
+        parts.append(_along(lambda t: ia.dot_general(t, y.value, dimensions), x.tangent))
+    if y.tangent is not None:
+        parts.append(_along(lambda t: ia.dot_general(x.value, t, dimensions), y.tangent))
+    return Dual(value, add_up(parts))
+
+
+def _reduce_sum(trouble: Trouble, params: dict, operand: Any) -> Dual:
+    x = dual(operand)
+    axes = tuple(params["axes"])
+    value = ia.total(x.value, axes)
+    return Dual(value, None if x.tangent is None else ia.total(x.tangent, tuple(axis + 1 for axis in axes)))
+
+
+def _along(function: Callable[[Interval], Interval], tangent: Interval) -> Interval:
+    """Apply a linear interval function to every direction."""
+    if tangent.is_exact:
+        out = jax.vmap(lambda t: function(point(t)))(tangent.lo)
+    else:
+        out = jax.vmap(function)(tangent)
+    return out
+
+
+# --- elementary functions
+
+
+def _smooth(value: Callable, slope: Callable, domain: Callable | None = None) -> Callable:
+    """A rule from the function and its derivative `slope(x, y)` at `y = value(x)`."""
+
+    def rule(trouble: Trouble, params: dict, operand: Any) -> Dual:
+        x = dual(operand)
+        y = value(x.value)
+        tangent = None if x.tangent is None else ia.mul(slope(x.value, y), x.tangent)
+        if domain is not None:
+            outside = ~domain(x.value)
+            trouble.undefined.append(jnp.any(outside))
+            tangent = None if tangent is None else ia.invalid_where(outside, tangent)
+        return Dual(y, tangent)
+
+    return rule
+
+
+def _one(x: Interval) -> Interval:
+    return point(jnp.ones_like(x.lo))
+
+
+def _scaled(factor: float | int, x: Interval) -> Interval:
+    return ia.mul(point(jnp.full_like(x.lo, factor)), x)
+
+
+def _positive(x: Interval) -> Array:
+    return x.lo > 0
+
+
+def _tanh_slope(x: Interval, y: Interval) -> Interval:
+    slope = ia.sub(_one(y), ia.square(y))
+    return Interval(jnp.clip(slope.lo, 0.0, 1.0), jnp.clip(slope.hi, 0.0, 1.0))
+
+
+def _logistic_slope(x: Interval, y: Interval) -> Interval:
+    """`y (1 - y)` on an interval of y: largest at 1/2, monotone on either side."""
+    at_lo, at_hi = (ia.mul(point(end), ia.sub(_one(y), point(end))) for end in (y.lo, y.hi))
+    peak_inside = (y.lo <= 0.5) & (y.hi >= 0.5)
+    ends = ia.hull(at_lo, at_hi)
+    return Interval(jnp.clip(ends.lo, 0.0, 0.25), jnp.where(peak_inside, 0.25, jnp.clip(ends.hi, 0.0, 0.25)))
+
+
+def _rsqrt(x: Interval) -> Interval:
+    return ia.div(_one(x), ia.sqrt(x))
+
+
+def _integer_pow(trouble: Trouble, params: dict, operand: Any) -> Dual:
+    exponent = params["y"]
+    domain = None if exponent >= 0 else lambda x: ~ia.contains_zero(x)
+    rule = _smooth(lambda x: ia.power(x, exponent), lambda x, _: _scaled(exponent, ia.power(x, exponent - 1)), domain)
+    return rule(trouble, params, operand)
+
+
+def _pow(trouble: Trouble, params: dict, base: Any, exponent: Any) -> Dual:
+    """`base ** exponent` for positive bases, as `exp(exponent * log(base))`."""
+    logarithm = SMOOTH_RULES["log"](trouble, {}, base)
+    return SMOOTH_RULES["exp"](trouble, {}, _mul(trouble, {}, exponent, logarithm))
+
+
+SMOOTH_RULES: dict[str, Callable] = {
+    "neg": neg,
+    "add": _add,
+    "add_any": _add,
+    "sub": _sub,
+    "mul": _mul,
+    "div": _div,
+    "dot_general": _dot_general,
+    "reduce_sum": _reduce_sum,
+    "square": _smooth(ia.square, lambda x, _: _scaled(2.0, x)),
+    "integer_pow": _integer_pow,
+    "pow": _pow,
+    "sqrt": _smooth(ia.sqrt, lambda x, y: ia.div(_one(y), _scaled(2.0, y)), lambda x: x.lo >= 0),
+    "rsqrt": _smooth(_rsqrt, lambda x, y: ia.div(y, _scaled(-2.0, x)), _positive),
+    "exp": _smooth(ia.exp, lambda x, y: y),
+    "expm1": _smooth(ia.expm1, lambda x, _: ia.exp(x)),
+    "log": _smooth(ia.log, lambda x, _: ia.div(_one(x), x), _positive),
+    "log1p": _smooth(ia.log1p, lambda x, _: ia.div(_one(x), ia.add(_one(x), x)), lambda x: x.lo > -1),
+    "tanh": _smooth(ia.tanh, _tanh_slope),
+    "logistic": _smooth(ia.logistic, _logistic_slope),
+    "sin": _smooth(ia.sin, lambda x, _: ia.cos(x)),
+    "cos": _smooth(ia.cos, lambda x, _: ia.neg(ia.sin(x))),
+}

@@ -1,0 +1,101 @@
+"""Enclosures of a function and of its Jacobian over a box, by interval evaluation of its jaxpr."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from rnndyn.dynamics.proofs._duals import Dual, Trouble
+from rnndyn.dynamics.proofs._evaluation import evaluate_jaxpr
+from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
+
+
+def interval_value(f: Callable, box: Interval) -> Interval:
+    """Enclose the values that a function takes on a box.
+
+    The result holds `f(x)`, in exact real arithmetic with the float64 constants of `f`, for every `x` in the box. It
+    is the natural interval extension: every operation of the jaxpr of `f` is carried out on intervals, rounded
+    outward. Where one quantity occurs several times the enclosure is wider than the range.
+
+    **Arguments:**
+
+    - `f`: a function of one float64 array, made of the operations that `docs/certificates.md` lists.
+    - `box`: `Interval(lo, hi)`, arrays of the shape that `f` takes.
+
+    **Returns:** an `Interval` of the shape of `f(x)`. NaN endpoints where nothing is known: outside the domain of a
+    logarithm, a root or a quotient.
+
+    **Raises:** `NotImplementedError` naming the operation when `f` uses one without a rule; `ValueError` unless
+    float64 is enabled.
+
+    May be transformed by `jit` and `vmap`. Across a jump (an undecided `where`, `floor`, `sign`) the result holds
+    both sides.
+
+    Moore, Kearfott & Cloud (2009), *Introduction to Interval Analysis*.
+    """
+    return enclose(f, box, with_jacobian=False).value
+
+
+def interval_jacobian(f: Callable, box: Interval) -> Interval:
+    """Enclose the Jacobians of a function on a box: `DF(x)` for every `x` in the box.
+
+    At a kink (of `relu`, `abs`, `max`) the enclosure holds every element of Clarke's generalised Jacobian, so that
+    the mean value theorem `f(x) - f(y) ∈ J (x - y)` holds between any two points of the box.
+
+    **Arguments:**
+
+    - `f`: a function of a float64 vector (N,) that returns a vector (M,), as for `interval_value`.
+    - `box`: `Interval(lo, hi)` of shape (N,).
+
+    **Returns:** an `Interval` of shape (M, N). NaN endpoints where nothing is known: where `f` may jump inside the
+    box, and outside the domain of its operations.
+
+    **Raises:** as `interval_value`.
+
+    Forward mode over the primal jaxpr of `f`; derivative rules that `f` sets for itself (`jax.custom_jvp`,
+    `stop_gradient`) are ignored, because a proof is about the function.
+    """
+    return enclose(f, box).jacobian
+
+
+class Enclosure(eqx.Module):
+    """What `enclose` finds on a box.
+
+    **Fields:**
+
+    - `value`: encloses f, shape (M,).
+    - `jacobian`: encloses its Jacobian, shape (M, N).
+    - `jumps`: f may be discontinuous in the box.
+    - `undefined`: an operation of f may leave its domain in the box.
+    """
+
+    value: Interval
+    jacobian: Interval
+    jumps: Bool[Array, ""]
+    undefined: Bool[Array, ""]
+
+
+def enclose(f: Callable, box: Interval, *, with_jacobian: bool = True) -> Enclosure:
+    """Value and Jacobian of `f` on a box, and what stands against them; see `interval_value`, `interval_jacobian`."""
+    if box.lo.dtype != jnp.float64:
+        raise ValueError(
+            f"box: interval arithmetic needs float64, got {box.lo.dtype}. Call it inside `with jax.enable_x64(True)`."
+        )
+    closed = jax.make_jaxpr(f)(jax.ShapeDtypeStruct(box.shape, box.lo.dtype))
+    tangent = None
+    if with_jacobian:
+        size = box.lo.size
+        tangent = point(jnp.eye(size).reshape(size, *box.shape))
+    trouble = Trouble()
+    outputs = evaluate_jaxpr(closed.jaxpr, closed.consts, [Dual(box, tangent)], trouble)
+    if len(outputs) != 1:
+        raise ValueError(f"f: expected a function that returns one array, got {len(outputs)}.")
+    (out,) = outputs
+    if not isinstance(out, Dual):
+        out = Dual(point(jnp.asarray(out)), None)
+    shape = (box.lo.size, *out.value.shape)
+    columns = point(jnp.zeros(shape)) if out.tangent is None else out.tangent
+    jacobian = columns.map(lambda t: jnp.moveaxis(t, 0, -1))
+    return Enclosure(out.value, jacobian, trouble.any_jump(), trouble.any_undefined())
