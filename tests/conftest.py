@@ -1,12 +1,21 @@
 """Shapes in signatures are checked at run time in every test; float64 is asked for, never assumed."""
 
+import os
+
+# Before JAX is imported: LAPACK threads fight with XLA's and with those of the other test process.
+for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
 import gc
 
+import compilation_counts
 import jax
 import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook("rnndyn", "runtime_types.check").__enter__()
+compiled = compilation_counts.watch()
+compiled_by_workers = []
 
 
 @pytest.fixture
@@ -34,3 +43,20 @@ def pytest_collection_modifyitems(items):
         item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else str(item.path)))
         if on_cpu and "gpu" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
+def pytest_sessionfinish(session):
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["compiled"] = (compiled.number, compiled.seconds)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    compiled_by_workers.append(getattr(node, "workeroutput", {}).get("compiled", (0, 0.0)))
+
+
+def pytest_terminal_summary(terminalreporter):
+    counts = compiled_by_workers or [(compiled.number, compiled.seconds)]
+    number, seconds = (sum(column) for column in zip(*counts, strict=True))
+    terminalreporter.write_line(f"{number} programs compiled or read from the cache, {seconds:.0f} s in all processes")
