@@ -1,0 +1,9 @@
+"""The one door for callables: what is given becomes a program, shared by all that are alike, and its constants.
+
+`program` turns a callable into a `Program`; `capture` finds the arrays that a callable holds; `fingerprint` tells
+whether its trace is known already; `hoisting` makes leaves of the constants that a trace finds; `structure` says when
+two programs are the same; `precision` finds a program that computes in float32 by itself.
+"""
+
+from rnndyn._programs.program import Program as Program
+from rnndyn._programs.program import as_program as as_program

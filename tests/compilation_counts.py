@@ -1,0 +1,29 @@
+"""How many programs XLA compiles inside a block."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import jax.monitoring
+
+_EVENT = "/jax/core/compile/backend_compile_duration"
+
+
+@contextlib.contextmanager
+def count_compilations() -> Iterator[Callable[[], int]]:
+    """`with count_compilations() as count: ...` and then `count()`: the programs compiled in the block.
+
+    A program that comes from the persistent cache counts too: JAX reports it under the same event.
+    """
+    seen: list[str] = []
+    active = True
+
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if active and event == _EVENT:
+            seen.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield lambda: len(seen)
+    finally:
+        active = False
+        jax.monitoring.unregister_event_duration_listener(listen)
