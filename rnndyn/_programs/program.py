@@ -48,6 +48,8 @@ def as_program(f: Callable, *args: Any, double: bool, name: str = "f", keeps_sta
     if double and jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
         raise RuntimeError("double: call as_program inside double_precision().")
     structs = jax.tree.map(lambda a: _struct(a, double), args)
+    if isinstance(f, Program) and f.code.fits(structs):
+        return f
     try:
         arrays = captured_arrays(f)
         key = _trace_key(f, arrays, structs, double)
@@ -93,6 +95,23 @@ class Program(eqx.Module):
 
     constants: tuple[Any, ...]
     code: "Code" = eqx.field(static=True)
+    facts: dict[str, Any] = eqx.field(default_factory=dict)
+    """What the callable says of itself besides its values, as leaves: its `region`, for instance."""
+
+    @property
+    def region(self) -> Any:
+        """The box `(lower, upper)` that the map takes into itself, or `None`."""
+        return self.facts.get("region")
+
+    @property
+    def period(self) -> Any:
+        """The periods of the coordinates that are angles, or `None`."""
+        return self.facts.get("period")
+
+    @property
+    def dt(self) -> Any:
+        """The time that one step takes, or `None`."""
+        return self.facts.get("dt")
 
     def __call__(self, *args: Any) -> Any:
         return self.code(self.constants, args)
@@ -117,6 +136,13 @@ class Code:
         self.key = key
         self.narrower = narrowing(jaxpr, [False] * num_constants + [True] * len(self.in_avals))
         self._hash = hash(key)
+
+    def fits(self, structs: tuple) -> bool:
+        """Whether this is the program for arguments of these shapes and dtypes, and keeps the first."""
+        leaves, tree = jax.tree.flatten(structs)
+        kept = [(v.shape, v.dtype) for v in self.out_avals] == [(v.shape, v.dtype) for v in self.in_avals[:1]]
+        same = [(v.shape, v.dtype) for v in self.in_avals] == [(s.shape, s.dtype) for s in leaves]
+        return kept and same and tree == self.in_tree
 
     def __call__(self, constants: Sequence[Any], args: tuple) -> Any:
         leaves, tree = jax.tree.flatten(args)

@@ -2,15 +2,14 @@
 
 from collections.abc import Callable
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 from scipy import stats
 
-from rnndyn._validation import check_at_least, check_map, check_states
+from rnndyn._validation import check_at_least, check_states
 from rnndyn.dynamics.attractors._search import UNBOUNDED, UNDECIDED, AttractorSearch
 from rnndyn.dynamics.attractors.classification import ClassifiedAttractor, check_options, escape_distance
-from rnndyn.dynamics.numerics.drivers import double_precision, to_double
+from rnndyn.dynamics.numerics.drivers import double_precision, let_in
 from rnndyn.results import Result
 
 
@@ -60,9 +59,8 @@ def find_attractors(
     check_at_least("max_representatives", max_representatives, 0)
     check_options(max_period, escape_radius)
     with double_precision():
-        f = to_double(f)
         starts = np.asarray(initial_states, np.float64)
-        check_map(f, jnp.asarray(starts[0]))
+        f = let_in(f, starts[0])
         search = AttractorSearch(
             f,
             starts,

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Complex, Float
 
-from rnndyn._validation import check_at_least, check_map, check_state
+from rnndyn._validation import check_at_least, check_state
 from rnndyn.dynamics.attractors._orbits import SEGMENT, LongOrbit, skip
 from rnndyn.dynamics.attractors._periodic_ends import PeriodicOrbit, closest_returns, polish
 from rnndyn.dynamics.cycles.invariant_circles import InvariantCircle, find_invariant_circle
 from rnndyn.dynamics.numerics.birkhoff import leading_frequencies
-from rnndyn.dynamics.numerics.drivers import double_precision, to_double
+from rnndyn.dynamics.numerics.drivers import double_precision, let_in
 from rnndyn.results import Result
 
 KINDS = ("fixed point", "cycle", "invariant circle", "chaotic", "unbounded", "undecided")
@@ -76,8 +76,7 @@ def classify_attractor(
     check_at_least("max_steps", max_steps, SEGMENT)
     check_options(max_period, escape_radius)
     with double_precision():
-        f = to_double(f)
-        check_map(f, start)
+        f = let_in(f, start)
         radius = escape_distance(f, start[None], escape_radius)
         return classify(f, start, max_steps=max_steps, max_period=max_period, radius=radius)
 

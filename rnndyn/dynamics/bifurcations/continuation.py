@@ -6,7 +6,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int
 
-from rnndyn._validation import check_map, check_state, check_states
+from rnndyn._validation import check_state, check_states
 from rnndyn.dynamics.bifurcations._curve import CLOSED, PERIOD_DIVIDED, Curve, Node
 from rnndyn.dynamics.bifurcations._events import find_events, is_sound, refine
 from rnndyn.dynamics.bifurcations._setup import (
@@ -18,7 +18,7 @@ from rnndyn.dynamics.bifurcations._setup import (
     start_node,
 )
 from rnndyn.dynamics.bifurcations.bifurcations import BRANCH_POINT, Bifurcation
-from rnndyn.dynamics.numerics.drivers import double_precision, to_double
+from rnndyn.dynamics.numerics.drivers import double_precision, let_in
 from rnndyn.results import Result
 
 
@@ -199,9 +199,8 @@ def _continue(
 ) -> Branch:
     check_span("p0", p0, "p_span", p_span)
     with double_precision():
-        f = to_double(f)
         check_states(name, points)
-        check_map(f, points[0], np.asarray(p0, float))
+        f = let_in(f, points[0], np.asarray(p0, float))
         curve = make_curve(f, points, np.array([p_span], float), options)
         start = start_node(curve, points, np.array([p0], float), name)
         return assemble(curve, *follow_both_ways(curve, start, options, is_sound))

@@ -9,14 +9,13 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Complex, Float
 
-from rnndyn._validation import check_map
 from rnndyn.dynamics.bifurcations._codimension_two import TESTS, aligned, cosine, locate
 from rnndyn.dynamics.bifurcations._curve import CLOSED, Curve, Node, sorted_multipliers
 from rnndyn.dynamics.bifurcations._setup import CurveOptions, check_span, follow_both_ways, make_curve
 from rnndyn.dynamics.bifurcations._steps import correct_point
 from rnndyn.dynamics.bifurcations._systems import CycleSystem
 from rnndyn.dynamics.bifurcations.bifurcations import FLIP, FOLD, NEIMARK_SACKER, Bifurcation, defining_system
-from rnndyn.dynamics.numerics.drivers import double_precision, to_double
+from rnndyn.dynamics.numerics.drivers import double_precision, let_in
 from rnndyn.results import Result
 
 
@@ -73,8 +72,7 @@ def continue_bifurcation(
         raise ValueError(f"bifurcation: expected a fold, a flip or a Neimark-Sacker point, got a {kind}.")
     points = np.asarray(bifurcation.points, np.float64)
     with double_precision():
-        f = to_double(f)
-        check_map(f, points[0], p)
+        f = let_in(f, points[0], p)
         base = make_curve(f, points, np.array(p_span, float), options)
         curve, start = _start(base, kind, points, p, bifurcation.multipliers)
         nodes, first, reasons = follow_both_ways(curve, start, options)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from rnndyn._validation import check_at_least, check_map, check_state, check_states
+from rnndyn._validation import check_at_least, check_state, check_states
 from rnndyn.dynamics.bifurcations._curve import Curve, Node, hermite, shift_points
 from rnndyn.dynamics.bifurcations._events import is_sound
 from rnndyn.dynamics.bifurcations._setup import (
@@ -22,7 +22,7 @@ from rnndyn.dynamics.bifurcations._setup import (
 )
 from rnndyn.dynamics.bifurcations.bifurcations import BRANCH_POINT, FLIP, Bifurcation, branch_tangents, evaluate_cycle
 from rnndyn.dynamics.bifurcations.continuation import Branch, assemble
-from rnndyn.dynamics.numerics.drivers import double_precision, to_double
+from rnndyn.dynamics.numerics.drivers import double_precision, let_in
 from rnndyn.results import Result
 
 BORN = "born at a bifurcation"
@@ -79,8 +79,7 @@ def bifurcation_diagram(
     check_at_least("max_branches", max_branches, 1)
     options = CurveOptions(box, max_points, initial_step, min_step, max_step, state_scale)
     with double_precision():
-        f = to_double(f)
-        check_map(f, points[0], np.asarray(p0, float))
+        f = let_in(f, points[0], np.asarray(p0, float))
         span = np.array([p_span], float)
         curve = make_curve(f, points, span, options)
         # One scale for all branches, or their nodes could not be compared.

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from rnndyn._validation import check_at_least, check_map, check_states
+from rnndyn._validation import check_at_least, check_states
 from rnndyn.dynamics.growth.max_lyapunov import max_lyapunov_exponent
-from rnndyn.dynamics.numerics.drivers import double_precision, map_in_chunks, to_double
+from rnndyn.dynamics.numerics.drivers import double_precision, let_in, map_in_chunks
 from rnndyn.results import Result
 
 
@@ -67,8 +67,7 @@ def orbit_diagram(
     check_at_least("num_steps", num_steps, num_states)
     starts = starts.astype(np.float64)
     with double_precision():
-        f = to_double(f)
-        check_map(f, starts[0], np.float64(p[0]))
+        f = let_in(f, starts[0], np.float64(p[0]))
         run = _Run(num_states, num_transient, num_steps)
         states, exponents, stderr = map_in_chunks(
             lambda batch: _orbits(f, run, *batch),

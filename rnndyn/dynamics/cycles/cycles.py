@@ -8,10 +8,10 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int
 
-from rnndyn._validation import check_at_least, check_map, check_states
+from rnndyn._validation import check_at_least, check_states
 from rnndyn.dynamics.cycles._search import MIN_CONTINUUM, CycleSearch, CycleTable
 from rnndyn.dynamics.numerics.deduplication import farthest_points
-from rnndyn.dynamics.numerics.drivers import double_precision, to_double
+from rnndyn.dynamics.numerics.drivers import double_precision, let_in
 from rnndyn.results import Result
 
 MAX_RANDOM_SIZE = 8
@@ -83,10 +83,9 @@ def find_cycles(
     if method not in ("shooting", "stabilised"):
         raise ValueError(f"method: expected 'shooting' or 'stabilised', got {method!r}.")
     with double_precision():
-        f = to_double(f)
         starts = np.asarray(candidates, np.float64)
         size = starts.shape[1]
-        check_map(f, starts[0])
+        f = let_in(f, starts[0])
         if method == "stabilised" and size > MAX_STABILISED_SIZE:
             raise ValueError(
                 f"method: 'stabilised' is for states of up to {MAX_STABILISED_SIZE} entries, got {size}. "

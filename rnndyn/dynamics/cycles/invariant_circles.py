@@ -7,11 +7,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Complex, Float
 
-from rnndyn._validation import check_at_least, check_map, check_state
+from rnndyn._validation import check_at_least, check_state
 from rnndyn.dynamics.cycles._circle_newton import Circle, CircleNewton, coefficients_of, derivative, solve_circle
 from rnndyn.dynamics.cycles.cycles import Cycles, find_cycles
 from rnndyn.dynamics.numerics.birkhoff import bump_weights, fourier_averages, leading_frequencies, refined_frequency
-from rnndyn.dynamics.numerics.drivers import double_precision, map_in_chunks, to_double
+from rnndyn.dynamics.numerics.drivers import double_precision, let_in, map_in_chunks
 from rnndyn.dynamics.numerics.evaluation import images_and_jacobians, orbits_from
 from rnndyn.dynamics.numerics.frames import orthonormalize
 from rnndyn.results import Result
@@ -74,9 +74,8 @@ def find_invariant_circle(
     ):
         check_at_least(name, value, least)
     with double_precision():
-        f = to_double(f)
         start = np.asarray(x0, np.float64)
-        check_map(f, start)
+        f = let_in(f, start)
         orbit = np.asarray(orbits_from(f, start[None], num_transient + num_steps))[0, num_transient:]
         if not np.isfinite(orbit).all():
             return _nothing(orbit, "the orbit leaves for infinity (or becomes NaN).")

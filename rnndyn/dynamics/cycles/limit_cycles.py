@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Complex, Float
 
-from rnndyn._validation import check_at_least, check_map, check_state
+from rnndyn._validation import check_at_least, check_state
 from rnndyn.dynamics.flows import TimeMap, time_map
-from rnndyn.dynamics.numerics.drivers import double_precision, map_in_chunks, to_double
+from rnndyn.dynamics.numerics.drivers import double_precision, let_in, map_in_chunks
 from rnndyn.dynamics.numerics.eigenvalues import product_eigenvalues
 from rnndyn.results import Result
 
@@ -79,9 +79,8 @@ def find_limit_cycle(
     if transient is not None:
         check_at_least("transient", transient, 0)
     with double_precision():
-        vector_field = to_double(vector_field)
         start = np.asarray(x0, np.float64)
-        check_map(vector_field, start, name="vector_field")
+        vector_field = let_in(vector_field, start, name="vector_field")
         if duration is None:
             duration = 20 * period if period is not None else 200 * _time_scale(vector_field, start)
         transient = duration if transient is None else transient

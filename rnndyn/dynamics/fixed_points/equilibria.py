@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int
 
-from rnndyn._validation import check_map, check_states
+from rnndyn._validation import check_states
 from rnndyn.dynamics.fixed_points.fixed_points import FixedPoints, find_fixed_points
-from rnndyn.dynamics.numerics.drivers import double_precision, map_in_chunks, to_double
+from rnndyn.dynamics.numerics.drivers import double_precision, let_in, map_in_chunks
 from rnndyn.results import Result
 
 
@@ -42,9 +42,8 @@ def find_equilibria(
     """
     check_states("candidates", candidates)
     with double_precision():
-        vector_field = to_double(vector_field)
         starts = np.asarray(candidates, np.float64)
-        check_map(vector_field, starts[0], name="vector_field")
+        vector_field = let_in(vector_field, starts[0], name="vector_field")
         size = starts.shape[1]
         evaluate = lambda x: map_in_chunks(
             lambda part: _fields_and_jacobians(vector_field, part),

@@ -8,10 +8,10 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int
 
-from rnndyn._validation import check_at_least, check_map, check_states
+from rnndyn._validation import check_at_least, check_states
 from rnndyn.dynamics.fixed_points._search import FixedPointSearch, RootTable, distinct_roots
 from rnndyn.dynamics.numerics.deduplication import farthest_points
-from rnndyn.dynamics.numerics.drivers import double_precision, to_double
+from rnndyn.dynamics.numerics.drivers import double_precision, let_in
 from rnndyn.dynamics.numerics.evidence import degeneracy_threshold, is_degenerate
 from rnndyn.results import Result
 
@@ -71,9 +71,8 @@ def find_fixed_points(
     check_at_least("max_steps", max_steps, 1)
     check_at_least("max_rounds", max_rounds, 1)
     with double_precision():
-        f = to_double(f)
         starts = np.asarray(candidates, np.float64)
-        check_map(f, starts[0])
+        f = let_in(f, starts[0])
         region = _region(f)
         if until_complete and region is None:
             raise ValueError(

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from rnndyn._validation import check_at_least, check_map, check_state
-from rnndyn.dynamics.numerics.drivers import double_precision, map_in_chunks, to_double
+from rnndyn._validation import check_at_least, check_state
+from rnndyn.dynamics.numerics.drivers import double_precision, let_in, map_in_chunks
 from rnndyn.results import Result
 
 _NUM_NEWTON = 8
@@ -62,12 +62,11 @@ def find_saddle_manifolds(
         if not 0 < value < 1:
             raise ValueError(f"{name}: expected a fraction of the box between 0 and 1, got {value}.")
     with double_precision():
-        f = to_double(f)
         saddle = np.asarray(point, np.float64)
         box = np.stack([np.asarray(corner, np.float64) for corner in (lower, upper)])
         if saddle.shape != (2,) or box.shape != (2, 2) or not np.all((box[0] < saddle) & (saddle < box[1])):
             raise ValueError("point: expected a state (2,) inside the box lower < point < upper of the plane.")
-        check_map(f, saddle)
+        f = let_in(f, saddle)
         jacobian = np.asarray(jax.jacfwd(f)(jnp.asarray(saddle)))
         values, vectors = np.linalg.eig(jacobian)
         order = np.argsort(np.abs(values))

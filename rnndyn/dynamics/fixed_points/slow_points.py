@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int
 
-from rnndyn._validation import check_at_least, check_map, check_states
+from rnndyn._validation import check_at_least, check_states
 from rnndyn.dynamics.fixed_points._search import linearize_roots
 from rnndyn.dynamics.numerics.deduplication import farthest_points, group_points
-from rnndyn.dynamics.numerics.drivers import double_precision, map_in_chunks, to_double
+from rnndyn.dynamics.numerics.drivers import double_precision, let_in, map_in_chunks
 from rnndyn.results import Result
 
 RELAXATION_STEPS = 12
@@ -67,9 +67,8 @@ def find_slow_points(
     if not slow_time > 1:
         raise ValueError(f"slow_time: expected more than 1 step, got {slow_time}.")
     with double_precision():
-        f = to_double(f)
         starts = np.asarray(candidates, np.float64)
-        check_map(f, starts[0])
+        f = let_in(f, starts[0])
         bytes_per_item = 64 * starts.shape[1] ** 2
         relaxed, relaxed_speeds = map_in_chunks(
             lambda x: _relax(f, x, RELAXATION_MARGIN / slow_time),

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
+from rnndyn._programs import Program, as_program
+
 MEMORY_BUDGET = 256 * 2**20
 """Bytes that one chunk of candidates may take on the device, intermediate arrays included."""
 
@@ -36,6 +38,24 @@ def to_double(tree: Any) -> Any:
         return leaf
 
     return jax.tree.map(cast, tree)
+
+
+FACTS = ("region", "period", "dt")
+"""What a map may say of itself, as attributes: the box it takes into itself, which coordinates are angles, its time."""
+
+
+def let_in(f: Callable, *args: Any, name: str = "f") -> Program:
+    """The map that a user gave as a float64 program, checked, with what it says of itself (`FACTS`).
+
+    Call it inside `double_precision`, with arguments of the shapes that `f` will be called on, the state first.
+    """
+    program = as_program(f, *args, double=True, name=name)
+    if isinstance(f, Program):
+        return program
+    doubled = to_double(f)
+    said = {fact: getattr(doubled, fact, None) for fact in FACTS}
+    facts = {fact: jax.tree.map(np.asarray, value) for fact, value in said.items() if value is not None}
+    return Program(program.constants, program.code, facts)
 
 
 def map_in_chunks(

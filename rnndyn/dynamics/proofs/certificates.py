@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int
 
-from rnndyn._validation import check_map, check_state, check_states
-from rnndyn.dynamics.numerics.drivers import map_in_chunks, to_double
+from rnndyn._validation import check_state, check_states
+from rnndyn.dynamics.numerics.drivers import let_in, map_in_chunks
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
 from rnndyn.dynamics.proofs._multiplier_discs import count_outside_unit_circle, multiplier_discs
 from rnndyn.dynamics.proofs.intervals import enclose
@@ -77,10 +77,10 @@ def certify_fixed_points(f: Callable, points: Array | np.ndarray, *, progress: b
     """
     check_states("points", points)
     with interval_precision():
-        f, states = to_double(f), np.asarray(points, dtype=np.float64)
+        states = np.asarray(points, dtype=np.float64)
+        f = let_in(f, states[0])
         # XLA flushes subnormal numbers to zero; error bounds start at 1e-290 and cover the difference.
         examined = np.where(np.abs(states) < 1e-300, 0.0, states)
-        check_map(f, states[0])
         num_units = states.shape[1]
         found = map_in_chunks(
             functools.partial(gather_evidence, f),

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 
-from rnndyn._validation import check_at_least, check_map
+from rnndyn._validation import check_at_least
 from rnndyn.dynamics.linear_regions.fixed_points import has_linear_regions, region_fixed_points
-from rnndyn.dynamics.numerics.drivers import to_double
+from rnndyn.dynamics.numerics.drivers import let_in, to_double
 from rnndyn.dynamics.proofs._branch_and_bound import Found, branch_and_bound, in_batches
 from rnndyn.dynamics.proofs.certificates import FixedPointCertificates, gather_evidence
 from rnndyn.dynamics.proofs.krawczyk import interval_precision
@@ -60,10 +60,11 @@ def enumerate_fixed_points(
     if not 0 < tol < 1:
         raise ValueError(f"tol: expected a fraction of the box between 0 and 1, got {tol}.")
     with interval_precision():
-        f = to_double(f)
         if has_linear_regions(f):
-            found = _search_regions(f, lower, upper, progress)
+            found = _search_regions(to_double(f), lower, upper, progress)
         else:
+            lower, upper = _check_box(to_double(f), lower, upper)
+            f = let_in(f, lower)
             found = _search_boxes(f, lower, upper, max_boxes, tol, progress)
         points = found.points
         evidence = in_batches(f, gather_evidence, points) if len(points) else None
@@ -156,9 +157,9 @@ class _Search(NamedTuple):
     reason: str
 
 
-def _search_boxes(f: Callable, lower: Any, upper: Any, max_boxes: int, tol: float, progress: bool) -> _Search:
-    lower, upper = _check_box(f, lower, upper)
-    check_map(f, lower)
+def _search_boxes(
+    f: Callable, lower: np.ndarray, upper: np.ndarray, max_boxes: int, tol: float, progress: bool
+) -> _Search:
     found = Found(f, lower, upper)
     undecided, num_boxes, exhausted = branch_and_bound(f, lower, upper, found, max_boxes, tol, progress)
     reason = _explain(len(undecided[0]), exhausted, max_boxes)
