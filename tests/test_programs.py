@@ -65,8 +65,10 @@ class TanhModule(eqx.Module):
 
 
 class Gained(eqx.Module):
+    factor = 1.0
+
     def __call__(self, x):
-        return GAIN * x
+        return GAIN * self.factor * x
 
 
 class PlainObject:
@@ -239,6 +241,9 @@ def test_a_global_that_a_module_reads_is_read_anew(monkeypatch):
     assert single(Gained(), STATE)(STATE)[0] == pytest.approx(1.25 * 0.3)
     monkeypatch.setattr(sys.modules[__name__], "GAIN", 5.5)
     assert single(Gained(), STATE)(STATE)[0] == pytest.approx(5.5 * 0.3)
+    monkeypatch.setattr(Gained, "factor", 3.5)
+    assert single(Gained(), STATE)(STATE)[0] == pytest.approx(3.5 * 5.5 * 0.3)
+    monkeypatch.setattr(Gained, "factor", 1.0)
     monkeypatch.setattr(sys.modules[__name__], "GAIN", np.full(3, 6.5))
     assert single(Gained(), STATE)(STATE)[0] == pytest.approx(6.5 * 0.3)
 

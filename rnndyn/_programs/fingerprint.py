@@ -128,13 +128,15 @@ class _Reader:
         if id(cls) in self.numbers:
             return ("class", self.numbers[id(cls)])
         number = self.number(cls)
-        methods = []
+        members = []
         for name in sorted(set(vars(cls)) - _GENERATED):
-            method = getattr(cls, name)
-            method = method.fget if isinstance(method, property) else method
-            if isinstance(method, types.FunctionType):
-                methods.append((name, self.read(method, static=True)))
-        return ("class", number, Same(cls), tuple(methods), tuple(self.type(base) for base in cls.__bases__))
+            member = getattr(cls, name)
+            member = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+            if isinstance(member, types.FunctionType | bool | int | float | str | tuple | np.ndarray | jax.Array):
+                members.append((name, self.read(member, static=True)))
+            elif not name.startswith("__"):
+                members.append((name, Same(member)))
+        return ("class", number, Same(cls), tuple(members), tuple(self.type(base) for base in cls.__bases__))
 
 
 def _is_global_of_library(x: Any) -> bool:
