@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from rnndyn._validation import check_at_least
-from rnndyn.networks.adapters import as_cell, check_transition
+from rnndyn.networks.adapters import as_cell, for_sequence, is_random, takes_key
+from rnndyn.networks.models import run_on_outputs
+from rnndyn.networks.unroll import unroll
 
 
 def attend(scores: Float[Array, " T"], values: Float[Array, "T D"], mask: Any = None) -> "Attended":

@@ -71,7 +71,8 @@ class ChaosFreeCell(eqx.Module):
         """
         input_size, hidden_size = sizes_of(weight_ih, weight_hh)
         return build_with_weights(
-            lambda key: cls(input_size, hidden_size, key=key),
+            cls,
+            {"input_size": input_size, "hidden_size": hidden_size},
             {"weight_ih": weight_ih, "weight_hh": weight_hh, "bias": bias},
         )
 
@@ -96,7 +97,7 @@ class ChaosFreeCell(eqx.Module):
 
     def initial_state(self) -> Float[Array, " H"]:
         """The zero state."""
-        return jnp.zeros(self.hidden_size, self.weight_hh.dtype)
+        return jnp.zeros(self.hidden_size, jnp.result_type(self.weight_hh))
 
     def output(self, state: Any) -> Array | np.ndarray:
         """What a readout sees: the state."""

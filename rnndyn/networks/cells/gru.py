@@ -106,7 +106,9 @@ class GRUCell(eqx.Module):
             if reset == "before":
                 raise ValueError("bias_n: expected None with reset='before', its work is done by bias.")
             weights["bias_n"] = bias_n
-        return build_with_weights(lambda key: cls(input_size, hidden_size, reset=reset, key=key), weights)
+        return build_with_weights(
+            cls, {"input_size": input_size, "hidden_size": hidden_size, "reset": reset}, weights
+        )
 
     def __call__(self, state: Any, input: Any) -> Float[Array, " H"]:
         """The next state.
@@ -135,7 +137,7 @@ class GRUCell(eqx.Module):
 
     def initial_state(self) -> Float[Array, " H"]:
         """The zero state."""
-        return jnp.zeros(self.hidden_size, self.weight_hh.dtype)
+        return jnp.zeros(self.hidden_size, jnp.result_type(self.weight_hh))
 
     def output(self, state: Any) -> Array | np.ndarray:
         """What a readout sees: the state."""
@@ -153,5 +155,5 @@ class GRUCell(eqx.Module):
         - `input`: the held input (I,), or a pair of vectors between which the input stays.
         """
         input_bounds(input, self.input_size)
-        ones = jnp.ones(self.hidden_size, self.weight_hh.dtype)
+        ones = jnp.ones(self.hidden_size, jnp.result_type(self.weight_hh))
         return -ones, ones

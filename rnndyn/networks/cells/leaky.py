@@ -41,11 +41,11 @@ class LeakyCell(eqx.Module):
     weight_hh: Float[Array, "H H"]
     bias: Float[Array, " H"]
     tau: float | Float[Array, ""] | Float[Array, " H"]
+    dt: float | Float[Array, ""]
     input_size: int = eqx.field(static=True)
     hidden_size: int = eqx.field(static=True)
     activation: Activation = eqx.field(static=True)
     state_variable: StateVariable = eqx.field(static=True)
-    dt: float = eqx.field(static=True)
     noise: float = eqx.field(static=True)
 
     def __init__(
@@ -95,11 +95,11 @@ class LeakyCell(eqx.Module):
         self.weight_hh = draw("weight_hh_init", weight_hh_init or default, hh_key, (hidden_size, hidden_size), dtype)
         self.bias = draw("bias_init", bias_init or default, bias_key, (hidden_size,), dtype)
         self.tau = float(tau) if isinstance(tau, int | float) else jnp.asarray(tau, dtype)
+        self.dt = float(dt)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.activation = activation
         self.state_variable = state_variable
-        self.dt = float(dt)
         self.noise = float(noise)
 
     @classmethod
@@ -124,19 +124,26 @@ class LeakyCell(eqx.Module):
         if not isinstance(tau, int | float):
             weights["tau"] = tau
 
-        def build(key: PRNGKeyArray) -> "LeakyCell":
-            return cls(
-                input_size,
-                hidden_size,
-                dt=dt,
-                tau=tau,
-                activation=activation,
-                state_variable=state_variable,
-                noise=noise,
-                key=key,
-            )
+        settings = {
+            "input_size": input_size,
+            "hidden_size": hidden_size,
+            "dt": dt,
+            "tau": tau,
+            "activation": activation,
+            "state_variable": state_variable,
+            "noise": noise,
+        }
+        return build_with_weights(cls, settings, weights)
 
-        return build_with_weights(build, weights)
+    @property
+    def alpha(self) -> float | Array | np.ndarray:
+        """The leak dt/τ, of all units or of each."""
+        return self.dt / self.tau
+
+    @property
+    def time_step(self) -> float | Array | np.ndarray:
+        """The time of one step in units of τ, of the longest where the units have their own."""
+        return self.alpha if jnp.ndim(self.alpha) == 0 else jnp.min(jnp.asarray(self.alpha))
 
     def __call__(self, state: Any, input: Any, *, key: PRNGKeyArray | None = None) -> Float[Array, " H"]:
         """The next state.
@@ -154,7 +161,7 @@ class LeakyCell(eqx.Module):
         check_hidden(state, self.hidden_size)
         check_input(input, self.input_size)
         activation = activation_function(self.activation)
-        alpha = self.dt / self.tau
+        alpha = self.alpha
         drive = self.weight_ih @ input + self.bias
         if key is not None:
             drive = drive + jnp.sqrt(2 / alpha) * self.noise * jax.random.normal(key, drive.shape, drive.dtype)
@@ -166,7 +173,7 @@ class LeakyCell(eqx.Module):
 
     def initial_state(self) -> Float[Array, " H"]:
         """The zero state."""
-        return jnp.zeros(self.hidden_size, self.weight_hh.dtype)
+        return jnp.zeros(self.hidden_size, jnp.result_type(self.weight_hh))
 
     def output(self, state: Any) -> Array | np.ndarray:
         """What a readout sees: the rates."""
@@ -188,7 +195,7 @@ class LeakyCell(eqx.Module):
         bounds = activation_range(self.activation)
         if bounds is None:
             return None
-        ones = jnp.ones(self.hidden_size, self.weight_hh.dtype)
+        ones = jnp.ones(self.hidden_size, jnp.result_type(self.weight_hh))
         lower, upper = bounds[0] * ones, bounds[1] * ones
         if self.state_variable == "rate":
             return lower, upper

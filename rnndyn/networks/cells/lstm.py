@@ -74,7 +74,8 @@ class LSTMCell(eqx.Module):
         """
         input_size, hidden_size = sizes_of(weight_ih, weight_hh)
         return build_with_weights(
-            lambda key: cls(input_size, hidden_size, key=key),
+            cls,
+            {"input_size": input_size, "hidden_size": hidden_size},
             {"weight_ih": weight_ih, "weight_hh": weight_hh, "bias": bias},
         )
 
@@ -104,7 +105,7 @@ class LSTMCell(eqx.Module):
 
     def initial_state(self) -> LSTMState:
         """The zero state, h and c."""
-        zero = jnp.zeros(self.hidden_size, self.weight_hh.dtype)
+        zero = jnp.zeros(self.hidden_size, jnp.result_type(self.weight_hh))
         return zero, zero
 
     def output(self, state: Any) -> Array | np.ndarray:
@@ -126,7 +127,7 @@ class LSTMCell(eqx.Module):
         - `input`: the held input (I,), or a pair of vectors between which the input stays.
         """
         input_lower, input_upper = input_bounds(input, self.input_size)
-        dtype = self.weight_hh.dtype
+        dtype = jnp.result_type(self.weight_hh)
         ones = jnp.ones(self.hidden_size, dtype)
         recurrent_lower, recurrent_upper = affine_bounds(self.weight_hh, -ones, ones)
         drive_lower, drive_upper = affine_bounds(self.weight_ih, input_lower, input_upper)

@@ -8,6 +8,7 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from rnndyn.networks.adapters import as_cell, check_transition, takes_key
+from rnndyn.networks.cells._claims import known_bounds
 
 
 class StackedCell(eqx.Module):
@@ -94,7 +95,7 @@ class StackedCell(eqx.Module):
         """
         lowers, uppers = [], []
         for layer in self._layers():
-            bounds = layer.state_bounds(input)
+            bounds = known_bounds(layer, input)
             if bounds is None:
                 return None
             lower, upper = bounds

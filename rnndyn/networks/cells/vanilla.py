@@ -76,7 +76,8 @@ class VanillaCell(eqx.Module):
         """
         input_size, hidden_size = sizes_of(weight_ih, weight_hh)
         return build_with_weights(
-            lambda key: cls(input_size, hidden_size, activation=activation, key=key),
+            cls,
+            {"input_size": input_size, "hidden_size": hidden_size, "activation": activation},
             {"weight_ih": weight_ih, "weight_hh": weight_hh, "bias": bias},
         )
 
@@ -98,7 +99,7 @@ class VanillaCell(eqx.Module):
 
     def initial_state(self) -> Float[Array, " H"]:
         """The zero state."""
-        return jnp.zeros(self.hidden_size, self.weight_hh.dtype)
+        return jnp.zeros(self.hidden_size, jnp.result_type(self.weight_hh))
 
     def output(self, state: Any) -> Array | np.ndarray:
         """What a readout sees: the state."""
@@ -118,5 +119,5 @@ class VanillaCell(eqx.Module):
         bounds = activation_range(self.activation)
         if bounds is None:
             return None
-        ones = jnp.ones(self.hidden_size, self.weight_hh.dtype)
+        ones = jnp.ones(self.hidden_size, jnp.result_type(self.weight_hh))
         return bounds[0] * ones, bounds[1] * ones
