@@ -13,6 +13,7 @@ from rnndyn._validation import check_at_least
 from rnndyn.networks.adapters import Cell, FunctionCell, as_cell
 from rnndyn.networks.cells._checks import check_weights
 from rnndyn.networks.cells._claims import known_bounds
+from rnndyn.networks.cells.dropout import without_dropout
 from rnndyn.networks.flat_state import FlatState, written_order
 from rnndyn.networks.precision import as_leaf
 
@@ -76,7 +77,7 @@ def as_driven_map(cell: Callable, *, state_like: PyTree | None = None) -> "Drive
     """
     if hasattr(cell, "readout") and hasattr(cell, "cell"):
         raise ValueError("cell: got a whole model; its dynamics are those of its cell. Pass model.cell.")
-    cell = as_cell(cell, state_like=state_like)
+    cell = without_dropout(as_cell(cell, state_like=state_like))
     check_weights(cell)
     if state_like is None:
         if type(cell) is FunctionCell:

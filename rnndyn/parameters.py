@@ -110,8 +110,8 @@ def leak_parameter(
 
     $$F(x, p) = (1 - p)\,x + p\,G(x).$$
 
-    The fixed points do not depend on p; their multipliers are $1 + p(\lambda - 1)$ with those of G, $\lambda$. So a fixed
-    point that is stable in continuous time loses stability where the Euler step gets too long for it.
+    The fixed points do not depend on p; their multipliers are $1 + p(\lambda - 1)$ with those of G, $\lambda$. So a
+    fixed point that is stable in continuous time loses stability where the Euler step gets too long for it.
 
     **Arguments:**
 

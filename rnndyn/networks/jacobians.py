@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from rnndyn.networks.adapters import as_cell, check_transition
 from rnndyn.networks.cells.activations import activation_derivative
 from rnndyn.networks.cells.chaos_free import ChaosFreeCell
+from rnndyn.networks.cells.dropout import without_dropout
 from rnndyn.networks.cells.gru import GRUCell
 from rnndyn.networks.cells.leaky import LeakyCell
 from rnndyn.networks.cells.low_rank import LowRankCell
@@ -42,8 +43,9 @@ def step_jacobian(cell: Any, state: Any, input: Any) -> Float[Array, "N N"]:
 
     **Arguments:**
 
-    - `cell`: a cell of one of these families, `equinox.nn.LSTMCell` or `GRUCell`, or any other cell, a subclass of these
-        included, or function `(state, input) -> state`: without a formula of its own the derivative comes from autodiff.
+    - `cell`: a cell of one of these families, `equinox.nn.LSTMCell` or `GRUCell`, or any other cell, a subclass of
+        these included, or function `(state, input) -> state`: without a formula of its own the derivative comes from
+        autodiff.
     - `state`: a state of the cell; leaves (H,).
     - `input`: shape (I,).
 
@@ -58,7 +60,7 @@ def step_jacobian(cell: Any, state: Any, input: Any) -> Float[Array, "N N"]:
         S. Hochreiter (1991), "Untersuchungen zu dynamischen neuronalen Netzen"; R. Pascanu, T. Mikolov & Y. Bengio
         (2013), "On the difficulty of training recurrent neural networks", ICML.
     """
-    cell = as_cell(cell, state_like=state)
+    cell = without_dropout(as_cell(cell, state_like=state))
     input = None if input is None else jnp.asarray(input)
     state = check_transition(cell, state, input)
     # By exact type: a subclass of a known cell has a step of its own.

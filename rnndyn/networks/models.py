@@ -81,8 +81,8 @@ class AbstractRNN(eqx.Module):
 
         **Raises:** `ValueError` as `rnndyn.unroll`.
         """
-        states = _at_entries(self.states(inputs, state, mask, remat_every=remat_every, key=key), mask)
-        return _read_all(self.read, self.readout, states, key=key)
+        states = at_entries(self.states(inputs, state, mask, remat_every=remat_every, key=key), mask)
+        return read_all(self.read, self.readout, states, key=key)
 
     def last(
         self,
@@ -173,16 +173,25 @@ class StackedRNN(AbstractRNN):
     readout: Callable[[Any], Array]
     learned_state: PyTree[Array] | None
 
-    def __init__(self, cells: Sequence[Any], readout: Callable[[Any], Array], *, learn_initial_state: bool = False):
+    def __init__(
+        self,
+        cells: Sequence[Any],
+        readout: Callable[[Any], Array],
+        *,
+        dropout: float = 0.0,
+        variational: bool = False,
+        learn_initial_state: bool = False,
+    ):
         """**Arguments:**
 
         - `cells`: the layers, from the input to the output; layer k + 1 has the output of layer k as its input.
+        - `dropout`, `variational`: between the layers, as in `StackedCell`; it acts where the model gets a key.
         - `readout`: as in `RNN`, of the last layer.
         - `learn_initial_state`: train the layers' initial states with the weights.
 
         **Raises:** `ValueError` for no cells, or a layer or readout that does not fit the one below.
         """
-        cell = StackedCell(cells)
+        cell = StackedCell(cells, dropout=dropout, variational=variational)
         _check_readout(readout, cell)
         self.cell = cell
         self.readout = readout
@@ -267,8 +276,8 @@ class BidirectionalRNN(eqx.Module):
 
         **Raises:** `ValueError` as `rnndyn.unroll`.
         """
-        states = _at_entries(self.states(inputs, mask, remat_every=remat_every, key=key), mask)
-        return _read_all(self._read, self.readout, states, key=key)
+        states = at_entries(self.states(inputs, mask, remat_every=remat_every, key=key), mask)
+        return read_all(self._read, self.readout, states, key=key)
 
     def last(
         self,
@@ -320,7 +329,7 @@ def run_on_outputs(
     return jax.lax.scan(step, (state, input), length=num_steps)[1]
 
 
-def _at_entries(states: PyTree, mask: Any) -> PyTree:
+def at_entries(states: PyTree, mask: Any) -> PyTree:
     """Rows of `states` at the entries of a sequence: elsewhere the last row that was one, or else the first.
 
     A state that no entry has led to, such as the initial one, may have no finite derivative in the readout, and a loss
@@ -339,7 +348,7 @@ def _readout_key(readout: Any, key: PRNGKeyArray | None) -> PRNGKeyArray | None:
     return jax.random.fold_in(key, 2**31 - 2) if key is not None and takes_key(readout) else None
 
 
-def _read_all(read: Callable[..., Array], readout: Any, states: PyTree, *, key: PRNGKeyArray | None) -> Array:
+def read_all(read: Callable[..., Array], readout: Any, states: PyTree, *, key: PRNGKeyArray | None) -> Array:
     """The outputs of all rows, with a key each where the readout draws."""
     key = _readout_key(readout, key)
     if key is None:

@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-
 _DOUBLE = np.zeros((), np.float64)
 
 
@@ -72,5 +71,5 @@ def _as_numpy(name: str, value: Any) -> np.ndarray:
             f"{name}: NumPy cannot read this {type(value).__name__}: {error}. Pass a NumPy array of float32 or float64."
         ) from error
     if array.dtype == object:
-        raise ValueError(f"{name}: expected an array of numbers, got a {type(value).__name__} of mixed shapes or types.")
+        raise ValueError(f"{name}: expected an array of numbers, got a {type(value).__name__} of mixed items.")
     return array

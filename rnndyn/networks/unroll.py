@@ -71,18 +71,18 @@ def unroll(
     # Numbers become arrays: as part of the structure each would be compiled anew.
     state = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, int | float) else leaf, state)
     if mask is not None:
-        mask = _check_mask(mask, length)
+        mask = check_mask(mask, length)
     if remat_every is not None:
         check_at_least("remat_every", remat_every, 1)
     if key is not None and not is_random(cell):
         raise ValueError(f"key: {type(cell).__name__} has no noise; call unroll without a key.")
-    return _scan(cell, inputs, state, mask, key, reverse, length, num_steps is not None, remat_every)
+    return scan_cell(cell, inputs, state, mask, key, reverse, length, num_steps is not None, remat_every)
 
 
 # Jitted here, with the cell as an argument, so that calls outside of any jit share one compilation. The checks of the
 # cell trace it and are inside, where they run once for each compilation.
 @eqx.filter_jit
-def _scan(
+def scan_cell(
     cell: Any,
     inputs: Array | None,
     state: PyTree | None,
@@ -186,9 +186,10 @@ def _check_inputs(input_size: int | None, inputs: Any, num_steps: int | None) ->
     return jnp.asarray(inputs)
 
 
-def _check_mask(mask: Any, length: int) -> Array:
-    if jnp.shape(mask) != (length,):
-        raise ValueError(f"mask: expected one boolean per step, shape ({length},), got {jnp.shape(mask)}.")
-    if jnp.result_type(mask) != jnp.bool_:
-        raise ValueError(f"mask: expected booleans, got {jnp.result_type(mask)}. Try mask.astype(bool).")
+def check_mask(mask: Any, length: int, name: str = "mask") -> Array:
+    """`mask` as an array; raises unless it has one boolean for each of `length` steps."""
+    shape, dtype = jnp.shape(mask), jnp.result_type(mask)
+    if shape != (length,) or dtype != jnp.bool_:
+        hint = "" if dtype == jnp.bool_ else f" Try {name}.astype(bool)."
+        raise ValueError(f"{name}: expected booleans of shape ({length},), got {dtype} of shape {shape}.{hint}")
     return jnp.asarray(mask)

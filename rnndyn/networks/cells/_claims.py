@@ -44,6 +44,6 @@ class claim:
         name = self.method.__name__
         if is_redefined(instance, name):
             raise AttributeError(
-                f"{name}: {type(instance).__name__} changes what it inherits, so the formula of its parent is not its own."
+                f"{name}: {type(instance).__name__} changes what it inherits, so its parent's formula is not its own."
             )
         return eqx.Partial(self.method, instance)

@@ -106,9 +106,7 @@ class GRUCell(eqx.Module):
             if reset == "before":
                 raise ValueError("bias_n: expected None with reset='before', its work is done by bias.")
             weights["bias_n"] = bias_n
-        return build_with_weights(
-            cls, {"input_size": input_size, "hidden_size": hidden_size, "reset": reset}, weights
-        )
+        return build_with_weights(cls, {"input_size": input_size, "hidden_size": hidden_size, "reset": reset}, weights)
 
     def __call__(self, state: Any, input: Any) -> Float[Array, " H"]:
         """The next state.

@@ -4,13 +4,13 @@ from typing import Any, Literal
 
 import equinox as eqx
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from rnndyn.networks.cells._bounds import affine_bounds, input_bounds
 from rnndyn.networks.cells._checks import check_hidden, check_input, check_sizes
+from rnndyn.networks.cells._times import check_times, fixed_or_trained, longest_step
 from rnndyn.networks.cells._weights import build_with_weights, draw, sizes_of
 from rnndyn.networks.cells.activations import Activation, activation_function, activation_range
 from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform
@@ -88,13 +88,13 @@ class LeakyCell(eqx.Module):
         if not noise >= 0:
             raise ValueError(f"noise: expected a standard deviation of at least 0, got {noise}.")
         dtype = jnp.result_type(float) if dtype is None else dtype
-        _check_times(dt, tau, hidden_size)
+        check_times(dt, hidden_size, tau=tau)
         ih_key, hh_key, bias_key = jax.random.split(key, 3)
         default = inverse_sqrt_uniform(hidden_size)
         self.weight_ih = draw("weight_ih_init", weight_ih_init or default, ih_key, (hidden_size, input_size), dtype)
         self.weight_hh = draw("weight_hh_init", weight_hh_init or default, hh_key, (hidden_size, hidden_size), dtype)
         self.bias = draw("bias_init", bias_init or default, bias_key, (hidden_size,), dtype)
-        self.tau = float(tau) if isinstance(tau, int | float) else jnp.asarray(tau, dtype)
+        self.tau = fixed_or_trained(tau, dtype)
         self.dt = float(dt)
         self.input_size = input_size
         self.hidden_size = hidden_size
@@ -143,7 +143,7 @@ class LeakyCell(eqx.Module):
     @property
     def time_step(self) -> float | Array | np.ndarray:
         """The time of one step in units of τ, of the longest where the units have their own."""
-        return self.alpha if jnp.ndim(self.alpha) == 0 else jnp.min(jnp.asarray(self.alpha))
+        return longest_step(self.dt, self.tau)
 
     def __call__(self, state: Any, input: Any, *, key: PRNGKeyArray | None = None) -> Float[Array, " H"]:
         """The next state.
@@ -202,12 +202,3 @@ class LeakyCell(eqx.Module):
         recurrent_lower, recurrent_upper = affine_bounds(self.weight_hh, lower, upper)
         drive_lower, drive_upper = affine_bounds(self.weight_ih, input_lower, input_upper)
         return recurrent_lower + drive_lower + self.bias, recurrent_upper + drive_upper + self.bias
-
-
-def _check_times(dt: float, tau: Any, hidden_size: int) -> None:
-    if not dt > 0:
-        raise ValueError(f"dt: expected a positive step, got {dt}.")
-    if jnp.shape(tau) not in ((), (hidden_size,)):
-        raise ValueError(f"tau: expected a number or shape ({hidden_size},), got shape {jnp.shape(tau)}.")
-    if not isinstance(tau, jax.core.Tracer) and not np.all(np.asarray(tau) >= dt):
-        raise ValueError(f"tau: expected time constants of at least dt = {dt}, got {tau}. Try a smaller dt.")

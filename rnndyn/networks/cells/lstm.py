@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from rnndyn.networks.cells._bounds import affine_bounds, input_bounds
-from rnndyn.networks.cells._checks import check_hidden, check_input, check_sizes
+from rnndyn.networks.cells._checks import check_input, check_pair, check_sizes
 from rnndyn.networks.cells._weights import build_with_weights, draw, draw_blocks, sizes_of
 from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform
 
@@ -91,13 +91,7 @@ class LSTMCell(eqx.Module):
 
         **Raises:** `ValueError` for another structure or shape, or a state that is not floating-point.
         """
-        if not isinstance(state, tuple | list) or len(state) != 2:
-            raise ValueError(
-                f"state: expected the pair (h, c) of an LSTM, got {_describe(state)}. Start from cell.initial_state()."
-            )
-        h, c = state
-        check_hidden(h, self.hidden_size, "state[0]")
-        check_hidden(c, self.hidden_size, "state[1]")
+        h, c = check_pair(state, self.hidden_size, self.hidden_size)
         check_input(input, self.input_size)
         i, f, g, o = jnp.split(self.weight_ih @ input + self.weight_hh @ h + self.bias, 4)
         c_next = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
@@ -139,9 +133,3 @@ class LSTMCell(eqx.Module):
         # Sixteen units of rounding: the quotient and the cell's own step take about eight roundings.
         c_max = i_max * g_max / forgotten * (1 + 16 * jnp.finfo(dtype).eps)
         return (-ones, -c_max), (ones, c_max)
-
-
-def _describe(state: Any) -> str:
-    if isinstance(state, tuple | list):
-        return f"a {type(state).__name__} of {len(state)}"
-    return f"an array of shape {np.shape(state)}" if hasattr(state, "shape") else f"a {type(state).__name__}"

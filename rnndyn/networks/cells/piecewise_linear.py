@@ -143,9 +143,7 @@ class PiecewiseLinearCell(eqx.Module):
         num_hidden = None if hidden_weight is None else columns
 
         settings = {"input_size": input_size, "hidden_size": hidden_size}
-        return build_with_weights(
-            cls, settings | {"num_rectified": num_rectified, "num_hidden": num_hidden}, weights
-        )
+        return build_with_weights(cls, settings | {"num_rectified": num_rectified, "num_hidden": num_hidden}, weights)
 
     def __call__(self, state: Any, input: Any) -> Float[Array, " H"]:
         """The next state.
