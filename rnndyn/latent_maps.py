@@ -12,9 +12,10 @@ from rnndyn.networks.cells._bounds import affine_bounds
 from rnndyn.networks.cells.activations import activation_function, activation_range
 from rnndyn.networks.cells.leaky_low_rank import LeakyLowRankCell
 from rnndyn.networks.cells.low_rank import LowRankCell
+from rnndyn.networks.precision import Numbers
 
 
-def latent_map(cell: Any, input: ArrayLike | None = None) -> "LatentMap":
+def latent_map(cell: Any, input: Numbers | None = None) -> "LatentMap":
     r"""A low-rank network with its input held, as a map of its R latent variables.
 
     With $W_{hh} = M N^\top / H$, drive $d = W_{ih} u + b$ and leak $\alpha$ (1 for `LowRankCell`),
@@ -66,19 +67,23 @@ class LatentMap(eqx.Module):
     @property
     def region(self) -> tuple[Array, Array] | None:
         """A box that every state comes to and that the map takes into itself: the averages of bounded rates."""
-        bounds = activation_range(self.full.cell.activation)
+        bounds = activation_range(self._cell.activation)
         if bounds is None:
             return None
-        right = jnp.asarray(self.full.cell.right)
+        right = jnp.asarray(self._cell.right)
         ones = jnp.ones(right.shape[0], right.dtype)
         return affine_bounds(right.T / right.shape[0], bounds[0] * ones, bounds[1] * ones)
 
     @property
-    def _is_current(self) -> bool:
-        return getattr(self.full.cell, "state_variable", "rate") == "current"
+    def _cell(self) -> Any:
+        return self.full.cell
 
-    def __call__(self, x: Float[Array, " R"]) -> Float[Array, " R"]:
-        cell = self.full.cell
+    @property
+    def _is_current(self) -> bool:
+        return getattr(self._cell, "state_variable", "rate") == "current"
+
+    def __call__(self, x: Float[Array | np.ndarray, " R"]) -> Float[Array, " R"]:
+        cell = self._cell
         alpha = getattr(cell, "alpha", 1.0)
         rates = activation_function(cell.activation)(cell.left @ x + self._drive())
         return (1 - alpha) * x + alpha * (cell.right.T @ rates) / cell.hidden_size
@@ -89,7 +94,7 @@ class LatentMap(eqx.Module):
         Currents: M κ + d, the state on the plane. Rates: φ(M κ + d), which is the state at a fixed point, and for a
         `LowRankCell` the state that follows any state of these latent variables.
         """
-        cell = self.full.cell
+        cell = self._cell
         currents = cell.left @ jnp.asarray(x) + self._drive()
         return currents if self._is_current else activation_function(cell.activation)(currents)
 
@@ -98,10 +103,10 @@ class LatentMap(eqx.Module):
 
         Rates: Nᵀ r / H. Currents: the κ whose M κ + d is nearest to the state, which is exact on the plane.
         """
-        cell, state = self.full.cell, jnp.asarray(state)
+        cell, state = self._cell, jnp.asarray(state)
         if self._is_current:
             return jnp.linalg.lstsq(jnp.asarray(cell.left), state - self._drive())[0]
         return cell.right.T @ state / cell.hidden_size
 
     def _drive(self) -> Array:
-        return self.full.cell.weight_ih @ jnp.asarray(self.full.input) + self.full.cell.bias
+        return self._cell.weight_ih @ jnp.asarray(self.full.input) + self._cell.bias

@@ -15,14 +15,14 @@ from rnndyn.networks.cells._checks import check_weights
 from rnndyn.networks.cells._claims import known_bounds
 from rnndyn.networks.cells.dropout import without_dropout
 from rnndyn.networks.flat_state import FlatState, written_order
-from rnndyn.networks.precision import as_leaf
+from rnndyn.networks.precision import Numbers, as_leaf, zero_input
 
 Region = tuple[ArrayLike, ArrayLike]
 
 
 def as_map(
     cell: Callable,
-    input: ArrayLike | None = None,
+    input: Numbers | None = None,
     *,
     state_like: PyTree | None = None,
     region: Region | None = None,
@@ -53,9 +53,9 @@ def as_map(
     driven = as_driven_map(cell, state_like=state_like)
     size = driven.input_size
     if input is None:
-        held = None if size is None else jnp.zeros(size, driven.dtype)
+        held = None if size is None else zero_input(size)
     else:
-        held = as_leaf("input", input)
+        held = as_leaf("input", input, driven.dtype)
         if size is not None and held.shape != (size,):
             raise ValueError(f"input: expected shape ({size},), the input width of the cell, got {held.shape}.")
     if region is not None:
@@ -77,16 +77,16 @@ def as_driven_map(cell: Callable, *, state_like: PyTree | None = None) -> "Drive
     """
     if hasattr(cell, "readout") and hasattr(cell, "cell"):
         raise ValueError("cell: got a whole model; its dynamics are those of its cell. Pass model.cell.")
-    cell = without_dropout(as_cell(cell, state_like=state_like))
-    check_weights(cell)
+    known: Any = without_dropout(as_cell(cell, state_like=state_like))
+    check_weights(known)
     if state_like is None:
-        if type(cell) is FunctionCell:
+        if type(known) is FunctionCell:
             raise ValueError("state_like: a plain callable does not tell the shape of its state; pass a state.")
         orders = []
 
         def start() -> PyTree:
             # JAX forgets in which order the entries of a dict were written as soon as a state passes through it.
-            state = cell.initial_state()
+            state = known.initial_state()
             orders.append(written_order(state))
             return state
 
@@ -94,7 +94,7 @@ def as_driven_map(cell: Callable, *, state_like: PyTree | None = None) -> "Drive
     else:
         order = written_order(state_like)
     leaves, structure = jax.tree.flatten(state_like)
-    return DrivenCellMap(cell, FlatState(structure, tuple(tuple(np.shape(leaf)) for leaf in leaves), order))
+    return DrivenCellMap(known, FlatState(structure, tuple(tuple(np.shape(leaf)) for leaf in leaves), order))
 
 
 class DrivenCellMap(eqx.Module):
@@ -134,7 +134,7 @@ class DrivenCellMap(eqx.Module):
         """The state of a flat vector `(N,)`; leading axes are kept, so `(T, N)` gives leaves `(T, ...)`."""
         return self.flat.unflatten(x)
 
-    def __call__(self, x: Array, u: Array | np.ndarray | None) -> Array:
+    def __call__(self, x: Array | np.ndarray, u: Array | np.ndarray | None) -> Array:
         return self.flatten(self.cell(self.unflatten(x), u))
 
 
@@ -181,7 +181,7 @@ class CellMap(eqx.Module):
         """The state of a flat vector; see `DrivenCellMap.unflatten`."""
         return self.driven.unflatten(x)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array | np.ndarray) -> Array:
         return self.driven(x, self.input)
 
 

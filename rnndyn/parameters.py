@@ -15,11 +15,11 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from rnndyn.dynamics.interpolation import InterpolatedMap, interpolate_maps
 from rnndyn.maps import CellMap, DrivenCellMap, as_driven_map, as_map
-from rnndyn.networks.precision import as_leaf
+from rnndyn.networks.precision import Numbers, as_leaf
 
 
 def input_parameter(
-    cell: Callable, origin: ArrayLike, direction: ArrayLike, *, state_like: PyTree | None = None
+    cell: Callable, origin: Numbers, direction: Numbers, *, state_like: PyTree | None = None
 ) -> "InputParameter":
     r"""A held input as the parameter: $F(x, p)$ is a step of the cell with the input $u = u_0 + p\,d$.
 
@@ -35,7 +35,7 @@ def input_parameter(
     **Raises:** `ValueError` for shapes that do not fit one another or the cell.
     """
     driven = as_driven_map(cell, state_like=state_like)
-    u0, d = as_leaf("origin", origin), as_leaf("direction", direction)
+    u0, d = as_leaf("origin", origin, driven.dtype), as_leaf("direction", direction, driven.dtype)
     if u0.ndim != 1 or (driven.input_size is not None and u0.shape != (driven.input_size,)):
         width = "I" if driven.input_size is None else driven.input_size
         raise ValueError(f"origin: expected one input of shape ({width},), got shape {u0.shape}.")
@@ -49,7 +49,7 @@ def input_parameter(
 def leaf_parameter(
     cell: Callable,
     where: Callable[[Any], Any],
-    input: ArrayLike | None = None,
+    input: Numbers | None = None,
     *,
     index: int | tuple[int, ...] | None = None,
     state_like: PyTree | None = None,
@@ -80,7 +80,7 @@ def leaf_parameter(
 
 def gain_parameter(
     cell: Callable,
-    input: ArrayLike | None = None,
+    input: Numbers | None = None,
     *,
     where: Callable[[Any], Any] | None = None,
     state_like: PyTree | None = None,
@@ -104,7 +104,7 @@ def gain_parameter(
 
 
 def leak_parameter(
-    cell: Callable, input: ArrayLike | None = None, *, state_like: PyTree | None = None
+    cell: Callable, input: Numbers | None = None, *, state_like: PyTree | None = None
 ) -> "LeakParameter":
     r"""The leak $\alpha = dt/\tau$ of a leaky network as the parameter: the step of time is set to $p\,\tau$.
 
@@ -123,9 +123,10 @@ def leak_parameter(
     `leaf_parameter(cell, lambda cell: cell.dt)` scales all leaks alike).
     """
     base = as_map(cell, input, state_like=state_like)
-    if not (hasattr(base.cell, "dt") and hasattr(base.cell, "tau")):
-        raise ValueError(f"cell: expected a leaky cell, with dt and tau, got a {type(base.cell).__name__}.")
-    if np.ndim(base.cell.tau) != 0:
+    leaky: Any = base.cell
+    if not (hasattr(leaky, "dt") and hasattr(leaky, "tau")):
+        raise ValueError(f"cell: expected a leaky cell, with dt and tau, got a {type(leaky).__name__}.")
+    if np.ndim(leaky.tau) != 0:
         raise ValueError(
             "cell: its units have time constants of their own, so there is not one leak. Continue dt: "
             "leaf_parameter(cell, lambda cell: cell.dt)."
@@ -134,7 +135,7 @@ def leak_parameter(
 
 
 def weight_segment(
-    start: Callable, end: Callable, input: ArrayLike | None = None, *, state_like: PyTree | None = None
+    start: Callable, end: Callable, input: Numbers | None = None, *, state_like: PyTree | None = None
 ) -> InterpolatedMap:
     r"""The segment between two cells of one structure, such as two checkpoints of a training run, as the parameter.
 

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -104,8 +104,8 @@ class AbstractRNN(eqx.Module):
 
     def read(self, state: Any, *, key: PRNGKeyArray | None = None) -> Array:
         """The output (O,) of a state; with a `key` for a readout that takes one."""
-        output = as_cell(self.cell).output(state)
-        return self.readout(output) if key is None else self.readout(output, key=key)
+        output, readout = as_cell(self.cell).output(state), cast(Callable[..., Array], self.readout)
+        return readout(output) if key is None else readout(output, key=key)
 
     def generate(
         self,

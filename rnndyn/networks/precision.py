@@ -5,7 +5,8 @@
    Integers and booleans among inputs and weights never decide: integer inputs of a float16 network run in float16.
 2. The state is promoted once, before any loop, to what the cell makes of it (`check_transition`), and keeps it. A state
    of integers is refused: nobody runs a network on them on purpose.
-3. What a network starts with by itself, the zero state and the zero input, has the dtype of its weights.
+3. What a network starts with by itself does not decide: the zero state has the dtype of the weights, the zero input is
+   weakly typed (`zero_input`).
 4. `as_map` and `step_jacobian` compute like one step. A map that gives a state of a wider dtype than it got is
    refused by every analysis in one line ("expected it to keep the dtype").
 5. What is given stays what it is. float64 NumPy arrays and Python floats stay NumPy arrays of float64 inside cells and
@@ -21,20 +22,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+Numbers = Any
+"""Whatever NumPy reads as an array of numbers: arrays, nested lists, tensors of other libraries (`__array__`)."""
+
 _DOUBLE = np.zeros((), np.float64)
 
 
-def as_leaf(name: str, value: Any) -> Array | np.ndarray:
+def as_leaf(name: str, value: Any, integers_as: Any = None) -> Array | np.ndarray:
     """`value` as a floating-point array to keep in a module: nothing of its precision is lost.
 
     Takes whatever NumPy can read: arrays, nested lists, and arrays of other libraries with `__array__`. JAX arrays come
-    back as they are. Integers and booleans become JAX's default float.
+    back as they are. Integers and booleans take the dtype `integers_as`, JAX's default float when it is not given.
 
     **Raises:** `ValueError` for what is no array of real numbers.
     """
     array = value if isinstance(value, jax.Array) else _as_numpy(name, value)
     if jnp.issubdtype(array.dtype, jnp.integer) or array.dtype == jnp.bool_:
-        return jnp.asarray(array, jnp.result_type(float))
+        return jnp.asarray(array, jnp.result_type(float) if integers_as is None else integers_as)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise ValueError(f"{name}: expected real numbers, got {array.dtype}.")
     if isinstance(array, jax.Array) or (array.dtype == np.float64 and not has_float64()):
@@ -53,6 +57,11 @@ def as_leaves(values: dict[str, Any]) -> dict[str, Array | np.ndarray]:
         }
     dtype = jnp.result_type(*leaves.values())
     return {name: jnp.asarray(leaf, dtype) for name, leaf in leaves.items()}
+
+
+def zero_input(size: int) -> Array:
+    """An input of zeros that takes the dtype of whatever it meets, like the Python number 0.0."""
+    return jnp.broadcast_to(0.0, (size,))
 
 
 def has_float64() -> bool:

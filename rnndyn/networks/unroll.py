@@ -10,6 +10,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from rnndyn._validation import check_at_least
 from rnndyn.networks.adapters import as_cell, check_transition, for_sequence, is_random, takes_key
 from rnndyn.networks.cells._checks import check_weights
+from rnndyn.networks.precision import zero_input
 
 
 def unroll(
@@ -95,7 +96,7 @@ def scan_cell(
 ) -> PyTree:
     start = cell.initial_state() if state is None else state
     if inputs is None:
-        inputs = jnp.zeros(cell.input_size, jnp.result_type(*jax.tree.leaves(start)))
+        inputs = zero_input(cell.input_size)
     start = check_transition(cell, start, inputs if is_held else inputs[0])
     cell = for_sequence(cell, key)
     keys = None if key is None or not takes_key(cell) else jax.random.split(key, length)

@@ -72,7 +72,7 @@ def test_the_matrix_of_dtypes(weights, inputs):
     "kind",
     [
         lambda key: rd.LSTMCell(2, 3, dtype=jnp.bfloat16, key=key),
-        lambda key: rd.LeakyCell(2, 3, tau=jnp.full(3, 4.0), dtype=jnp.bfloat16, key=key),
+        lambda key: rd.LeakyCell(2, 3, tau=4.0, state_variable="current", dtype=jnp.bfloat16, key=key),
         lambda key: rd.AdaptationCell(2, 3, dtype=jnp.bfloat16, key=key),
         lambda key: rd.ShortTermPlasticityCell(2, 3, dtype=jnp.bfloat16, key=key),
         lambda key: rd.LayerNormGRUCell(2, 3, dtype=jnp.bfloat16, key=key),
@@ -128,10 +128,11 @@ def test_parameters_keep_float64():
     cell, other = (rd.VanillaCell.from_weights(w, weight, b) for weight in (v, end))
     changed = v.copy()
     changed[0, 1] = 0.37
+    recurrent = lambda cell: cell.weight_hh
     maps = {
         "input": (rd.input_parameter(cell, u, np.array([0.7])), 0.1, np.tanh(w @ (u + 0.07) + v @ x + b)),
         "list": (rd.input_parameter(cell, [0.3], [0.7]), 0.1, np.tanh(w @ (u + 0.07) + v @ x + b)),
-        "leaf": (rd.leaf_parameter(cell, lambda c: c.weight_hh, u, index=(0, 1)), 0.37, np.tanh(w @ u + changed @ x + b)),
+        "leaf": (rd.leaf_parameter(cell, recurrent, u, index=(0, 1)), 0.37, np.tanh(w @ u + changed @ x + b)),
         "gain": (rd.gain_parameter(cell, u), 1.3, np.tanh(w @ u + 1.3 * v @ x + b)),
         "segment": (rd.weight_segment(cell, other, u), 0.3, np.tanh(w @ u + (0.7 * v + 0.3 * end) @ x + b)),
     }  # fmt: skip

@@ -4,7 +4,6 @@ A subclass that changes the step inherits what its parent said of another step. 
 analysis that builds on it, so it counts only while nothing below the class that makes it has changed.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -35,8 +34,8 @@ class claim:
     """A decorator for a method that a subclass with another step does not have: `hasattr` says so."""
 
     def __init__(self, method: Callable[..., Any]):
-        functools.update_wrapper(self, method)
         self.method = method
+        self.__doc__ = method.__doc__
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         if instance is None:

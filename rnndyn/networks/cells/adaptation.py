@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from rnndyn.networks.cells._bounds import affine_bounds, input_bounds
 from rnndyn.networks.cells._checks import check_hidden, check_input, check_sizes
@@ -14,6 +14,7 @@ from rnndyn.networks.cells._times import Time, check_times, check_variables, fix
 from rnndyn.networks.cells._weights import build_with_weights, draw, sizes_of
 from rnndyn.networks.cells.activations import Activation, activation_function, activation_range
 from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform
+from rnndyn.networks.precision import Numbers
 
 AdaptationState = tuple[Float[Array, " H"], Float[Array, " H"]]
 
@@ -96,9 +97,9 @@ class AdaptationCell(eqx.Module):
     @classmethod
     def from_weights(
         cls,
-        weight_ih: ArrayLike,
-        weight_hh: ArrayLike,
-        bias: ArrayLike,
+        weight_ih: Numbers,
+        weight_hh: Numbers,
+        bias: Numbers,
         *,
         strength: Any = 1.0,
         dt: float = 1.0,

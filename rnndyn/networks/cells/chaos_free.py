@@ -6,12 +6,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from rnndyn.networks.cells._bounds import input_bounds
 from rnndyn.networks.cells._checks import check_hidden, check_input, check_sizes
 from rnndyn.networks.cells._weights import build_with_weights, draw, draw_blocks, sizes_of
 from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform
+from rnndyn.networks.precision import Numbers
 
 
 class ChaosFreeCell(eqx.Module):
@@ -64,7 +65,7 @@ class ChaosFreeCell(eqx.Module):
         self.hidden_size = hidden_size
 
     @classmethod
-    def from_weights(cls, weight_ih: ArrayLike, weight_hh: ArrayLike, bias: ArrayLike) -> "ChaosFreeCell":
+    def from_weights(cls, weight_ih: Numbers, weight_hh: Numbers, bias: Numbers) -> "ChaosFreeCell":
         """The cell with these weights: `weight_ih` (3H, I), `weight_hh` (2H, H), `bias` (2H,).
 
         **Raises:** `ValueError` for a weight of another shape, or with NaN or infinity.

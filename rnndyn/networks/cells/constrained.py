@@ -5,10 +5,11 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from rnndyn.networks.adapters import as_cell, takes_key
 from rnndyn.networks.cells._weights import shape_of
+from rnndyn.networks.precision import Numbers
 
 
 class ConstrainedCell(eqx.Module):
@@ -34,9 +35,9 @@ class ConstrainedCell(eqx.Module):
         self,
         cell: Any,
         *,
-        signs: ArrayLike | None = None,
-        mask: ArrayLike | None = None,
-        input_mask: ArrayLike | None = None,
+        signs: Numbers | None = None,
+        mask: Numbers | None = None,
+        input_mask: Numbers | None = None,
     ):
         """**Arguments:**
 
@@ -47,7 +48,7 @@ class ConstrainedCell(eqx.Module):
 
         **Raises:** `ValueError` for a cell without these weights, other shapes, or signs that are neither.
         """
-        inner = as_cell(cell)
+        inner: Any = as_cell(cell)
         for name in ("weight_hh", "weight_ih"):
             if not eqx.is_array_like(getattr(inner, name, None)) or hasattr(type(inner), name):
                 raise ValueError(f"cell: expected one with a weight {name}, got a {type(inner).__name__}.")

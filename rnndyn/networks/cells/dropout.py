@@ -97,7 +97,7 @@ class DropoutCell(eqx.Module):
     def sample(self, key: PRNGKeyArray) -> "DropoutCell":
         """The cell for one sequence, with the masks drawn that it keeps."""
         input_key, recurrent_key, cell_key = jax.random.split(key, 3)
-        cell = as_cell(self.cell)
+        cell: Any = as_cell(self.cell)
         if draws_once(cell):
             cell = cell.sample(cell_key)
         masks: list[Any] = [None, None]

@@ -6,12 +6,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from rnndyn.networks.cells._bounds import input_bounds
 from rnndyn.networks.cells._checks import check_hidden, check_input, check_sizes
 from rnndyn.networks.cells._weights import build_with_weights, draw, draw_blocks, sizes_of
 from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform
+from rnndyn.networks.precision import Numbers
 
 Reset = Literal["after", "before"]
 
@@ -85,10 +86,10 @@ class GRUCell(eqx.Module):
     @classmethod
     def from_weights(
         cls,
-        weight_ih: ArrayLike,
-        weight_hh: ArrayLike,
-        bias: ArrayLike,
-        bias_n: ArrayLike | None = None,
+        weight_ih: Numbers,
+        weight_hh: Numbers,
+        bias: Numbers,
+        bias_n: Numbers | None = None,
         *,
         reset: str = "after",
     ) -> "GRUCell":

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from rnndyn.networks.cells._bounds import input_bounds
 from rnndyn.networks.cells._checks import check_hidden, check_input, check_pair, check_sizes
@@ -14,6 +14,7 @@ from rnndyn.networks.cells._weights import build_with_weights, draw, draw_blocks
 from rnndyn.networks.cells.activations import Activation, activation_function, activation_range
 from rnndyn.networks.cells.lstm import LSTMState
 from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform
+from rnndyn.networks.precision import Numbers
 
 _EPSILON = 1e-5
 
@@ -71,10 +72,10 @@ class LayerNormVanillaCell(eqx.Module):
     @classmethod
     def from_weights(
         cls,
-        weight_ih: ArrayLike,
-        weight_hh: ArrayLike,
-        gain: ArrayLike,
-        bias: ArrayLike,
+        weight_ih: Numbers,
+        weight_hh: Numbers,
+        gain: Numbers,
+        bias: Numbers,
         *,
         activation: Activation = "tanh",
     ) -> "LayerNormVanillaCell":
@@ -160,13 +161,13 @@ class LayerNormLSTMCell(eqx.Module):
     @classmethod
     def from_weights(
         cls,
-        weight_ih: ArrayLike,
-        weight_hh: ArrayLike,
-        bias: ArrayLike,
-        gain_ih: ArrayLike,
-        gain_hh: ArrayLike,
-        gain_c: ArrayLike,
-        bias_c: ArrayLike,
+        weight_ih: Numbers,
+        weight_hh: Numbers,
+        bias: Numbers,
+        gain_ih: Numbers,
+        gain_hh: Numbers,
+        gain_c: Numbers,
+        bias_c: Numbers,
     ) -> "LayerNormLSTMCell":
         """The cell with these weights; shapes: see the class (G = 4)."""
         input_size, hidden_size = sizes_of(weight_ih, weight_hh)
@@ -255,7 +256,7 @@ class LayerNormGRUCell(eqx.Module):
 
     @classmethod
     def from_weights(
-        cls, weight_ih: ArrayLike, weight_hh: ArrayLike, bias: ArrayLike, gain_ih: ArrayLike, gain_hh: ArrayLike
+        cls, weight_ih: Numbers, weight_hh: Numbers, bias: Numbers, gain_ih: Numbers, gain_hh: Numbers
     ) -> "LayerNormGRUCell":
         """The cell with these weights; shapes: see the class (G = 3)."""
         input_size, hidden_size = sizes_of(weight_ih, weight_hh)

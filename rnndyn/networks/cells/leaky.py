@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from rnndyn.networks.cells._bounds import affine_bounds, input_bounds
 from rnndyn.networks.cells._checks import check_hidden, check_input, check_sizes
@@ -14,6 +14,7 @@ from rnndyn.networks.cells._times import check_times, fixed_or_trained, longest_
 from rnndyn.networks.cells._weights import build_with_weights, draw, sizes_of
 from rnndyn.networks.cells.activations import Activation, activation_function, activation_range
 from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform
+from rnndyn.networks.precision import Numbers
 
 StateVariable = Literal["rate", "current"]
 
@@ -105,9 +106,9 @@ class LeakyCell(eqx.Module):
     @classmethod
     def from_weights(
         cls,
-        weight_ih: ArrayLike,
-        weight_hh: ArrayLike,
-        bias: ArrayLike,
+        weight_ih: Numbers,
+        weight_hh: Numbers,
+        bias: Numbers,
         *,
         dt: float = 1.0,
         tau: Any = 10.0,
@@ -169,7 +170,7 @@ class LeakyCell(eqx.Module):
             target = activation(self.weight_hh @ state + drive)
         else:
             target = self.weight_hh @ activation(jnp.asarray(state)) + drive
-        return (1 - alpha) * jnp.asarray(state) + alpha * target
+        return jnp.asarray((1 - alpha) * jnp.asarray(state) + alpha * target)
 
     def initial_state(self) -> Float[Array, " H"]:
         """The zero state."""

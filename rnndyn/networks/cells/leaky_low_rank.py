@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from rnndyn._validation import check_at_least
 from rnndyn.networks.cells._bounds import affine_bounds, input_bounds
@@ -16,6 +16,7 @@ from rnndyn.networks.cells._weights import build_with_weights, draw, shape_of, s
 from rnndyn.networks.cells.activations import Activation, activation_function, activation_range
 from rnndyn.networks.cells.leaky import StateVariable
 from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform
+from rnndyn.networks.precision import Numbers
 
 
 class LeakyLowRankCell(eqx.Module):
@@ -100,10 +101,10 @@ class LeakyLowRankCell(eqx.Module):
     @classmethod
     def from_weights(
         cls,
-        weight_ih: ArrayLike,
-        left: ArrayLike,
-        right: ArrayLike,
-        bias: ArrayLike,
+        weight_ih: Numbers,
+        left: Numbers,
+        right: Numbers,
+        bias: Numbers,
         *,
         dt: float = 1.0,
         tau: Any = 10.0,

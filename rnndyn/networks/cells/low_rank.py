@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from rnndyn._validation import check_at_least
 from rnndyn.networks.cells._bounds import input_bounds
@@ -14,6 +14,7 @@ from rnndyn.networks.cells._checks import check_hidden, check_input, check_sizes
 from rnndyn.networks.cells._weights import build_with_weights, draw, shape_of, sizes_of
 from rnndyn.networks.cells.activations import Activation, activation_function, activation_range
 from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform
+from rnndyn.networks.precision import Numbers
 
 
 class LowRankCell(eqx.Module):
@@ -84,10 +85,10 @@ class LowRankCell(eqx.Module):
     @classmethod
     def from_weights(
         cls,
-        weight_ih: ArrayLike,
-        left: ArrayLike,
-        right: ArrayLike,
-        bias: ArrayLike,
+        weight_ih: Numbers,
+        left: Numbers,
+        right: Numbers,
+        bias: Numbers,
         *,
         activation: Activation = "tanh",
     ) -> "LowRankCell":

@@ -6,12 +6,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from rnndyn.networks.cells._bounds import affine_bounds, input_bounds
 from rnndyn.networks.cells._checks import check_input, check_pair, check_sizes
 from rnndyn.networks.cells._weights import build_with_weights, draw, draw_blocks, sizes_of
 from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform
+from rnndyn.networks.precision import Numbers
 
 LSTMState = tuple[Float[Array, " H"], Float[Array, " H"]]
 
@@ -67,7 +68,7 @@ class LSTMCell(eqx.Module):
         self.hidden_size = hidden_size
 
     @classmethod
-    def from_weights(cls, weight_ih: ArrayLike, weight_hh: ArrayLike, bias: ArrayLike) -> "LSTMCell":
+    def from_weights(cls, weight_ih: Numbers, weight_hh: Numbers, bias: Numbers) -> "LSTMCell":
         """The cell with these weights: `weight_ih` (4H, I), `weight_hh` (4H, H), `bias` (4H,).
 
         **Raises:** `ValueError` for a weight of another shape, or with NaN or infinity.

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from rnndyn._validation import check_at_least
 from rnndyn.networks.cells._bounds import input_bounds
@@ -14,7 +14,7 @@ from rnndyn.networks.cells._checks import check_hidden, check_input, check_sizes
 from rnndyn.networks.cells._claims import claim
 from rnndyn.networks.cells._weights import build_with_weights, draw, shape_of, sizes_of
 from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform, uniform
-from rnndyn.networks.precision import as_leaf
+from rnndyn.networks.precision import Numbers, as_leaf
 
 
 class PiecewiseLinearCell(eqx.Module):
@@ -114,14 +114,14 @@ class PiecewiseLinearCell(eqx.Module):
     @classmethod
     def from_weights(
         cls,
-        diagonal: ArrayLike,
-        weight_hh: ArrayLike,
-        bias: ArrayLike,
+        diagonal: Numbers,
+        weight_hh: Numbers,
+        bias: Numbers,
         *,
-        weight_ih: ArrayLike | None = None,
+        weight_ih: Numbers | None = None,
         num_rectified: int | None = None,
-        hidden_weight: ArrayLike | None = None,
-        hidden_bias: ArrayLike | None = None,
+        hidden_weight: Numbers | None = None,
+        hidden_bias: Numbers | None = None,
     ) -> "PiecewiseLinearCell":
         """The cell with these weights (shapes: see the class); without `weight_ih` it has no input.
 

@@ -6,13 +6,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from rnndyn._validation import check_at_least
 from rnndyn.networks.cells._bounds import affine_bounds, input_bounds
 from rnndyn.networks.cells._checks import check_input, check_pair, check_sizes
 from rnndyn.networks.cells._weights import build_with_weights, draw, draw_blocks, shape_of, sizes_of
 from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform
+from rnndyn.networks.precision import Numbers
 
 ProjectedState = tuple[Float[Array, " P"], Float[Array, " H"]]
 
@@ -74,7 +75,7 @@ class ProjectedLSTMCell(eqx.Module):
 
     @classmethod
     def from_weights(
-        cls, weight_ih: ArrayLike, weight_hh: ArrayLike, bias: ArrayLike, weight_hr: ArrayLike
+        cls, weight_ih: Numbers, weight_hh: Numbers, bias: Numbers, weight_hr: Numbers
     ) -> "ProjectedLSTMCell":
         """The cell with these weights: `weight_ih` (4H, I), `weight_hh` (4H, P), `bias` (4H,), `weight_hr` (P, H).
 

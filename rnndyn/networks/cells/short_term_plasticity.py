@@ -7,7 +7,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from rnndyn.networks.cells._bounds import input_bounds
 from rnndyn.networks.cells._checks import check_input, check_sizes
@@ -15,6 +15,7 @@ from rnndyn.networks.cells._times import Time, check_times, check_variables, fix
 from rnndyn.networks.cells._weights import build_with_weights, draw, sizes_of
 from rnndyn.networks.cells.activations import Activation, activation_function, activation_range
 from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform
+from rnndyn.networks.precision import Numbers
 
 PlasticityState = tuple[Float[Array, " H"], Float[Array, " H"], Float[Array, " H"]]
 
@@ -117,9 +118,9 @@ class ShortTermPlasticityCell(eqx.Module):
     @classmethod
     def from_weights(
         cls,
-        weight_ih: ArrayLike,
-        weight_hh: ArrayLike,
-        bias: ArrayLike,
+        weight_ih: Numbers,
+        weight_hh: Numbers,
+        bias: Numbers,
         *,
         dt: float = 10.0,
         tau: Any = 100.0,

@@ -59,7 +59,8 @@ class StackedCell(eqx.Module):
     def time_step(self) -> Any:
         """The time of one step in units of the layers' longest time constant; `None` unless every layer has one."""
         steps = [getattr(layer, "time_step", None) for layer in self._layers()]
-        return None if any(step is None for step in steps) else functools.reduce(jnp.minimum, steps)
+        known = [step for step in steps if step is not None]
+        return functools.reduce(jnp.minimum, known) if len(known) == len(steps) else None
 
     def sample(self, key: PRNGKeyArray) -> "StackedCell":
         """The stack for one sequence: what its layers draw once is drawn, from one key each."""

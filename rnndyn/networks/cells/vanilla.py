@@ -6,13 +6,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from rnndyn.networks.cells._bounds import input_bounds
 from rnndyn.networks.cells._checks import check_hidden, check_input, check_sizes
 from rnndyn.networks.cells._weights import build_with_weights, draw, sizes_of
 from rnndyn.networks.cells.activations import Activation, activation_function, activation_range
 from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform
+from rnndyn.networks.precision import Numbers
 
 
 class VanillaCell(eqx.Module):
@@ -68,7 +69,7 @@ class VanillaCell(eqx.Module):
 
     @classmethod
     def from_weights(
-        cls, weight_ih: ArrayLike, weight_hh: ArrayLike, bias: ArrayLike, *, activation: Activation = "tanh"
+        cls, weight_ih: Numbers, weight_hh: Numbers, bias: Numbers, *, activation: Activation = "tanh"
     ) -> "VanillaCell":
         """The cell with these weights: `weight_ih` (H, I), `weight_hh` (H, H), `bias` (H,).
 
