@@ -3,6 +3,11 @@
 from rnndyn.training.batch import Batch as Batch
 from rnndyn.training.batch import pad_batch as pad_batch
 from rnndyn.training.buckets import Buckets as Buckets
+from rnndyn.training.callbacks import Callback as Callback
+from rnndyn.training.callbacks import LossCurve as LossCurve
+from rnndyn.training.callbacks import ProgressBar as ProgressBar
+from rnndyn.training.callbacks import TrainingEvent as TrainingEvent
+from rnndyn.training.callbacks import read_loss_curve as read_loss_curve
 from rnndyn.training.checkpoint import load_model as load_model
 from rnndyn.training.checkpoint import save_model as save_model
 from rnndyn.training.ensemble import EnsembleDivergenceError as EnsembleDivergenceError
@@ -23,6 +28,7 @@ from rnndyn.training.over_trials import over_trials as over_trials
 from rnndyn.training.over_trials import perplexity as perplexity
 from rnndyn.training.padding import length_mask as length_mask
 from rnndyn.training.padding import pad_sequences as pad_sequences
+from rnndyn.training.precision import MixedPrecision as MixedPrecision
 from rnndyn.training.teacher_forcing import generalized_teacher_forcing as generalized_teacher_forcing
 from rnndyn.training.teacher_forcing import inverse_sigmoid_decay as inverse_sigmoid_decay
 from rnndyn.training.teacher_forcing import nearest_state as nearest_state

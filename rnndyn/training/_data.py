@@ -48,7 +48,7 @@ class HostBatches:
         """
         first = self._peek()
         shapes = _shapes(first)
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves(first, is_leaf=_is_keys))
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(first))
         largest = max(1, min(largest, BLOCK_BYTES // max(1, size)))
         taken = []
         while len(taken) < min(num, largest) and _shapes(self._peek()) == shapes:
@@ -63,11 +63,7 @@ class HostBatches:
             np.stack(leaves, out=block[: len(taken)])
             return block
 
-        return len(taken), largest, jax.tree.map(stack, *taken, is_leaf=_is_keys)
-
-    def max_run(self) -> int | None:
-        """The most batches to ask for at once, or `None` while all have had one shape."""
-        return _MIXED_BLOCK if len(self._shapes) > 1 else None
+        return len(taken), largest, jax.tree.map(stack, *taken)
 
     def _peek(self) -> Any:
         if not self._pending:
@@ -88,7 +84,7 @@ class HostBatches:
                     "rnndyn.training.Minibatches; a generator runs out."
                 ) from None
         batch = jax.tree.map(to_numpy, batch)
-        structure = jax.tree.structure(batch, is_leaf=_is_keys)
+        structure = jax.tree.structure(batch)
         if self._structure is None:
             self._structure = structure
         if structure != self._structure:
@@ -153,4 +149,4 @@ def to_device(leaf: Any) -> Any:
 
 
 def _shapes(batch: Any) -> tuple[str, ...]:
-    return tuple(f"{leaf.dtype}{list(leaf.shape)}" for leaf in jax.tree.leaves(batch, is_leaf=_is_keys))
+    return tuple(f"{leaf.dtype}{list(leaf.shape)}" for leaf in jax.tree.leaves(batch))
