@@ -326,7 +326,9 @@ def _check_validation(batch: Any) -> Any:
 def _check_validation_data(metric: Callable, model: Any, batch: Any) -> None:
     found = find_in_data(metric, model, batch, "validation")
     if found is not None:
-        raise ValueError(f"{found}, so the metric is NaN. Mend the data, or mark the step as padding or as not counting.")
+        raise ValueError(
+            f"{found}, so the metric is NaN. Mend the data, or mark the step as padding or as not counting."
+        )
 
 
 def _check_scalar(name: str, function: Callable, model: Any, batch: Any) -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import os
 import warnings
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -40,6 +40,7 @@ class TrainingEvent:
     """Why each member stopped, `None` while it trains."""
 
 
+@runtime_checkable
 class Callback(Protocol):
     """Whoever is called with a `TrainingEvent` is a callback: a function will do.
 

@@ -150,4 +150,3 @@ def _without_padding(inputs: Any, exists: Any) -> Any:
     """Zeros where there is no entry: a NaN there would come back through the gradient of a model that hides it."""
     shape = (-1, *[1] * (jnp.ndim(inputs) - 1))
     return jnp.where(jnp.reshape(exists, shape), inputs, jnp.zeros_like(inputs))
-
