@@ -16,6 +16,21 @@ import numpy as np
 
 _FORMAT = 1
 _HEADER = "__rnndyn__"
+# What the readers of zip files, arrays and JSON raise at bytes that make no sense to them.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    json.JSONDecodeError,
+    UnicodeDecodeError,
+    EOFError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    TypeError,
+    SyntaxError,
+    MemoryError,
+)
 _result_types: dict[str, type["Result"]] = {}
 
 
@@ -54,8 +69,8 @@ class Result(eqx.Module):
     def save(self, path: str | Path) -> Path:
         """Write the result to `path` (`.npz` is appended when missing); `rnndyn.load` reads it back.
 
-        Nothing is pickled: arrays go into an npz archive, everything else into its JSON header, with a checksum of both.
-        The file appears only when it is complete.
+        Nothing is pickled: arrays go into an npz archive, everything else into its JSON header, with a checksum of
+        both. The file appears only when it is complete.
 
         **Arguments:**
 
@@ -99,7 +114,7 @@ def load(path: str | Path) -> Result:
     """
     try:
         header, arrays = _read(path)
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, struct.error, json.JSONDecodeError) as error:
+    except _DAMAGE as error:
         raise ValueError(f"path: {path} is damaged, or no result of rnndyn ({error}).") from error
     # Files of before 0.1.0 have none.
     if "sha256" in header and header["sha256"] != _checksum(header["body"], arrays):

@@ -1,4 +1,4 @@
-"""How a model is called: whether it wants a mask or a key, and in which dtype it runs. Told by its signature, here only."""
+"""How a model is called: whether it takes a mask, wants a key, and in which dtype it runs. Told here only."""
 
 import inspect
 from collections.abc import Callable
@@ -15,12 +15,14 @@ from rnndyn.networks.adapters import takes_key as cell_takes_key
 _CELLS = ("cell", "forward", "backward")
 
 
-def takes(function: Callable[..., Any], name: str) -> bool:
-    """Whether `function` can be called with the keyword `name`."""
+def takes(function: Callable[..., Any], name: str, num_given: int = 0) -> bool:
+    """Whether `function` can be called with the keyword `name` after `num_given` arguments by position."""
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
         return False  # some builtins have no signature
+    if name in list(parameters)[:num_given]:
+        return False  # what is called so is another argument
     found = parameters.get(name)
     if found is not None:
         return found.kind not in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)

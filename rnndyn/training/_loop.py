@@ -108,7 +108,7 @@ def _train(
         settings.max_grad_norm,
         trained,
         precision,
-        loss_takes_key=takes(loss, "key"),
+        loss_takes_key=takes(loss, "key", 2 if carry is None else 3),
     )
     loss_key = loss_keys.reshape(-1)[0] if rule.loss_takes_key else None
     example = _example(batches, host, one_key)
@@ -144,7 +144,7 @@ def _train(
 
     def tell(kind: Any, **what: np.ndarray) -> None:
         event = run.event(kind, settings.num_steps, **what)
-        if any([callback(event) for callback in callbacks]):
+        if any(callback(event) for callback in callbacks):
             run.stopped = ["callback" if reason is None else reason for reason in run.stopped]
 
     def between_blocks(final: bool) -> None:
@@ -215,10 +215,8 @@ def _train(
                     if host is not None
                     else draw(batches, jax.random.fold_in(batch_keys.reshape(-1)[member], taken), False)
                 )
-                failed = lambda tree, member=member: _first_member(tree, ensemble, member)
-                found = find_in_data(
-                    lambda model, batch, c=failed(run.carry): called(model, batch, c)[0], failed(run.model), batch
-                )
+                failed, handed_on = _first_member((run.model, run.carry), ensemble, member)
+                found = find_in_data(lambda model, batch, c=handed_on: called(model, batch, c)[0], failed, batch)
                 if found is not None:
                     run.failures[int(member)] = found
             tell("steps", **told)

@@ -23,7 +23,7 @@ def describe(tree: Any) -> Any:
     values, but no array's numbers."""
     if is_typed_key(tree):
         return {"array": f"key<{jax.random.key_impl(tree)}>", "shape": list(tree.shape)}
-    if isinstance(tree, np.generic) or eqx.is_array_like(tree) and hasattr(tree, "dtype"):
+    if isinstance(tree, np.generic) or (eqx.is_array_like(tree) and hasattr(tree, "dtype")):
         return {"array": str(tree.dtype), "shape": list(np.shape(tree))}
     if isinstance(tree, jax.ShapeDtypeStruct):
         return {"array": str(tree.dtype), "shape": list(tree.shape)}

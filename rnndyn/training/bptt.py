@@ -89,7 +89,7 @@ def bptt(
         weights = jnp.ones(num_steps, x0.dtype)
     elif jnp.shape(weights) != (num_steps,):
         raise ValueError(f"weights: expected one number per step, ({num_steps},), got shape {jnp.shape(weights)}.")
-    total = _TotalLoss(g, readout, targets, jnp.asarray(weights, x0.dtype), loss)
+    total = _TotalLoss(g, readout, jnp.asarray(targets), jnp.asarray(weights, x0.dtype), loss)
     total.check(x0)
     found = _bptt(g, total, x0, inputs)
     if window is None:

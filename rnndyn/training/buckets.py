@@ -68,8 +68,10 @@ class Buckets(eqx.Module):
         if isinstance(lengths, int):
             check_at_least("lengths", lengths, 1)
             shares = np.arange(1, lengths + 1) / lengths
-            lengths = np.quantile(own, shares, method="higher").astype(int).tolist()
-        self.lengths = tuple(sorted({int(length) for length in lengths}))
+            chosen: Sequence[int] = np.quantile(own, shares, method="higher").astype(int).tolist()
+        else:
+            chosen = lengths
+        self.lengths = tuple(sorted({int(length) for length in chosen}))
         if not self.lengths or self.lengths[0] < 1 or self.lengths[-1] < own.max():
             raise ValueError(
                 f"lengths: expected positive lengths up to at least {own.max()}, that of the longest trial, got "

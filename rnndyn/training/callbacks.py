@@ -1,4 +1,4 @@
-"""What is told about a training run while it goes on, and who listens: a progress bar, a loss curve in a file, anybody."""
+"""What is told about a training run while it goes on, and who listens: a progress bar, a file, anybody."""
 
 import csv
 import dataclasses

@@ -84,6 +84,8 @@ def read_header(path: Path, kind: str) -> dict[str, Any]:
         if header is None or header.get("rnndyn") != kind:
             found = "something else" if header is None else f"a {header['rnndyn']}"
             raise ValueError(f"{path}: expected a {kind} written by rnndyn, found {found}.")
+        if not isinstance(header.get("format"), int):
+            raise ValueError(f"{path}: its header could not be read; the file is damaged.")
         if header["format"] > _FORMAT:
             raise ValueError(
                 f"{path}: has format {header['format']}; this version of rnndyn reads up to {_FORMAT}. Upgrade rnndyn."
@@ -135,7 +137,16 @@ class _Hashing(io.RawIOBase):
 
 
 def _serialise(file: Any, tree: Any) -> None:
-    eqx.tree_serialise_leaves(file, jax.tree.map(_without_type, tree))
+    try:
+        eqx.tree_serialise_leaves(file, jax.tree.map(_without_type, tree))
+    except RuntimeError as error:
+        # Equinox wraps whatever happens at a leaf; of a full disk the cause is what matters.
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        raise cause from error
 
 
 def _without_type(leaf: Any) -> Any:

@@ -15,7 +15,7 @@ class History(Result):
     losses: Float[np.ndarray, " T"]
     """The training loss of every step."""
     grad_norms: Float[np.ndarray, " T"]
-    """The global norm of the gradient at every step, before clipping; infinite at a step that mixed precision skipped."""
+    """The global norm of the gradient at every step, before clipping; infinite where mixed precision skipped a step."""
     learning_rates: Float[np.ndarray, " T"] | None
     """The learning rate of every step, where `fit` was given one."""
     validation_steps: Int[np.ndarray, " V"]

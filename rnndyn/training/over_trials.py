@@ -100,7 +100,7 @@ class OverTrials(eqx.Module):
             outputs = call_model(model, inputs if exists is None else _without_padding(inputs, exists), exists, key)
             return self.of_outputs(outputs, targets, counting(counts, exists))
 
-        return self.mean(*jax.vmap(trial)(*batch, keys))
+        return self.mean(*jax.vmap(trial)(batch.inputs, batch.targets, batch.counts, batch.exists, keys))
 
     def of_outputs(self, outputs: Any, targets: Any, counts: Any) -> tuple[Array, Array]:
         """The loss of one trial and its weight."""

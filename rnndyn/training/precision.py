@@ -1,4 +1,4 @@
-"""Mixed precision: compute in half precision, keep the weights in full, and scale the loss so that gradients survive."""
+"""Mixed precision: compute in half precision, keep the weights in full, scale the loss so that gradients survive."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -20,7 +20,8 @@ class MixedPrecision:
     vanish. Where the scaled gradient overflows, the step makes no update and S is halved; after `growth_every` steps
     in a row without overflow it is doubled (Micikevicius et al. 2018).
 
-    bfloat16 has the range of float32 and needs no scale: `initial_scale=1, growth_every=None`, which `"bfloat16"` means.
+    bfloat16 has the range of float32 and needs no scale: `precision="bfloat16"` means `initial_scale=1` and
+    `growth_every=None`.
 
     ??? cite "Reference"
         P. Micikevicius et al. (2018), "Mixed precision training", ICLR.

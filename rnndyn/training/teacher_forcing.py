@@ -84,7 +84,7 @@ def scheduled_sampling(
     for _ in range(2):
         state = promote_state(lambda state, first=inputs[0]: model.step(state, first)[0], state)
         fed_back = eqx.filter_eval_shape(
-            lambda first, k: feed(model.step(state, first)[1], k), inputs[0], jax.tree.map(_first, keys)
+            lambda state, first, k: feed(model.step(state, first)[1], k), state, inputs[0], jax.tree.map(_first, keys)
         )
         if fed_back.shape != inputs.shape[1:]:
             raise ValueError(

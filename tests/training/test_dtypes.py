@@ -128,7 +128,8 @@ def test_tokens_out_of_range_are_errors_and_nan_where_traced():
             call()
     # Traced, they cannot be looked at: NaN, and not the value of another token.
     traced = jax.jit(lambda tokens: model(tokens))(bad[0])
-    assert np.isfinite(traced[0]).all() and np.isnan(traced[1:]).all()
+    assert np.isfinite(traced[0]).all()
+    assert np.isnan(traced[1:]).all()
     assert np.isnan(jax.jit(lambda y: tr.softmax_cross_entropy(jnp.zeros((3, I)), y))(bad[0]))
     np.testing.assert_allclose(
         jax.jit(lambda y: tr.softmax_cross_entropy(jnp.zeros((3, I)), y))(good[0]), np.log(2), rtol=1e-6

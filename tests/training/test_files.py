@@ -52,7 +52,8 @@ class File:
     def __enter__(self): return self
     def __exit__(self, *what): self.file.close()
     def write(self, data):
-        self.file.write(data[: len(data) // 2]); self.file.flush(); self.stage("write"); self.file.write(data[len(data) // 2 :])
+        half = len(data) // 2
+        self.file.write(data[:half]); self.file.flush(); self.stage("write"); self.file.write(data[half:])
     def flush(self): self.stage("flush"); self.file.flush()
     def fileno(self): return self.file.fileno()
 for name in names:
@@ -119,11 +120,13 @@ class FullDisk:
 
 def test_a_full_disk_costs_neither_the_run_nor_the_old_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "run"
-    real, rooms = _files.Path.open, iter([10**6, 10**6, 700, 0])
+    real = _files.Path.open
+    # What is tried before the first step, and the checkpoints after steps 2, 4 and 6.
+    rooms = iter([10**6, 10**6, 700, 0])
 
     def opened(self, mode="r", *rest):
         file = real(self, mode, *rest)
-        return FullDisk(file, next(rooms)) if mode == "wb" else file
+        return FullDisk(file, next(rooms)) if self.name == "run.tmp" else file
 
     monkeypatch.setattr(_files.Path, "open", opened)
     with pytest.warns(UserWarning, match=r"checkpoint: .* after step (4|6) \(.*No space left on device\)") as caught:
@@ -135,7 +138,8 @@ def test_a_full_disk_costs_neither_the_run_nor_the_old_checkpoint(tmp_path, monk
     assert json.loads(path.read_bytes().split(b"\n")[0])["step"] == 2
     monkeypatch.undo()
     np.testing.assert_allclose(fit(path, resume=True).model, result.model, rtol=0)
-    monkeypatch.setattr(_files.Path, "open", lambda self, mode="r", *rest: FullDisk(real(self, mode, *rest), 0))
+    rooms = iter([0])
+    monkeypatch.setattr(_files.Path, "open", opened)
     before = path.read_bytes()
     with pytest.raises(OSError, match="No space left"):
         rd.save_model(path, jnp.ones(2))
@@ -167,11 +171,11 @@ def test_any_flipped_byte_is_found(tmp_path):
     whole = path.read_bytes()
     for at in range(len(whole)):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        with pytest.raises(ValueError, match="damaged|written by rnndyn|format|another structure"):
+        with pytest.raises(ValueError, match=r"damaged|written by rnndyn|format|another structure"):
             rd.load_model(path, {"w": np.zeros(5, np.float32)})
     for size in (0, 10, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
-        with pytest.raises(ValueError, match="damaged|something else"):
+        with pytest.raises(ValueError, match=r"damaged|something else"):
             rd.load_model(path, {"w": np.zeros(5, np.float32)})
 
 
@@ -294,7 +298,7 @@ def test_a_loss_curve_can_be_followed(tmp_path):
     assert np.array_equal(rd.training.read_loss_curve(path).losses, read.losses)
     whole = fit(run, num_steps=8, resume=True, callbacks=[curve()], **options)
     assert np.array_equal(rd.training.read_loss_curve(path).losses, whole.history.losses)
-    with pytest.raises(ValueError, match="LossCurve: .* exists"):
+    with pytest.raises(ValueError, match=r"LossCurve: .* exists"):
         fit(callbacks=[curve()])
     with pytest.raises(ValueError, match="is no loss curve"):
         rd.training.read_loss_curve(run.with_name("run"), 0) if run.write_text("a,b\n") else None

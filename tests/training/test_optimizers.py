@@ -105,7 +105,8 @@ def test_labels_say_whose_optimiser_trains_what():
     np.testing.assert_allclose(result.model.readout.weight, 0.9, rtol=1e-6)
     np.testing.assert_allclose(result.history.grad_norms, np.sqrt(3), rtol=1e-6)
     matrices = fit(ones, None, loss, num_steps=1, trainable=lambda leaf: leaf.ndim == 2).model
-    assert (matrices.cell.bias == 1).all() and (matrices.cell.weight_ih != 1).all()
+    assert (matrices.cell.bias == 1).all()
+    assert (matrices.cell.weight_ih != 1).all()
 
 
 @pytest.mark.parametrize(
@@ -189,9 +190,11 @@ def test_keys_reach_the_loss_and_the_model():
         fit(loss=lambda w, b, key=None: draws(w["a"], b, key), num_steps=400, key=k).history.losses
         for k in (KEY, KEY, jax.random.key(1))
     )
-    assert np.array_equal(first, again) and not np.array_equal(first, other)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
     # Standard normals, independent from step to step: four standard errors.
-    assert abs(first.mean()) < 4 / 20 and abs(first.var() - 1) < 4 * np.sqrt(2) / 20
+    assert abs(first.mean()) < 4 / 20
+    assert abs(first.var() - 1) < 4 * np.sqrt(2) / 20
     assert abs(np.corrcoef(first[1:], first[:-1])[0, 1]) < 4 / 20
     # A cell that is nothing but noise: x' = sqrt(2) sigma eta with alpha = 1, so the mean square is 2 sigma^2.
     cell = rd.LeakyCell.from_weights(
@@ -244,7 +247,8 @@ def test_a_model_that_was_on_the_host_is_trained_as_before():
     x, y = np.ones((2, 4, 1), np.float32), np.ones((2, 4, 1), np.float32)
     loss = tr.over_trials(tr.mean_squared_error)
     a, b = (fit(m, None, loss, [(x, y)]).history.losses for m in (model, jax.device_get(model)))
-    assert np.array_equal(a, b) and a[-1] < a[0]
+    assert np.array_equal(a, b)
+    assert a[-1] < a[0]
     models = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2) if eqx.is_array(leaf) else leaf, model)
     options = {"num_steps": 3, "key": KEY, "progress": False}
     found = rd.fit_ensemble(jax.device_get(models), loss, [(x, y)], optax.sgd(0.1), **options)
@@ -266,14 +270,17 @@ def test_callbacks_see_everything_and_can_stop():
     options = {"num_steps": 6, "validation": ZERO[0], "validate_every": 3}
     plain = fit(**options)
     told = fit(callbacks=[events.append], **options)
-    assert events[0].kind == "start" and events[-1].kind == "end"
+    assert events[0].kind == "start"
+    assert events[-1].kind == "end"
     losses = np.concatenate([event.losses for event in events if event.kind == "steps"], axis=1)[0]
-    assert np.array_equal(losses, plain.history.losses) and np.array_equal(losses, told.history.losses)
+    assert np.array_equal(losses, plain.history.losses)
+    assert np.array_equal(losses, told.history.losses)
     validations = [(e.step, e.validation_losses[0]) for e in events if e.kind == "validation"]
     assert [step for step, _ in validations] == [0, 3, 6]
     assert [value for _, value in validations] == plain.history.validation_losses.tolist()
     stopped = fit(callbacks=[lambda event: event.kind == "validation" and event.step == 3], **options)
-    assert stopped.history.stopped == "callback" and len(stopped.history.losses) == 3
+    assert stopped.history.stopped == "callback"
+    assert len(stopped.history.losses) == 3
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_the_weights():
@@ -291,7 +298,6 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_the_weights():
 
 def test_the_loss_scale_saves_what_underflows_and_backs_off_where_it_overflows():
     # The gradient 2^-26 is below the smallest float16, 2^-24; scaled by 2^15 it is exact.
-    tiny = lambda w, batch: jnp.sum(w * (w.dtype.type(2.0**-13) * batch))
     options = {"batches": [np.full(1, 2.0**-13, np.float32)], "num_steps": 1, "optimizer": optax.sgd(2.0**20)}
     scaled = lambda w, batch: jnp.sum((w * batch[0]) * jnp.asarray(2.0**-13, w.dtype))
     kept = fit(jnp.ones(1), loss=scaled, precision="float16", **options)
