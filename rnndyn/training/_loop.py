@@ -208,7 +208,7 @@ def _train(
                 ensemble,
             )
             told = advance(run, block, length)
-            for member in np.flatnonzero(was_active & ~run.active)[:_MAX_DIAGNOSES]:
+            for member in np.flatnonzero(was_active & ~run.active)[:_MAX_DIAGNOSES].tolist():
                 taken = int(run.num_steps[member]) - 1
                 batch = (
                     jax.tree.map(lambda leaf, i=taken - start: leaf[i], data)
@@ -218,7 +218,7 @@ def _train(
                 failed, handed_on = _first_member((run.model, run.carry), ensemble, member)
                 found = find_in_data(lambda model, batch, c=handed_on: called(model, batch, c)[0], failed, batch)
                 if found is not None:
-                    run.failures[int(member)] = found
+                    run.failures[member] = found
             tell("steps", **told)
             between_blocks(final=run.step == settings.num_steps)
         if interrupts.requested and run.step < settings.num_steps and run.active.any():

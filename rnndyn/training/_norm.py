@@ -35,7 +35,7 @@ def scaled_norm(tree: Any) -> ScaledNorm:
     # Devices may flush what is smaller to zero, and 0 / 0 is no number.
     is_normal = largest >= jnp.finfo(largest.dtype).tiny
     divisor = jnp.where(is_normal, largest, 1)
-    root = jnp.sqrt(jnp.sum(jnp.stack([jnp.sum((leaf / divisor) ** 2) for leaf in leaves])))
+    root = jnp.sqrt(jnp.sum(jnp.stack([jnp.sum(_ratio(leaf, divisor) ** 2) for leaf in leaves])))
     return ScaledNorm(largest, jnp.where(is_normal, root, jnp.sign(largest)))
 
 
@@ -44,8 +44,17 @@ def clip(tree: Any, norm: ScaledNorm, max_norm: float) -> Any:
     # Compared and scaled by factors: the product of the two may be beyond the range of the dtype.
     largest_kept = max_norm / jnp.where(norm.root > 0, norm.root, 1)
     is_long = norm.largest > largest_kept
-    shorten = lambda leaf: jnp.where(is_long, wide(leaf) / norm.largest * largest_kept, wide(leaf))
+    shorten = lambda leaf: jnp.where(is_long, _ratio(wide(leaf), norm.largest) * largest_kept, wide(leaf))
     return jax.tree.map(lambda leaf: shorten(leaf).astype(leaf.dtype), tree)
+
+
+def _ratio(leaf: Array, divisor: Array) -> Array:
+    """`leaf / divisor`, where no entry of `leaf` is larger than `divisor`.
+
+    Compilers divide by multiplying with the inverse, and that of the largest numbers is flushed to zero.
+    """
+    shrink = jnp.where(divisor > 1, 2.0**-64, 1.0).astype(leaf.dtype)
+    return (leaf * shrink) / (divisor.astype(leaf.dtype) * shrink)
 
 
 def wide(leaf: Any) -> Array:

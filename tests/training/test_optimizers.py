@@ -56,10 +56,12 @@ def test_fresh_optimizers_of_one_kind_share_a_compilation_and_are_let_go(make):
 
 
 def test_optimizers_that_differ_in_the_last_bit_are_not_one():
-    rates = [0.1, float(np.nextafter(np.float32(0.1), np.float32(1)))]
+    # A rate of 1/2 and a bit gives another number at once.
+    rates = [0.5, float(np.nextafter(np.float32(0.5), np.float32(1)))]
     first, second = (float(fit(optimizer=optax.sgd(rate), num_steps=1).model["a"][0]) for rate in rates)
-    assert first == np.float32(1) - np.float32(rates[0])
-    assert second == np.float32(1) - np.float32(rates[1]) != first
+    assert first == float(np.float32(1) - np.float32(rates[0]))
+    assert second == float(np.float32(1) - np.float32(rates[1]))
+    assert first != second
     table = lambda last: optax.sgd(lambda count: jnp.asarray([0.5] * 2000 + [last])[count + 1999])
     # Long constants, which print in short, differ in the middle only.
     assert float(fit(optimizer=table(0.1), num_steps=2).model["a"][0]) == pytest.approx(0.5 * 0.9, rel=1e-6)
@@ -126,7 +128,6 @@ def test_labels_say_whose_optimiser_trains_what():
             "optimizer: it does not fit the model's parameters",
         ),
         ({"precision": "float8"}, "precision: expected 'float16', 'bfloat16'"),
-        ({"callbacks": [3]}, "callbacks: expected functions"),
         ({"validation": tr.Minibatches(np.ones((4, 2)), 2, key=KEY)}, "validation: expected a batch"),
         ({"batches": [["a"]]}, "batches: expected arrays of numbers"),
     ],
