@@ -22,8 +22,8 @@ _NUM_FINE = 840
 """Samples of an orbit in which a shorter period is looked for; divisible by 2, ..., 8."""
 
 _NUM_ROUNDS = 8
-"""How often a trajectory that neither returns nor settles is followed, each time four times as long: to 16 000 times the
-first duration, where a relaxation oscillation of ratio 1 : 1000 still shows its period."""
+"""How often a trajectory that neither returns nor settles is followed, each time four times as long: to 16 000 times
+the first duration, where a relaxation oscillation of ratio 1 : 1000 still shows its period."""
 
 _LARGEST_SPAN = 1e8
 """Pieces of the orbit are halved until the singular values of the derivative over each lie within this factor, so that

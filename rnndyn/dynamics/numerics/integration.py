@@ -49,8 +49,9 @@ def integrate(
 
     Its derivative is V(T), where dV/dt = Dv(x) V + (the derivative by what else is perturbed), V(0) = 1, integrated
     along with x by steps that each keep the error of the state *and of every column of V*, relative to the length of
-    the column, within the tolerance; lengths are measured in the units atol / rtol + |x_i| of the components. V is a matrix that does not depend on the direction asked for, so one
-    integration serves `jvp`, `vmap`, `jacfwd`, `linearize`, and also `vjp` and `grad`.
+    the column, within the tolerance; lengths are measured in the units atol / rtol + |x_i| of the components. V does
+    not depend on the direction asked for, so one integration serves `jvp`, `vmap`, `jacfwd`, `linearize`, and also
+    `vjp` and `grad`.
 
     A column that has shrunk to rounding error of what it was is controlled as if it were as long as that: a direction
     that has decayed for good must not keep the steps short.
@@ -182,7 +183,7 @@ class _Vector(NamedTuple):
 
 
 class _State(NamedTuple):
-    """Where an integration stands; `memory` is what the solver keeps from step to step, `pushed` its tangent vectors."""
+    """Where an integration stands; `memory` is what the solver keeps between steps, `pushed` its tangent vectors."""
 
     t: Array
     step: Array
@@ -299,7 +300,7 @@ def _term(field: Callable) -> diffrax.ODETerm:
 
 
 class _ExplicitStep:
-    """The Runge-Kutta method of order 5 with an error estimate of order 4; its last stage is the first of the next step.
+    """The Runge-Kutta method of order 5 with an error estimate of order 4; the last stage is the next step's first.
 
     Written out, it costs half the time of the same method in diffrax, whose stages are a loop, and a third to compile
     (`benchmarks/flows.py`).
@@ -402,4 +403,4 @@ def _rms(x: Array) -> Array:
 
 def _lengths(rows: Array) -> Float[Array, " M"]:
     rows = jax.lax.stop_gradient(rows)
-    return jnp.sqrt(jnp.sum(rows.reshape(rows.shape[0], -1) ** 2, axis=1))
+    return jnp.sqrt(jnp.sum(rows**2, axis=tuple(range(1, rows.ndim))))
