@@ -50,7 +50,7 @@ SMOKE = Config(num_units=4, num_steps=8, batch_size=4, num_updates=20, snapshots
 class TrainingBifurcations(rd.Result):
     """The fixed points over training, and the loss."""
 
-    history: rd.TrainingHistory
+    history: rd.FixedPointHistory
     losses: np.ndarray
     """Validation MSE at each checkpoint."""
     grad_norms: np.ndarray

@@ -20,7 +20,7 @@ from rnndyn.dynamics.bifurcations.curves import SpecialPoint as SpecialPoint
 from rnndyn.dynamics.bifurcations.curves import continue_bifurcation as continue_bifurcation
 from rnndyn.dynamics.bifurcations.diagram import BifurcationDiagram as BifurcationDiagram
 from rnndyn.dynamics.bifurcations.diagram import bifurcation_diagram as bifurcation_diagram
-from rnndyn.dynamics.bifurcations.follow_training import TrainingHistory as TrainingHistory
+from rnndyn.dynamics.bifurcations.follow_training import FixedPointHistory as FixedPointHistory
 from rnndyn.dynamics.bifurcations.follow_training import follow_training as follow_training
 from rnndyn.dynamics.bifurcations.orbit_diagram import OrbitDiagram as OrbitDiagram
 from rnndyn.dynamics.bifurcations.orbit_diagram import orbit_diagram as orbit_diagram
