@@ -4,6 +4,8 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Complex, Float
 
+from rnndyn.dynamics.numerics.evidence import by_modulus
+
 _RANGE = 1e-3
 """Eigenvalues within this factor of the largest are read off a computed product: its rounding error is then below 1e-12
 of each of them, up to their condition number."""
@@ -30,8 +32,7 @@ def product_eigenvalues(factors: Float[np.ndarray, "p N N"]) -> Complex[np.ndarr
     periodic Schur decomposition*) would give, from dense kernels only. No method sees below $\epsilon \|A_i\|$ in
     a factor: where single factors span as many digits as the product, the small eigenvalues are lost.
     """
-    values = _eigenvalues(np.asarray(factors, float))
-    return values[np.argsort(-np.abs(values), kind="stable")]
+    return by_modulus(_eigenvalues(np.asarray(factors, float)))
 
 
 def _eigenvalues(factors: np.ndarray) -> np.ndarray:
