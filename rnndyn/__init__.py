@@ -75,6 +75,8 @@ from rnndyn.dynamics.linear_regions.enumeration import enumerate_cycles as enume
 from rnndyn.dynamics.linearization import Linearization as Linearization
 from rnndyn.dynamics.linearization import linearize as linearize
 from rnndyn.dynamics.numerics.newton import newton as newton
+from rnndyn.dynamics.numerics.torus import TorusMap as TorusMap
+from rnndyn.dynamics.numerics.torus import on_torus as on_torus
 from rnndyn.dynamics.proofs.certificates import FixedPointCertificate as FixedPointCertificate
 from rnndyn.dynamics.proofs.certificates import FixedPointCertificates as FixedPointCertificates
 from rnndyn.dynamics.proofs.certificates import certify_fixed_point as certify_fixed_point

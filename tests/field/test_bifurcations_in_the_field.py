@@ -19,7 +19,7 @@ class Bumps(eqx.Module):
 
 
 def test_a_branch_point_after_refined_nodes_is_switched_at():
-    # x = 0 and p = g(x) with g = .4 x + x^2: transcritical at p = 0. A second unit with its multiplier just below 1 near
+    # x = 0 and p = g(x) with g = .4 x + x^2: transcritical at p = 0. A second unit, its multiplier just below 1 near
     # p = -.5 has the nodes there divided, which moves the numbers of all that follow.
     f = polynomial({"x": 1, "px": 0.3, "xx": -0.12, "xxx": -0.3}, {"y": 0.749, "py": -1, "ppy": -1})
     diagram = rd.bifurcation_diagram(f, np.zeros(2), -0.9, (-1.0, 1.0), box=(-2.0, 2.0))

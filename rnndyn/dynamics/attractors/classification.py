@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, Complex, Float
 
 from rnndyn._validation import check_at_least, check_state
 from rnndyn.dynamics.attractors._orbits import SEGMENT, LongOrbit, skip
-from rnndyn.dynamics.attractors._periodic_ends import PeriodicOrbit, closest_returns, polish
+from rnndyn.dynamics.attractors._periodic_ends import PeriodicOrbit, closest_returns, polish_end
 from rnndyn.dynamics.cycles.invariant_circles import InvariantCircle, find_invariant_circle
 from rnndyn.dynamics.numerics.birkhoff import leading_frequencies
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in
@@ -222,7 +222,7 @@ class _Judge:
         candidates, gaps = closest_returns(orbit.states, self.max_period, orbit.scale)
         self.time = int(np.argmin(gaps)) + 1
         self.gap = float(gaps[self.time - 1])
-        found = [polish(self.f, orbit.states, p, orbit.scale) for p in candidates]
+        found = [polish_end(self.f, orbit.states, p, orbit.scale) for p in candidates]
         self.neighbours = [p for p in found if p is not None]
         for periodic in self.neighbours:
             if periodic.stability == "stable" and periodic.holds:
@@ -312,7 +312,7 @@ class _Judge:
     def _central_point(self) -> PeriodicOrbit | None:
         """The fixed point in the middle of the orbit, around which it may spiral."""
         states = self.orbit.states
-        found = polish(self.f, np.concatenate([states, states.mean(axis=0)[None]]), 1, self.orbit.scale)
+        found = polish_end(self.f, np.concatenate([states, states.mean(axis=0)[None]]), 1, self.orbit.scale)
         if found is None:
             return None
         distance = float(np.max(np.abs(states[-64:] - found.points[0]))) / self.orbit.scale

@@ -9,6 +9,7 @@ import optimistix as optx
 from jaxtyping import Array, ArrayLike, Float
 
 from rnndyn._validation import check_map, check_state
+from rnndyn.dynamics.numerics.evidence import rounding_floor
 
 
 def implicit_fixed_point(f: Callable[[Array], Array], x0: ArrayLike, *, max_steps: int = 50) -> Float[Array, " N"]:
@@ -49,8 +50,8 @@ def implicit_fixed_point(f: Callable[[Array], Array], x0: ArrayLike, *, max_step
     check_state("x0", x0)
     start = jax.lax.stop_gradient(jnp.asarray(x0))
     check_map(f, start)
-    # The rounding floor of the residual, with the room that a sum over the units needs.
-    tolerance = 64 * float(jnp.finfo(start.dtype).eps)
+    # Of a residual against the size of the state; DF is at most of the order of one near a fixed point worth having.
+    tolerance = rounding_floor(1.0, 1.0, start.dtype)
     solution = optx.root_find(
         lambda x, f: f(x) - x,
         optx.Newton(rtol=tolerance, atol=tolerance, linear_solver=lx.LU()),
