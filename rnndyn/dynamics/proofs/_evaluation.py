@@ -234,12 +234,13 @@ def _convert(trouble: Trouble, eqn: Any, operand: Any) -> Dual:
         lo, hi = x.value.lo, x.value.hi
         value = Interval((lo > 0) | (hi < 0), (lo != 0) | (hi != 0))
         return Dual(value, x.tangent)
+    lo, hi = (end.astype(new_dtype) for end in (x.value.lo, x.value.hi))
     if not np.can_cast(x.value.lo.dtype, new_dtype):
-        raise NotImplementedError(
-            f"f: turns an integer that depends on the state from {x.value.lo.dtype} into {new_dtype}, where it may "
-            "wrap around; no interval rule."
-        )
-    return Dual(x.value.map(lambda end: end.astype(new_dtype)), x.tangent)
+        # What does not fit wraps around: then a single number is known still, and of several nothing is.
+        limits = jnp.iinfo(new_dtype)
+        fits = (x.value.lo >= limits.min) & (x.value.hi <= limits.max) | (x.value.lo == x.value.hi)
+        lo, hi = jnp.where(fits, lo, limits.min), jnp.where(fits, hi, limits.max)
+    return Dual(Interval(lo, hi), x.tangent)
 
 
 # --- control flow

@@ -1,17 +1,24 @@
-"""Interval arithmetic with outward rounding, in float64 JAX operations.
+"""Interval arithmetic with outward rounding, in float64 operations of JAX or NumPy.
 
 Every function here returns an interval that holds the exact real result for all real operands in the given
 intervals. XLA offers no rounding modes, so results are computed to nearest and then pushed outward by more than
 the rounding error can be; `docs/certificates.md` derives the constants. A NaN endpoint means "nothing is known":
 it survives every operation, and no comparison with it succeeds.
+
+The four operations, sums and products of matrices take JAX arrays (inside compiled programs) or NumPy arrays (where
+there is nothing to gain from compilation), and return the same; elementary functions are JAX's alone.
 """
 
 import functools
 import math
 
+from typing import Any
+
 import equinox as eqx
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 UNIT_ROUNDOFF = 2.0**-53
@@ -46,8 +53,8 @@ class Interval(eqx.Module):
       box", `hi` is "true for some".
     """
 
-    lo: Shaped[Array, "..."]
-    hi: Shaped[Array, "..."]
+    lo: Shaped[Array | np.ndarray, "..."]
+    hi: Shaped[Array | np.ndarray, "..."]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -64,57 +71,62 @@ class Interval(eqx.Module):
         return Interval(lo, lo if self.is_exact else function(self.hi))
 
 
-def point(x: Shaped[Array, "..."]) -> Interval:
+def point(x: Shaped[Array | np.ndarray, "..."]) -> Interval:
     """The interval that holds `x` only."""
     return Interval(x, x)
 
 
-def ball(center: Float[Array, "..."], radius: Float[Array, "..."] | float) -> Interval:
+def ball(center: Float[Array | np.ndarray, "..."], radius: Float[Array | np.ndarray, "..."] | float) -> Interval:
     """All numbers within `radius` of `center`."""
     return widen(center - radius, center + radius)
 
 
-def widen(lo: Float[Array, "..."], hi: Float[Array, "..."]) -> Interval:
+def widen(lo: Float[Array | np.ndarray, "..."], hi: Float[Array | np.ndarray, "..."]) -> Interval:
     """Push endpoints that carry the error of one rounded operation outward, past that error."""
-    return Interval(lo - (jnp.abs(lo) * _ROUNDING + _UNDERFLOW), hi + (jnp.abs(hi) * _ROUNDING + _UNDERFLOW))
+    return Interval(lo - (abs(lo) * _ROUNDING + _UNDERFLOW), hi + (abs(hi) * _ROUNDING + _UNDERFLOW))
 
 
-def midpoint(x: Interval) -> Float[Array, "..."]:
+def midpoint(x: Interval) -> Float[Array | np.ndarray, "..."]:
     """A number inside the interval (rounded; the exact middle is not promised)."""
-    return x.lo if x.is_exact else jnp.clip(0.5 * x.lo + 0.5 * x.hi, x.lo, x.hi)
+    return x.lo if x.is_exact else namespace(x.lo).clip(0.5 * x.lo + 0.5 * x.hi, x.lo, x.hi)
 
 
-def radius_about(x: Interval, center: Float[Array, "..."]) -> Float[Array, "..."]:
+def radius_about(x: Interval, center: Float[Array | np.ndarray, "..."]) -> Float[Array | np.ndarray, "..."]:
     """An upper bound of the distance from `center` to any point of the interval."""
-    return jnp.maximum(widen(center - x.lo, center - x.lo).hi, widen(x.hi - center, x.hi - center).hi)
+    above, below = widen(center - x.lo, center - x.lo).hi, widen(x.hi - center, x.hi - center).hi
+    return namespace(x.lo, center).maximum(above, below)
 
 
-def magnitude(x: Interval) -> Float[Array, "..."]:
+def magnitude(x: Interval) -> Float[Array | np.ndarray, "..."]:
     """The largest absolute value."""
-    return jnp.maximum(jnp.abs(x.lo), jnp.abs(x.hi))
+    return namespace(x.lo).maximum(abs(x.lo), abs(x.hi))
 
 
-def contains_zero(x: Interval) -> Shaped[Array, "..."]:
+def contains_zero(x: Interval) -> Shaped[Array | np.ndarray, "..."]:
     """Whether zero cannot be ruled out (true for NaN)."""
     return ~((x.lo > 0) | (x.hi < 0))
 
 
 def hull(x: Interval, y: Interval) -> Interval:
-    return Interval(jnp.minimum(x.lo, y.lo), jnp.maximum(x.hi, y.hi))
+    xp = namespace(x.lo, y.lo)
+    return Interval(xp.minimum(x.lo, y.lo), xp.maximum(x.hi, y.hi))
 
 
 def intersect(x: Interval, y: Interval) -> Interval:
     """What lies in both; where `y` is NaN it says nothing and `x` stays. Empty shows as `lo > hi`."""
-    return Interval(jnp.where(y.lo > x.lo, y.lo, x.lo), jnp.where(y.hi < x.hi, y.hi, x.hi))
+    xp = namespace(x.lo, y.lo)
+    return Interval(xp.where(y.lo > x.lo, y.lo, x.lo), xp.where(y.hi < x.hi, y.hi, x.hi))
 
 
-def where(condition: Shaped[Array, "..."], x: Interval, y: Interval) -> Interval:
-    return Interval(jnp.where(condition, x.lo, y.lo), jnp.where(condition, x.hi, y.hi))
+def where(condition: Shaped[Array | np.ndarray, "..."], x: Interval, y: Interval) -> Interval:
+    xp = namespace(condition, x.lo, y.lo)
+    return Interval(xp.where(condition, x.lo, y.lo), xp.where(condition, x.hi, y.hi))
 
 
-def invalid_where(condition: Shaped[Array, "..."], x: Interval) -> Interval:
+def invalid_where(condition: Shaped[Array | np.ndarray, "..."], x: Interval) -> Interval:
     """`x`, with "nothing is known" where the condition holds."""
-    return Interval(jnp.where(condition, jnp.nan, x.lo), jnp.where(condition, jnp.nan, x.hi))
+    xp = namespace(condition, x.lo)
+    return Interval(xp.where(condition, xp.nan, x.lo), xp.where(condition, xp.nan, x.hi))
 
 
 # --- the four operations
@@ -178,12 +190,11 @@ def power(x: Interval, exponent: int) -> Interval:
 def total(x: Interval, axes: tuple[int, ...]) -> Interval:
     """The sum over `axes`, in whatever order the backend adds."""
     count = math.prod(x.shape[axis] for axis in axes)
-    lo, hi = jnp.sum(x.lo, axes), jnp.sum(x.hi, axes)
-    return sum_of(lo, hi, jnp.sum(magnitude(x), axes), count)
+    return sum_of(x.lo.sum(axes), x.hi.sum(axes), magnitude(x).sum(axes), count)
 
 
 def sum_of(
-    lo: Float[Array, "..."], hi: Float[Array, "..."], sizes: Float[Array, "..."], count: int
+    lo: Float[Array | np.ndarray, "..."], hi: Float[Array | np.ndarray, "..."], sizes: Float[Array | np.ndarray, "..."], count: int
 ) -> Interval:
     """Sums of at most `count` terms, rounded in whatever order, as intervals; `sizes` are the sums of magnitudes."""
     error = _sum_error(count) * sizes
@@ -199,38 +210,33 @@ def dot_general(x: Interval, y: Interval, dimension_numbers, *, accurate: bool =
     `accurate` sums a long matrix-vector product in blocks, for a smaller bound at the cost of elementwise work.
     """
     count = math.prod(x.shape[axis] for axis in dimension_numbers[0][0])
-    error = _sum_error(count)
 
     def contract(a, b):
         return jax.lax.dot_general(a, b, dimension_numbers, precision=jax.lax.Precision.HIGHEST)
 
-    contract_centers = contract
     is_matvec = dimension_numbers == _MATRIX_VECTOR and (len(x.shape), len(y.shape)) == (2, 1)
     if accurate and is_matvec and count >= _LONG_SUM:
         block = 2 ** round(math.log2(count) / 2)
-        error = _sum_error(block + -(-count // block))
-        contract_centers = functools.partial(_matvec_in_blocks, block)
-
-    center_x, center_y = midpoint(x), midpoint(y)
-    size_x, size_y = jnp.abs(center_x), jnp.abs(center_y)
-    spread = error * size_y if y.is_exact else radius_about(y, center_y) + error * size_y
-    radius = contract(size_x, spread)
-    if not x.is_exact:
-        radius = radius + contract(radius_about(x, center_x), size_y + spread)
-    # The radii are sums of nonnegative numbers, so their own rounding error is relative.
-    radius = radius * (1 + 4 * _sum_error(count)) + _UNDERFLOW
-    center = contract_centers(center_x, center_y)
-    return widen(center - radius, center + radius)
-
-
-def matvec(a: Interval, x: Interval) -> Interval:
-    """The product of a matrix and a vector."""
-    return dot_general(a, x, _MATRIX_VECTOR)
+        blocks = functools.partial(_matvec_in_blocks, block)
+        return _product(x, y, count, contract, blocks, _sum_error(block + -(-count // block)))
+    return _product(x, y, count, contract, contract, _sum_error(count))
 
 
 def matmul(a: Interval, b: Interval) -> Interval:
-    """The product of two matrices."""
-    return dot_general(a, b, (((1,), (0,)), ((), ())))
+    """The product of two matrices, or of two stacks of them."""
+
+    def contract(left, right):
+        if namespace(left, right) is np:
+            return left @ right
+        return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
+
+    count = a.shape[-1]
+    return _product(a, b, count, contract, contract, _sum_error(count))
+
+
+def matvec(a: Interval, x: Interval) -> Interval:
+    """The product of a matrix and a vector, or of a stack of either."""
+    return matmul(a, x.map(lambda end: end[..., None])).map(lambda end: end[..., 0])
 
 
 # --- elementary functions
@@ -337,6 +343,24 @@ def erfc(x: Interval) -> Interval:
 # --- helpers
 
 
+def namespace(*arrays: Any) -> Any:
+    """NumPy where all arrays are NumPy's, else `jax.numpy`."""
+    return np if all(isinstance(a, np.ndarray | np.generic | float) for a in arrays) else jnp
+
+
+def _product(x: Interval, y: Interval, count: int, contract, contract_centers, error: float) -> Interval:
+    center_x, center_y = midpoint(x), midpoint(y)
+    size_x, size_y = abs(center_x), abs(center_y)
+    spread = error * size_y if y.is_exact else radius_about(y, center_y) + error * size_y
+    radius = contract(size_x, spread)
+    if not x.is_exact:
+        radius = radius + contract(radius_about(x, center_x), size_y + spread)
+    # The radii are sums of nonnegative numbers, so their own rounding error is relative.
+    radius = radius * (1 + 4 * _sum_error(count)) + _UNDERFLOW
+    center = contract_centers(center_x, center_y)
+    return widen(center - radius, center + radius)
+
+
 def _half(x: Interval) -> Interval:
     return Interval(0.5 * x.lo, 0.5 * x.hi)
 
@@ -354,7 +378,8 @@ def _matvec_in_blocks(block: int, a, x):
 def _widen_hull(*candidates) -> Interval:
     lo = hi = candidates[0]
     for candidate in candidates[1:]:
-        lo, hi = jnp.minimum(lo, candidate), jnp.maximum(hi, candidate)
+        xp = namespace(candidate)
+        lo, hi = xp.minimum(lo, candidate), xp.maximum(hi, candidate)
     return widen(lo, hi)
 
 
