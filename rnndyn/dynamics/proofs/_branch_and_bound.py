@@ -23,6 +23,8 @@ _MAX_UNDECIDED = 2000
 # Boxes below this fraction of the whole are set aside at first.
 _SET_ASIDE = 1e-6
 _FEW = 16
+# After so many boxes it pays to compile the contraction too: that takes as long as NumPy took for them.
+_LONG_SEARCH = 50 * _BATCH
 _MOST_LOOKS = 256
 # Newton's method doubles its digits from step to step; far away it may need some more.
 _MOST_STEPS = 20
@@ -65,7 +67,8 @@ def _divide_until(f, boxes, fraction: float, found: "Found", max_boxes: int, rep
         lo, hi = _without_subnormals(lo, hi)
         num_boxes += len(lo)
         report(len(lo))
-        step = contract_boxes(f, _pad(lo), _pad(hi), found.scale)
+        is_long = num_boxes > _LONG_SEARCH
+        step = contract_boxes(f, _pad(lo), _pad(hi), found.scale, is_long=is_long)
         status = step.status[: len(lo)]
         settled, is_open = status == SETTLED, status == OPEN
         found.add(_rows(step.box, settled), _rows(step.region, settled))

@@ -40,7 +40,9 @@ def _evaluate(eqn, operands: list[Any], trouble: Trouble) -> list[Any]:
     if body is not None:
         return evaluate_jaxpr(body.jaxpr, body.consts, operands, trouble)
     if any(_has_dtype(var, jnp.complexfloating) for var in (*eqn.invars, *eqn.outvars)):
-        raise NotImplementedError(f"f: `{name}` of complex numbers has no interval rule; pass real and imaginary parts.")
+        raise NotImplementedError(
+            f"f: `{name}` of complex numbers has no interval rule. Take real and imaginary parts."
+        )
     if not any(isinstance(x, Dual) for x in operands) and _is_exact(eqn):
         outs = eqn.primitive.bind(*operands, **eqn.params)
         return list(outs) if eqn.primitive.multiple_results else [outs]
@@ -294,8 +296,5 @@ def _stack(items: Sequence[Any]) -> Any:
 
 
 _RULES: dict[str, Callable] = (
-    SMOOTH_RULES
-    | BRANCH_RULES
-    | REDUCTION_RULES
-    | {"cond": _cond, "scan": _scan, "convert_element_type": _convert}
+    SMOOTH_RULES | BRANCH_RULES | REDUCTION_RULES | {"cond": _cond, "scan": _scan, "convert_element_type": _convert}
 )

@@ -11,7 +11,7 @@ from rnndyn.dynamics.proofs._branch_rules import max_over
 from rnndyn.dynamics.proofs._duals import Dual, Trouble, dual, zeros
 from rnndyn.dynamics.proofs._primitives import parameter
 from rnndyn.dynamics.proofs._smooth_rules import SMOOTH_RULES, add, mul, neg, sub
-from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
+from rnndyn.dynamics.proofs.interval_arithmetic import Interval
 
 
 def _reduce_prod(trouble: Trouble, eqn: Any, operand: Any) -> Dual:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from rnndyn.dynamics.proofs import elementary_functions as elementary
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
 from rnndyn.dynamics.proofs._duals import Dual, Trouble, add_up, broadcast, dual
 from rnndyn.dynamics.proofs._primitives import parameter
@@ -126,7 +127,7 @@ def _logistic_slope(x: Interval, y: Interval) -> Interval:
 
 
 def _rsqrt(x: Interval) -> Interval:
-    return ia.div(_one(x), ia.sqrt(x))
+    return ia.div(_one(x), elementary.sqrt(x))
 
 
 def _integer_pow(trouble: Trouble, eqn: Any, operand: Any) -> Dual:
@@ -160,7 +161,7 @@ def _tan(trouble: Trouble, eqn: Any, operand: Any) -> Dual:
 
 def _bell(factor: float) -> Callable[[Interval, Interval], Interval]:
     """The slope `factor exp(-x^2)` of the error functions; 2 / sqrt(pi) is rounded."""
-    return lambda x, _: _scaled(factor, ia.exp(ia.neg(ia.square(x))))
+    return lambda x, _: _scaled(factor, elementary.exp(ia.neg(ia.square(x))))
 
 
 square = _smooth(ia.square, lambda x, _: _scaled(2.0, x))
@@ -179,23 +180,23 @@ SMOOTH_RULES: dict[str, Callable] = {
     "integer_pow": _integer_pow,
     "pow": _pow,
     "polynomial": _polynomial,
-    "sqrt": _smooth(ia.sqrt, lambda x, y: ia.div(_one(y), _scaled(2.0, y)), lambda x: x.lo >= 0),
+    "sqrt": _smooth(elementary.sqrt, lambda x, y: ia.div(_one(y), _scaled(2.0, y)), lambda x: x.lo >= 0),
     "rsqrt": _smooth(_rsqrt, lambda x, y: ia.div(y, _scaled(-2.0, x)), _positive),
-    "exp": _smooth(ia.exp, lambda x, y: y),
-    "expm1": _smooth(ia.expm1, lambda x, _: ia.exp(x)),
-    "log": _smooth(ia.log, lambda x, _: ia.div(_one(x), x), _positive),
-    "log1p": _smooth(ia.log1p, lambda x, _: ia.div(_one(x), ia.add(_one(x), x)), lambda x: x.lo > -1),
-    "tanh": _smooth(ia.tanh, _tanh_slope),
-    "logistic": _smooth(ia.logistic, _logistic_slope),
-    "sin": _smooth(ia.sin, lambda x, _: ia.cos(x)),
-    "cos": _smooth(ia.cos, lambda x, _: ia.neg(ia.sin(x))),
+    "exp": _smooth(elementary.exp, lambda x, y: y),
+    "expm1": _smooth(elementary.expm1, lambda x, _: elementary.exp(x)),
+    "log": _smooth(elementary.log, lambda x, _: ia.div(_one(x), x), _positive),
+    "log1p": _smooth(elementary.log1p, lambda x, _: ia.div(_one(x), ia.add(_one(x), x)), lambda x: x.lo > -1),
+    "tanh": _smooth(elementary.tanh, _tanh_slope),
+    "logistic": _smooth(elementary.logistic, _logistic_slope),
+    "sin": _smooth(elementary.sin, lambda x, _: elementary.cos(x)),
+    "cos": _smooth(elementary.cos, lambda x, _: ia.neg(elementary.sin(x))),
     "tan": _tan,
-    "atan": _smooth(ia.atan, lambda x, _: ia.div(_one(x), ia.add(_one(x), ia.square(x)))),
-    "sinh": _smooth(ia.sinh, lambda x, _: ia.cosh(x)),
-    "cosh": _smooth(ia.cosh, lambda x, _: ia.sinh(x)),
-    "asinh": _smooth(ia.asinh, lambda x, _: ia.div(_one(x), ia.sqrt(ia.add(_one(x), ia.square(x))))),
-    "exp2": _smooth(ia.exp2, lambda x, y: ia.mul(ia.log_of_two(), y)),
-    "log2": _smooth(ia.log2, lambda x, _: ia.div(_one(x), ia.mul(ia.log_of_two(), x)), _positive),
-    "erf": _smooth(ia.erf, _bell(2 / math.sqrt(math.pi))),
-    "erfc": _smooth(ia.erfc, _bell(-2 / math.sqrt(math.pi))),
+    "atan": _smooth(elementary.atan, lambda x, _: ia.div(_one(x), ia.add(_one(x), ia.square(x)))),
+    "sinh": _smooth(elementary.sinh, lambda x, _: elementary.cosh(x)),
+    "cosh": _smooth(elementary.cosh, lambda x, _: elementary.sinh(x)),
+    "asinh": _smooth(elementary.asinh, lambda x, _: ia.div(_one(x), elementary.sqrt(ia.add(_one(x), ia.square(x))))),
+    "exp2": _smooth(elementary.exp2, lambda x, y: ia.mul(elementary.log_of_two(), y)),
+    "log2": _smooth(elementary.log2, lambda x, _: ia.div(_one(x), ia.mul(elementary.log_of_two(), x)), _positive),
+    "erf": _smooth(elementary.erf, _bell(2 / math.sqrt(math.pi))),
+    "erfc": _smooth(elementary.erfc, _bell(-2 / math.sqrt(math.pi))),
 }

@@ -198,6 +198,7 @@ class FixedPointCertificates(Result):
 
 # --- helpers
 
+
 class Evidence(eqx.Module):
     """What is computed at each of K points: the test, |f(x) - x|, and the Jacobians within the error bound of it."""
 

@@ -6,16 +6,14 @@ the rounding error can be; `docs/certificates.md` derives the constants. A NaN e
 it survives every operation, and no comparison with it succeeds.
 
 The four operations, sums and products of matrices take JAX arrays (inside compiled programs) or NumPy arrays (where
-there is nothing to gain from compilation), and return the same; elementary functions are JAX's alone.
+there is nothing to gain from compilation), and return the same.
 """
 
 import functools
 import math
-
 from typing import Any
 
 import equinox as eqx
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,25 +21,15 @@ from jaxtyping import Array, Float, Shaped
 
 UNIT_ROUNDOFF = 2.0**-53
 
-LIBM_ERROR = 2.0**-48
-"""Relative error assumed of `exp`, `expm1`, `log`, `tanh`, `sin`, `cos`, `erf`, `atan` and `asinh`: 32 unit roundoffs.
-At most 7.3 were measured on XLA's CPU backend over 2e7 arguments (tanh near 16); a test repeats the measurement."""
-
-ERFC_ERROR = 2.0**-42
-"""Relative error assumed of `erfc`: 2048 unit roundoffs, for 511 measured (near 23, from the rounding of x^2)."""
-
 # Half of this pays for the operation, which XLA may round twice (a division by a constant becomes a product with its
 # reciprocal), the other half for the outward step itself.
 _ROUNDING = 4 * UNIT_ROUNDOFF
 # XLA's CPU backend flushes subnormal numbers (below 2.2e-308) to zero, operands included; this covers what is lost
 # even after a product with a factor of 1e17.
 _UNDERFLOW = 1e-290
-_LARGE = 1e308
 _MATRIX_VECTOR = (((1,), (0,)), ((), ()))
 # From here on, matrix-vector products (the residual of a large network) are worth summing with a smaller error bound.
 _LONG_SUM = 64
-# Beyond this the argument of sin or cos is not located well enough within its period.
-_LARGEST_ANGLE = 1e8
 
 
 class Interval(eqx.Module):
@@ -180,8 +168,8 @@ def power(x: Interval, exponent: int) -> Interval:
         return jax.lax.integer_pow(endpoint, exponent)
 
     if exponent % 2 == 0:
-        return _blur(_even(x, rounded), error)
-    return _blur(Interval(rounded(x.lo), rounded(x.hi)), error)
+        return blur(_even(x, rounded), error)
+    return blur(Interval(rounded(x.lo), rounded(x.hi)), error)
 
 
 # --- sums
@@ -194,7 +182,10 @@ def total(x: Interval, axes: tuple[int, ...]) -> Interval:
 
 
 def sum_of(
-    lo: Float[Array | np.ndarray, "..."], hi: Float[Array | np.ndarray, "..."], sizes: Float[Array | np.ndarray, "..."], count: int
+    lo: Float[Array | np.ndarray, "..."],
+    hi: Float[Array | np.ndarray, "..."],
+    sizes: Float[Array | np.ndarray, "..."],
+    count: int,
 ) -> Interval:
     """Sums of at most `count` terms, rounded in whatever order, as intervals; `sizes` are the sums of magnitudes."""
     error = _sum_error(count) * sizes
@@ -239,107 +230,6 @@ def matvec(a: Interval, x: Interval) -> Interval:
     return matmul(a, x.map(lambda end: end[..., None])).map(lambda end: end[..., 0])
 
 
-# --- elementary functions
-
-
-def exp(x: Interval) -> Interval:
-    # An overflowed lower endpoint is only known to be large.
-    ends = Interval(jnp.minimum(jnp.exp(x.lo), _LARGE), jnp.exp(x.hi))
-    return _clip(_blur(ends, LIBM_ERROR), 0.0, jnp.inf)
-
-
-def expm1(x: Interval) -> Interval:
-    ends = Interval(jnp.minimum(jnp.expm1(x.lo), _LARGE), jnp.expm1(x.hi))
-    return _clip(_blur(ends, LIBM_ERROR), -1.0, jnp.inf)
-
-
-def log(x: Interval) -> Interval:
-    """The logarithm; nothing is known where the argument may not be positive."""
-    return invalid_where(~(x.lo > 0), _increasing(x, jnp.log))
-
-
-def log1p(x: Interval) -> Interval:
-    """`log(1 + x)`. XLA's own loses seven bits near -0.4, so it is not used."""
-    shifted = add(point(jnp.ones_like(x.lo)), x)
-    # Close to zero 1 + x forgets the digits of x, and x / (1 + x) <= log(1 + x) <= x says more.
-    lower = div(point(x.lo), add(point(jnp.ones_like(x.lo)), point(x.lo))).lo
-    near_zero = Interval(lower, x.hi)
-    return intersect(log(shifted), near_zero)
-
-
-def tanh(x: Interval) -> Interval:
-    return _clip(_increasing(x, jnp.tanh), -1.0, 1.0)
-
-
-def logistic(x: Interval) -> Interval:
-    """`1 / (1 + exp(-x))`, through `exp` alone."""
-    one = point(jnp.ones_like(x.lo))
-    return _clip(div(one, add(one, exp(neg(x)))), 0.0, 1.0)
-
-
-def sqrt(x: Interval) -> Interval:
-    """The square root; nothing is known where the argument may be negative."""
-    return invalid_where(~(x.lo >= 0), _clip(_increasing(x, jnp.sqrt), 0.0, jnp.inf))
-
-
-def sin(x: Interval) -> Interval:
-    return _sinusoid(x, jnp.sin, 0.25)
-
-
-def cos(x: Interval) -> Interval:
-    return _sinusoid(x, jnp.cos, 0.0)
-
-
-def atan(x: Interval) -> Interval:
-    return _increasing(x, jnp.arctan)
-
-
-def asinh(x: Interval) -> Interval:
-    return _increasing(x, jnp.arcsinh)
-
-
-def sinh(x: Interval) -> Interval:
-    """`(expm1(x) - expm1(-x)) / 2`, without cancellation; XLA's own loses several bits."""
-
-    def at(end):
-        return _half(sub(expm1(point(end)), expm1(point(-end))))
-
-    return Interval(at(x.lo).lo, at(x.hi).hi)
-
-
-def cosh(x: Interval) -> Interval:
-    """`(exp(x) + exp(-x)) / 2`, least at zero."""
-    at_lo, at_hi = (_half(add(exp(point(end)), exp(point(-end)))) for end in (x.lo, x.hi))
-    lo = jnp.where((x.lo <= 0) & (x.hi >= 0), 1.0, jnp.maximum(jnp.minimum(at_lo.lo, at_hi.lo), 1.0))
-    return Interval(lo, jnp.maximum(at_lo.hi, at_hi.hi))
-
-
-def log_of_two() -> Interval:
-    """log 2 = 0.69314718055994530941..., between two neighbouring floats."""
-    return Interval(jnp.asarray(0.6931471805599453), jnp.asarray(0.6931471805599454))
-
-
-def exp2(x: Interval) -> Interval:
-    """`exp(x log 2)`; XLA's own is off by hundreds of unit roundoffs."""
-    return exp(mul(log_of_two(), x))
-
-
-def log2(x: Interval) -> Interval:
-    """`log(x) / log 2`; nothing is known where the argument may not be positive."""
-    return div(log(x), log_of_two())
-
-
-def erf(x: Interval) -> Interval:
-    return _clip(_increasing(x, jax.lax.erf), -1.0, 1.0)
-
-
-def erfc(x: Interval) -> Interval:
-    """`1 - erf(x)`, and in the tail, where that cancels, XLA's own with its larger error."""
-    near = sub(point(jnp.ones_like(x.lo)), erf(x))
-    far = _blur(Interval(jax.lax.erfc(x.hi), jax.lax.erfc(x.lo)), ERFC_ERROR)
-    return _clip(intersect(near, far), 0.0, 2.0)
-
-
 # --- helpers
 
 
@@ -359,10 +249,6 @@ def _product(x: Interval, y: Interval, count: int, contract, contract_centers, e
     radius = radius * (1 + 4 * _sum_error(count)) + _UNDERFLOW
     center = contract_centers(center_x, center_y)
     return widen(center - radius, center + radius)
-
-
-def _half(x: Interval) -> Interval:
-    return Interval(0.5 * x.lo, 0.5 * x.hi)
 
 
 def _matvec_in_blocks(block: int, a, x):
@@ -388,16 +274,9 @@ def _sum_error(count: int) -> float:
     return 2 * (count + 1) * UNIT_ROUNDOFF
 
 
-def _blur(x: Interval, relative: float) -> Interval:
+def blur(x: Interval, relative: float) -> Interval:
+    """Endpoints that carry a relative error, pushed outward past it."""
     return widen(x.lo - jnp.abs(x.lo) * relative, x.hi + jnp.abs(x.hi) * relative)
-
-
-def _clip(x: Interval, lower: float, upper: float) -> Interval:
-    return Interval(jnp.clip(x.lo, lower, upper), jnp.clip(x.hi, lower, upper))
-
-
-def _increasing(x: Interval, function) -> Interval:
-    return _blur(Interval(function(x.lo), function(x.hi)), LIBM_ERROR)
 
 
 def _even(x: Interval, function) -> Interval:
@@ -405,21 +284,3 @@ def _even(x: Interval, function) -> Interval:
     x_holds_zero = (x.lo <= 0) & (x.hi >= 0)
     result = widen(jnp.minimum(at_lo, at_hi), jnp.maximum(at_lo, at_hi))
     return Interval(jnp.where(x_holds_zero, 0.0, jnp.maximum(result.lo, 0.0)), result.hi)
-
-
-def _sinusoid(x: Interval, function, phase: float) -> Interval:
-    """A sine or cosine whose maxima lie at turns `phase + k`, its minima half a turn later (k any integer)."""
-    ends = _blur(_hull_of(function(x.lo), function(x.hi)), LIBM_ERROR)
-    # In turns, with a slack far above the rounding of the division: an extremum that may be inside counts as inside.
-    slack = 1e-15 * (1 + magnitude(x))
-    first, last = x.lo / (2 * math.pi) - slack, x.hi / (2 * math.pi) + slack
-    has_maximum = jnp.ceil(first - phase) <= last - phase
-    has_minimum = jnp.ceil(first - phase - 0.5) <= last - phase - 0.5
-    far = ~(magnitude(x) < _LARGEST_ANGLE)
-    lo = jnp.where(has_minimum | far, -1.0, jnp.maximum(ends.lo, -1.0))
-    hi = jnp.where(has_maximum | far, 1.0, jnp.minimum(ends.hi, 1.0))
-    return invalid_where(jnp.isnan(x.lo) | jnp.isnan(x.hi), Interval(lo, hi))
-
-
-def _hull_of(a, b) -> Interval:
-    return Interval(jnp.minimum(a, b), jnp.maximum(a, b))

@@ -31,8 +31,8 @@ def interval_value(f: Callable, box: Interval) -> Interval:
     **Raises:** `NotImplementedError` naming the operation when `f` uses one without a rule; `ValueError` unless
     float64 is enabled.
 
-    Compiled once for each f and shape of box; may be transformed by `jit` and `vmap`. Across a jump (an undecided `where`, `floor`, `sign`) the result holds
-    both sides.
+    Compiled once for each f and shape of box; may be transformed by `jit` and `vmap`. Across a jump (an undecided
+    `where`, `floor`, `sign`) the result holds both sides.
 
     Moore, Kearfott & Cloud (2009), *Introduction to Interval Analysis*.
     """

@@ -1,5 +1,6 @@
 """Every primitive of JAX is enclosed or refused: sampled against 80-bit NumPy, or shown to raise with its name."""
 
+import types
 
 import equinox as eqx
 import jax
@@ -10,7 +11,7 @@ import pytest
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from rnndyn.dynamics.proofs import _evaluation
+from rnndyn.dynamics.proofs import _evaluation, _primitives
 from rnndyn.dynamics.proofs._branch_rules import COMPARISONS
 from rnndyn.dynamics.proofs._primitives import called
 from rnndyn.dynamics.proofs.interval_arithmetic import Interval
@@ -21,7 +22,9 @@ pytestmark = [
     pytest.mark.skipif(np.finfo(np.longdouble).eps > 2.0**-60, reason="long double is no better than float64 here"),
 ]
 
-KNOWN = {getattr(jax.extend.core.primitives, name).name for name in dir(jax.extend.core.primitives) if name[-2:] == "_p"}
+KNOWN = {
+    getattr(jax.extend.core.primitives, name).name for name in dir(jax.extend.core.primitives) if name[-2:] == "_p"
+}
 WITH_RULE = set(_evaluation._RULES) | _evaluation._MOVES | _evaluation._SAME | COMPARISONS
 CALLS = {"jit", "remat2", "custom_jvp_call", "custom_vjp_call"}
 OLDER_CALLS = {"call", "closed_call"}
@@ -99,8 +102,12 @@ GROUPS = {
         (lambda x: lax.cumlogsumexp(x), lambda x: np.log(np.cumsum(np.exp(x)))),
         (lambda x: jax.nn.logsumexp(x), lambda x: np.log(np.sum(np.exp(x)))),
         (lambda x: jax.nn.softmax(x), lambda x: np.exp(x) / np.exp(x).sum()),
-        (lambda x: x.at[jnp.array([0, 0, 2])].add(x * x), lambda x: x + np.array([x[0] ** 2 + x[1] ** 2, 0, x[2] ** 2])),
-        (lambda x: jax.nn.gelu(x, approximate=False), lambda x: x * (1 + erf(x / np.sqrt(np.longdouble(2)))) / 2),
+        (
+            lambda x: x.at[jnp.array([0, 0, 2])].add(x * x),
+            lambda x: x + np.array([x[0] ** 2 + x[1] ** 2, 0, x[2] ** 2]),
+        ),
+        # The constant is the float64 nearest to the root of a half.
+        (lambda x: jax.nn.gelu(x, approximate=False), lambda x: x * (1 + erf(x * np.longdouble(np.sqrt(0.5)))) / 2),
         (
             lambda x: (x - jnp.mean(x)) * lax.rsqrt(jnp.var(x) + 0.1),
             lambda x: (x - x.sum() / 3) / np.sqrt(((x - x.sum() / 3) ** 2).sum() / 3 + np.longdouble(0.1)),
@@ -108,10 +115,16 @@ GROUPS = {
     ],
     "branches": [
         (lambda x: jnp.abs(x - 0.5), lambda x: np.abs(x - np.longdouble(0.5))),
-        (lambda x: jnp.maximum(x, x[1]) + jnp.minimum(2 * x, x[0]), lambda x: np.maximum(x, x[1]) + np.minimum(2 * x, x[0])),
+        (
+            lambda x: jnp.maximum(x, x[1]) + jnp.minimum(2 * x, x[0]),
+            lambda x: np.maximum(x, x[1]) + np.minimum(2 * x, x[0]),
+        ),
         (lambda x: lax.clamp(0.25, x, 0.75), lambda x: np.clip(x, np.longdouble(0.25), np.longdouble(0.75))),
         (lambda x: jnp.max(x) * x + jnp.min(x), lambda x: x.max() * x + x.min()),
-        (lambda x: lax.cummax(x) + 3 * lax.cummin(x), lambda x: np.maximum.accumulate(x) + 3 * np.minimum.accumulate(x)),
+        (
+            lambda x: lax.cummax(x) + 3 * lax.cummin(x),
+            lambda x: np.maximum.accumulate(x) + 3 * np.minimum.accumulate(x),
+        ),
         (lambda x: jnp.sign(x - 0.5) + x, lambda x: np.sign(x - np.longdouble(0.5)) + x),
         (lambda x: jnp.floor(3 * x) * x, lambda x: np.floor(3 * x) * x),
         (lambda x: jnp.ceil(3 * x) + jnp.round(3 * x), lambda x: np.ceil(3 * x) + np.round(3 * x)),
@@ -136,11 +149,20 @@ GROUPS = {
         (lambda x: x * (jnp.where(x > 0.5, 2**40, 3) > 2**33), lambda x: x * (x > 0.5)),
     ],
     "moves, calls and loops": [
-        (lambda x: jnp.outer(x, x[:2]).T.reshape(3, 2)[::-1].ravel(), lambda x: np.outer(x, x[:2]).T.reshape(3, 2)[::-1].ravel()),
+        (
+            lambda x: jnp.outer(x, x[:2]).T.reshape(3, 2)[::-1].ravel(),
+            lambda x: np.outer(x, x[:2]).T.reshape(3, 2)[::-1].ravel(),
+        ),
         (lambda x: jnp.concatenate([x[1:], x[:1]]), lambda x: np.roll(x, -1)),
-        (lambda x: lax.pad(x, 0.5, [(1, 0, 1)])[jnp.array([5, 0, 2])], lambda x: np.array([x[2], np.longdouble(0.5), np.longdouble(0.5)])),
+        (
+            lambda x: lax.pad(x, 0.5, [(1, 0, 1)])[jnp.array([5, 0, 2])],
+            lambda x: np.array([x[2], np.longdouble(0.5), np.longdouble(0.5)]),
+        ),
         (lambda x: lax.dynamic_slice(x, (jnp.asarray(1),), (2,)), lambda x: x[1:]),
-        (lambda x: lax.dynamic_update_slice(x, 2 * x[:1], (jnp.asarray(2),)), lambda x: np.array([x[0], x[1], 2 * x[0]])),
+        (
+            lambda x: lax.dynamic_update_slice(x, 2 * x[:1], (jnp.asarray(2),)),
+            lambda x: np.array([x[0], x[1], 2 * x[0]]),
+        ),
         (lambda x: x.at[1].set(x[0] * x[2]), lambda x: np.array([x[0], x[0] * x[2], x[2]])),
         (lambda x: jnp.stack(jnp.split(x, 3)[::-1])[:, 0], lambda x: x[::-1]),
         (lambda x: jnp.tile(x, 2), lambda x: np.tile(x, 2)),
@@ -148,12 +170,21 @@ GROUPS = {
         (lambda x: lax.reduce_precision(x, 8, 7) + x.astype(jnp.float32).astype(jnp.float64), lambda x: 2 * x),
         (lambda x: lax.optimization_barrier(checkpoint_name(x, "x")), lambda x: x),
         (lambda x: jax.device_put(one_device(x)), lambda x: x),
-        (lambda x: doubled(x) + tripled(x) + jax.checkpoint(jnp.sin)(x) + jax.jit(jnp.cos)(x), lambda x: 5 * x + np.sin(x) + np.cos(x)),
+        (
+            lambda x: doubled(x) + tripled(x) + jax.checkpoint(jnp.sin)(x) + jax.jit(jnp.cos)(x),
+            lambda x: 5 * x + np.sin(x) + np.cos(x),
+        ),
         (lambda x: lax.fori_loop(0, 3, lambda i, y: y * x + i, x), lambda x: rounds(lambda i, y: y * x + i, x, 3)),
-        (lambda x: lax.scan(lambda c, y: (c * y, c + y), x[0], x, reverse=True)[1], lambda x: np.array([x[0] * x[2] * x[1] + x[0], x[0] * x[2] + x[1], x[0] + x[2]])),
-        (lambda x: lax.scan(lambda c, y: (c, y), x, jnp.zeros((0, 3)))[0] + lax.associative_scan(jnp.add, x), lambda x: x + np.cumsum(x)),
+        (
+            lambda x: lax.scan(lambda c, y: (c * y, c + y), x[0], x, reverse=True)[1],
+            lambda x: np.array([x[0] * x[2] * x[1] + x[0], x[0] * x[2] + x[1], x[0] + x[2]]),
+        ),
+        (
+            lambda x: lax.scan(lambda c, y: (c, y), x, jnp.zeros((0, 3)))[0] + lax.associative_scan(jnp.add, x),
+            lambda x: x + np.cumsum(x),
+        ),
     ],
-}  # fmt: skip
+}
 
 
 def primitives_in(jaxpr):
@@ -186,9 +217,9 @@ def test_values_and_jacobians_are_enclosed(group):
         jax.vmap(lambda lo, hi: enclose(f, Interval(lo, hi))), compiler_options={"xla_backend_optimization_level": 0}
     )
     found = enclose_each(lo, hi)
-    value, jacobian = (Interval(*(np.asarray(end) for end in (i.lo, i.hi))) for i in (found.value, found.jacobian))
+    value, jacobian = jax.device_get((found.value, found.jacobian))
     rng = np.random.default_rng(1)
-    step = np.longdouble(1e-6)
+    step = np.longdouble(1e-7)
     for k in range(len(lo)):
         for share in (0.0, 1.0, *rng.uniform(size=(6, 3))):
             x = np.clip(lo[k] + share * (hi[k] - lo[k]), lo[k], hi[k]).astype(np.longdouble)
@@ -196,7 +227,7 @@ def test_values_and_jacobians_are_enclosed(group):
             assert (value.lo[k] <= y).all()
             assert (y <= value.hi[k]).all()
             slopes = np.stack([(exact(x + e) - exact(x - e)) / (2 * step) for e in step * np.eye(3)], axis=1)
-            # Central differences: step^2 times third derivatives of up to a thousand. No claim where it says NaN.
+            # Central differences: step^2 times third derivatives of up to 1e5. No claim where it says NaN.
             assert ((slopes >= jacobian.lo[k] - 1e-8) | np.isnan(jacobian.lo[k])).all()
             assert ((slopes <= jacobian.hi[k] + 1e-8) | np.isnan(jacobian.hi[k])).all()
     # Not by knowing nothing: at points, away from jumps, bounds are tight.
@@ -209,12 +240,12 @@ def test_every_rule_is_among_the_samples():
     for group in GROUPS.values():
         for f, _ in group:
             seen |= primitives_in(jax.make_jaxpr(f)(jnp.ones(3)).jaxpr)
-    assert CALLS <= seen
+    assert not CALLS - seen
     # What this version of JAX has no primitive for, or another one (`stack`, `log2`, ...), cannot be met either.
     assert WITH_RULE & (KNOWN | seen) <= seen
 
 
-@pytest.mark.parametrize("name", sorted(KNOWN - WITH_RULE - CALLS - OLDER_CALLS) + ["a future primitive"])
+@pytest.mark.parametrize("name", [*sorted(KNOWN - WITH_RULE - CALLS - OLDER_CALLS), "a future primitive"])
 def test_every_other_primitive_is_refused(name):
     """Whatever it carries, a jaxpr included."""
     primitive = jax.extend.core.Primitive(name)
@@ -260,11 +291,7 @@ def test_what_has_no_rule_is_refused_by_name(name):
 def test_an_unknown_version_of_jax_is_named():
     """A scan whose parameters were renamed."""
 
-    class Equation:
-        primitive = jax.make_jaxpr(lambda x: lax.scan(lambda c, y: (c, y), x, x))(jnp.ones(3)).jaxpr.eqns[0].primitive
-        params = {"jaxpr": None, "length": 3, "reverse": False, "number_of_constants": 0}
-
+    (eqn,) = jax.make_jaxpr(lambda x: lax.scan(lambda c, y: (c, y), x[0], x))(jnp.ones(3)).jaxpr.eqns[-1:]
+    renamed = {"jaxpr": eqn.params["jaxpr"], "length": 3, "reverse": False, "number_of_constants": 0}
     with pytest.raises(NotImplementedError, match="`scan` is not as interval arithmetic knows it"):
-        _evaluation.scan(Equation)
-
-
+        _primitives.scan(types.SimpleNamespace(primitive=eqn.primitive, params=renamed))
