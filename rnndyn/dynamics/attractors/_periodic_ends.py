@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from rnndyn.dynamics.numerics.eigenvalues import product_eigenvalues
-from rnndyn.dynamics.numerics.evidence import DEGENERATE_RESOLUTION, by_modulus, rounding_floor
+from rnndyn.dynamics.numerics.evidence import DEGENERATE_RESOLUTION, by_modulus, root_errors, rounding_floor
 from rnndyn.dynamics.numerics.newton import polish
 from rnndyn.dynamics.numerics.periodic_orbits import CyclicSystem, from_smallest, smallest_period
 from rnndyn.dynamics.numerics.torus import difference, period_of
@@ -137,8 +137,7 @@ def _newton(
     if not np.isfinite(residual) or not np.isfinite(jacobians).all():
         return None
     row_sum = float(np.max(np.sum(np.abs(jacobians), axis=2)))
-    floor = rounding_floor(max(scale, float(np.max(np.abs(points)))), row_sum)
-    if not residual <= floor:
+    size = max(scale, float(np.max(np.abs(points))))
+    if not residual <= rounding_floor(size, row_sum):
         return None
-    gap = CyclicSystem(jacobians).gap
-    return points, residual, jacobians, max(residual, floor) / gap if gap > 0 else np.inf
+    return points, residual, jacobians, float(root_errors(residual, size, row_sum, CyclicSystem(jacobians).gap))

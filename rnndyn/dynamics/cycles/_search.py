@@ -22,7 +22,7 @@ from rnndyn.dynamics.numerics.evidence import (
     degenerate_reach,
     robust_scale,
     robust_spread,
-    rounding_floor,
+    root_errors,
 )
 from rnndyn.dynamics.numerics.newton import polish
 from rnndyn.dynamics.numerics.newton_method import NewtonProblem, NewtonState
@@ -316,13 +316,10 @@ class CycleSearch:
         rows = jacobians.reshape(len(points), -1, self.size)
         row_sums = np.max(np.sum(np.abs(rows), axis=2), axis=1)
         reach = np.maximum(np.max(np.abs(points), axis=(1, 2)), 1e-3 * self.scale)
-        floor = np.maximum(residuals, rounding_floor(reach, row_sums))
-        with np.errstate(divide="ignore"):
-            errors = floor / gaps
         return CycleTable(
             points=from_smallest(points, self.scale, self.angles),
             residuals=residuals,
-            errors=errors,
+            errors=root_errors(residuals, reach, row_sums, gaps),
             multipliers=np.full((len(points), self.size), np.nan, complex),
             gaps=gaps,
             degenerate=gaps <= degeneracy_threshold(rows),

@@ -15,6 +15,7 @@ from rnndyn.dynamics.numerics.drivers import double_precision, let_in
 from rnndyn.dynamics.numerics.evaluation import evaluate
 from rnndyn.dynamics.numerics.evidence import MIN_CONTINUUM
 from rnndyn.dynamics.numerics.jumps import near_jump
+from rnndyn.dynamics.numerics.periodic_orbits import divisors
 from rnndyn.dynamics.numerics.torus import embedded, period_of
 from rnndyn.results import Result
 
@@ -94,7 +95,7 @@ def find_cycles(
             num_random = 1024 if size <= MAX_RANDOM_SIZE else 0
         check_at_least("num_random", num_random, 0)
         needed = set(periods)
-        if goal.winding is not None:
+        if goal.winding is not None and goal.trap is None:
             # The index sum of F^p counts the cycles of every divisor of p.
             needed |= {d for p in periods for d in range(1, p) if p % d == 0}
         search = CycleSearch(
@@ -294,7 +295,8 @@ def _assemble(search: CycleSearch, period: int) -> Cycles:
     in_continuum = table.degenerate & reachable
     if in_continuum.sum() < MIN_CONTINUUM:
         in_continuum = np.zeros(len(table), bool)
-    expected = search.goal.expected(period)
+    # Next to a box that was only seen to be kept, divisors that nobody asked for are not searched.
+    expected = search.goal.expected(period) if set(divisors(period)) <= set(search.tables) else None
     index_sum = None if expected is None else search.index_sum(period)
 
     def marked(part: CycleTable) -> np.ndarray:

@@ -16,7 +16,7 @@ from rnndyn.dynamics.numerics.evidence import (
     degenerate_reach,
     is_degenerate,
     robust_scale,
-    rounding_floor,
+    root_errors,
 )
 from rnndyn.dynamics.numerics.newton import polish
 from rnndyn.dynamics.numerics.torus import difference, embedded
@@ -193,7 +193,5 @@ def linearize_roots(
     gaps = np.linalg.svd(np.eye(size) - jacobians, compute_uv=False)[:, -1]
     row_sums = np.max(np.sum(np.abs(jacobians), axis=2), axis=1)
     reach = np.maximum(np.max(np.abs(points), axis=1), 1e-3 * scale)
-    floor = np.maximum(residuals, rounding_floor(reach, row_sums))
-    with np.errstate(divide="ignore"):
-        errors = floor * np.sqrt(size) / gaps
+    errors = root_errors(residuals, reach, row_sums, gaps / np.sqrt(size))
     return RootTable(points, residuals, errors, jacobians, by_modulus(np.linalg.eigvals(jacobians)), gaps, hits)

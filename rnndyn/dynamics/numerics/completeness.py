@@ -1,5 +1,6 @@
 """Whether a search can have found everything: the sum of the indices against the Lefschetz number of the map."""
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -99,7 +100,7 @@ def within(
     """
     if region is None:
         return np.ones(len(points), bool)
-    flat = points.reshape(len(points), -1, points.shape[-1])
+    flat = points.reshape(len(points), math.prod(points.shape[1:-1]), points.shape[-1])
     sizes = np.maximum(np.max(np.abs(flat), axis=(1, 2), initial=0.0), np.finfo(float).tiny)
     margin = (np.minimum(errors, 1e-9 * sizes) + 1e-12 * sizes)[:, None, None]
     return np.all((flat >= region[0] - margin) & (flat <= region[1] + margin), axis=(1, 2))

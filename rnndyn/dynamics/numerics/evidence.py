@@ -25,6 +25,17 @@ def rounding_floor(size: Any, norm: Any, dtype: Any = np.float64) -> Any:
     return ROUNDING_UNITS * float(np.finfo(dtype).eps) * (1 + norm) * size
 
 
+def root_errors(residuals: Any, sizes: Any, norms: Any, gaps: Any) -> Any:
+    r"""How far computed roots may lie from the true ones: the residual that remains, times the norm of the inverse.
+
+    A residual cannot be told from one unit of rounding, which `rounding_floor` gives room for 32 of. `gaps` are the
+    reciprocal norms of the inverse of the linearised equations; 0 gives infinity.
+    """
+    left = np.maximum(residuals, rounding_floor(sizes, norms) / ROUNDING_UNITS)
+    with np.errstate(divide="ignore"):
+        return left / np.asarray(gaps, float)
+
+
 def robust_scale(states: np.ndarray) -> float:
     """The size of a typical state: the median of the largest entries of those that are finite and not 0; else 1.
 
