@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from jaxtyping import ArrayLike, Bool, Float, Int
 from tqdm.auto import tqdm
 
+from rnndyn._archive import read_archive, write_archive
 from rnndyn._validation import check_at_least
 from rnndyn.dynamics.growth.lyapunov import VERDICTS, LyapunovSpectrum, lyapunov_spectrum
 from rnndyn.dynamics.numerics.drivers import MEMORY_BUDGET, double_precision
@@ -65,7 +65,8 @@ def lyapunov_sweep(
 
     **Returns:** a `LyapunovSweep` in float64, whatever the global flag.
 
-    **Raises:** `ValueError` for an empty axis, axes that are not one-dimensional, or a file of another sweep.
+    **Raises:** `ValueError` for an empty axis, axes that are not one-dimensional, a file of another sweep, or one that
+    is damaged.
 
     The systems of one chunk run side by side (`vmap`), orthonormalised together as often as the worst of them needs.
     """
@@ -209,22 +210,15 @@ def _fingerprint(names, values, settings) -> str:
 def _read(path, fingerprint) -> dict[str, np.ndarray]:
     if path is None or not Path(path).exists():
         return {name: np.empty(0) for name in _KEPT}
-    with np.load(path, allow_pickle=False) as archive:
-        if "fingerprint" not in archive or str(archive["fingerprint"]) != fingerprint:
-            raise ValueError(
-                f"path: {path} does not hold the beginning of this sweep (other axes, other settings, or no sweep at "
-                "all). Choose another path, or delete the file to start over."
-            )
-        return {name: archive[name] for name in _KEPT}
+    header, arrays = read_archive(Path(path))
+    if header.get("sweep") != fingerprint or set(arrays) != set(_KEPT):
+        raise ValueError(
+            f"path: {path} does not hold the beginning of this sweep (other axes, other settings, or no sweep at all). "
+            "Choose another path, or delete the file to start over."
+        )
+    return arrays
 
 
 def _write(path, fingerprint, done):
-    if path is None:
-        return
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Written beside and moved into place: an interruption leaves the last whole file.
-    beside = path.with_name(path.name + ".partial")
-    with beside.open("wb") as file:
-        np.savez(file, allow_pickle=False, fingerprint=np.array(fingerprint), **done)
-    os.replace(beside, path)
+    if path is not None:
+        write_archive(Path(path), {"sweep": fingerprint}, done)
