@@ -9,6 +9,7 @@ import optimistix as optx
 from jaxtyping import Array, ArrayLike, Float
 
 from rnndyn._validation import check_map, check_state
+from rnndyn.dynamics.numerics.evidence import singular_gap
 
 
 def implicit_fixed_point(f: Callable[[Array], Array], x0: ArrayLike, *, max_steps: int = 50) -> Float[Array, " N"]:
@@ -29,8 +30,10 @@ def implicit_fixed_point(f: Callable[[Array], Array], x0: ArrayLike, *, max_step
         respect to it is zero.
     - `max_steps`: Newton steps.
 
-    **Returns:** the fixed point, shape `(N,)`; NaN in every entry where Newton's method did not converge from `x0`, so
-    that a wrong derivative cannot pass unnoticed.
+    **Returns:** the fixed point, shape `(N,)`; NaN in every entry, and in every derivative, where Newton's method did
+    not converge from `x0`, or ended where I - DF is singular to the accuracy it is known with: there the point, if it
+    is one, is not a function of the parameters (a fold, a line of fixed points, a runaway $x + 1/(1 + x^2)$ that no
+    longer moves).
 
     **Raises:** `ValueError` for a bad state, or a map that changes its shape or dtype.
 
@@ -60,4 +63,12 @@ def implicit_fixed_point(f: Callable[[Array], Array], x0: ArrayLike, *, max_step
         max_steps=max_steps,
         throw=False,
     )
-    return jnp.where(solution.result == optx.RESULTS.successful, solution.value, jnp.nan)
+    point = jax.lax.stop_gradient(solution.value)
+    jacobian = jax.lax.stop_gradient(jax.jacfwd(f)(point))
+    usable = jnp.where(jnp.all(jnp.isfinite(jacobian)), jacobian, 0)
+    gap = jnp.linalg.svd(jnp.eye(point.size, dtype=point.dtype) - usable, compute_uv=False)[-1]
+    row_sum = jnp.max(jnp.sum(jnp.abs(usable), axis=1))
+    determined = gap > singular_gap(row_sum, float(jnp.finfo(start.dtype).eps))
+    found = (solution.result == optx.RESULTS.successful) & determined & jnp.all(jnp.isfinite(jacobian))
+    # A factor, for its derivative is NaN with it; that of the constant branch of `where` would be 0.
+    return solution.value * jnp.where(found, jnp.ones((), start.dtype), jnp.nan)

@@ -56,6 +56,7 @@ def find_saddle_manifolds(
     England, B. Krauskopf & H. M. Osinga (2004), *Computing one-dimensional stable manifolds and stable sets of planar
     maps without the inverse*.
     """
+    point = np.asarray(point, np.float64)
     check_state("point", point)
     check_at_least("num_images", num_images, 1)
     for name, value in (("resolution", resolution), ("offset", offset)):
@@ -63,7 +64,7 @@ def find_saddle_manifolds(
             raise ValueError(f"{name}: expected a fraction of the box between 0 and 1, got {value}.")
     with double_precision():
         f = to_double(f)
-        saddle = np.asarray(point, np.float64)
+        saddle = point
         box = np.stack([np.asarray(corner, np.float64) for corner in (lower, upper)])
         if saddle.shape != (2,) or box.shape != (2, 2) or not np.all((box[0] < saddle) & (saddle < box[1])):
             raise ValueError("point: expected a state (2,) inside the box lower < point < upper of the plane.")
@@ -71,8 +72,11 @@ def find_saddle_manifolds(
         jacobian = np.asarray(jax.jacfwd(f)(jnp.asarray(saddle)))
         values, vectors = np.linalg.eig(jacobian)
         order = np.argsort(np.abs(values))
-        if np.iscomplexobj(values) or not np.abs(values[order[0]]) < 1 < np.abs(values[order[1]]):
+        # Whether the eigenvalues of a real matrix are stored as complex numbers is NumPy's affair.
+        is_real = not np.any(np.imag(values))
+        if not is_real or not np.abs(values[order[0]]) < 1 < np.abs(values[order[1]]):
             raise ValueError(f"point: expected a saddle, one multiplier inside the unit circle; they are {values}.")
+        values, vectors = np.real(values), np.real(vectors)
         defect = np.max(np.abs(np.asarray(f(jnp.asarray(saddle))) - saddle))
         if defect > 1e-6 * np.max(box[1] - box[0]):
             raise ValueError(f"point: expected a fixed point; the map moves it by {defect:.2g}. Polish it first.")

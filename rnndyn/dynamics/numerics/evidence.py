@@ -1,5 +1,7 @@
 """What a computed root says of itself: whether I - DF is singular there."""
 
+from typing import Any
+
 import numpy as np
 
 
@@ -10,7 +12,12 @@ def degeneracy_threshold(jacobians: np.ndarray) -> np.ndarray:
     s = sqrt(floor), with room of a factor 4, the sign of det(I - DF) is not determined.
     """
     row_sums = np.max(np.sum(np.abs(jacobians), axis=2), axis=1)
-    return 4 * np.sqrt(32 * np.finfo(float).eps * (1 + row_sums))
+    return singular_gap(row_sums, np.finfo(float).eps)
+
+
+def singular_gap(row_sums: Any, eps: float) -> Any:
+    """The same from the largest row sum of |DF|, in any precision and for NumPy and JAX arrays."""
+    return 4 * (32 * eps * (1 + row_sums)) ** 0.5
 
 
 def is_degenerate(gaps: np.ndarray, jacobians: np.ndarray) -> np.ndarray:
