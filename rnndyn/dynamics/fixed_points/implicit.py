@@ -54,21 +54,28 @@ def implicit_fixed_point(f: Callable[[Array], Array], x0: ArrayLike, *, max_step
     check_map(f, start)
     # The rounding floor of the residual, with the room that a sum over the units needs.
     tolerance = 64 * float(jnp.finfo(start.dtype).eps)
-    solution = optx.root_find(
-        lambda x, f: f(x) - x,
-        optx.Newton(rtol=tolerance, atol=tolerance, linear_solver=lx.LU()),
-        start,
-        args=f,
-        adjoint=optx.ImplicitAdjoint(linear_solver=lx.LU()),
-        max_steps=max_steps,
-        throw=False,
-    )
-    point = jax.lax.stop_gradient(solution.value)
+
+    def solve(residual, start):
+        solution = optx.root_find(
+            lambda x, _: residual(x),
+            optx.Newton(rtol=tolerance, atol=tolerance, linear_solver=lx.LU()),
+            start,
+            max_steps=max_steps,
+            throw=False,
+        )
+        return jnp.where(solution.result == optx.RESULTS.successful, solution.value, jnp.nan)
+
+    # Not optimistix' own adjoint: its linear solve raises on NaN, and one failure would end a whole batch.
+    def solve_linear(linear, y):
+        return jnp.linalg.solve(jax.jacfwd(linear)(jnp.zeros_like(y)), y)
+
+    value = jax.lax.custom_root(lambda x: f(x) - x, start, solve, solve_linear)
+    point = jax.lax.stop_gradient(value)
     jacobian = jax.lax.stop_gradient(jax.jacfwd(f)(point))
     usable = jnp.where(jnp.all(jnp.isfinite(jacobian)), jacobian, 0)
     gap = jnp.linalg.svd(jnp.eye(point.size, dtype=point.dtype) - usable, compute_uv=False)[-1]
     row_sum = jnp.max(jnp.sum(jnp.abs(usable), axis=1))
     determined = gap > singular_gap(row_sum, float(jnp.finfo(start.dtype).eps))
-    found = (solution.result == optx.RESULTS.successful) & determined & jnp.all(jnp.isfinite(jacobian))
+    found = jnp.all(jnp.isfinite(jacobian)) & jnp.all(jnp.isfinite(point)) & determined
     # A factor, for its derivative is NaN with it; that of the constant branch of `where` would be 0.
-    return solution.value * jnp.where(found, jnp.ones((), start.dtype), jnp.nan)
+    return value * jnp.where(found, jnp.ones((), start.dtype), jnp.nan)

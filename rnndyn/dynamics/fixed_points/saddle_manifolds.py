@@ -1,6 +1,6 @@
 """The stable and unstable manifolds of a saddle of a planar map: the curves that bound basins and steer transients."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -22,7 +22,7 @@ _LEAST_GAP = 1e-4
 
 def find_saddle_manifolds(
     f: Callable[[Array], Array],
-    point: ArrayLike,
+    point: ArrayLike | Sequence[float],
     lower: Any,
     upper: Any,
     *,
@@ -56,7 +56,6 @@ def find_saddle_manifolds(
     England, B. Krauskopf & H. M. Osinga (2004), *Computing one-dimensional stable manifolds and stable sets of planar
     maps without the inverse*.
     """
-    point = np.asarray(point, np.float64)
     check_state("point", point)
     check_at_least("num_images", num_images, 1)
     for name, value in (("resolution", resolution), ("offset", offset)):
@@ -64,7 +63,7 @@ def find_saddle_manifolds(
             raise ValueError(f"{name}: expected a fraction of the box between 0 and 1, got {value}.")
     with double_precision():
         f = to_double(f)
-        saddle = point
+        saddle = np.asarray(point, np.float64)
         box = np.stack([np.asarray(corner, np.float64) for corner in (lower, upper)])
         if saddle.shape != (2,) or box.shape != (2, 2) or not np.all((box[0] < saddle) & (saddle < box[1])):
             raise ValueError("point: expected a state (2,) inside the box lower < point < upper of the plane.")

@@ -12,7 +12,8 @@ from jaxtyping import Array
 
 from rnndyn.dynamics.growth._qr_schedule import FADING, next_interval, rate_of_loss
 from rnndyn.dynamics.growth._scan import scan_steps
-from rnndyn.dynamics.numerics.frames import is_destroyed, log_abs_det, orthonormalize, push_frame, shared_min
+from rnndyn.dynamics.growth._step_qr import step_qr
+from rnndyn.dynamics.numerics.frames import log_abs_det, push_frame, shared_min
 
 NUM_BLOCKS = 64
 _NUM_CHECKED_BLOCKS = 4
@@ -47,7 +48,9 @@ def make_plan(num_steps: int, num_transient: int, qr_every: int | None, history_
     # Few, for a dense determinant costs about as much as a step.
     checked = np.zeros(num_blocks + 1, bool)
     checked[:num_blocks][:: max(1, num_blocks // _NUM_CHECKED_BLOCKS)][:_NUM_CHECKED_BLOCKS] = True
-    return Plan(np.int32(num_transient), np.int32(num_steps), np.int32(qr_every or 0), edges.astype(np.int32), checked)
+    # Arrays, also of one number, are arguments of a compiled program; a number would be part of it.
+    numbers = (np.full((), n, np.int32) for n in (num_transient, num_steps, qr_every or 0))
+    return Plan(*numbers, edges.astype(np.int32), checked)
 
 
 class Run(NamedTuple):
@@ -66,7 +69,9 @@ class Run(NamedTuple):
     first_nonfinite: Array
 
 
-def run_frame(f: Callable, x0: Array, inputs: Array | None, frame: Array, plan: Plan, remat_every: int | None) -> Run:
+def run_frame(
+    f: Callable, x0: Array, inputs: Array | np.ndarray | None, frame: Array, plan: Plan, remat_every: int | None
+) -> Run:
     """Carry `frame` from `x0` through transient and window.
 
     With plain numbers everything is done by a `while_loop` whose length is an argument of the program: another length,
@@ -76,18 +81,17 @@ def run_frame(f: Callable, x0: Array, inputs: Array | None, frame: Array, plan: 
     if _is_traced(f, x0, inputs, frame):
         return _scanned(f, x0, inputs, frame, plan, int(plan.num_transient + plan.num_steps), remat_every)
     total = int(plan.num_transient + plan.num_steps)
-    # As arrays they are arguments of the program; numbers would be part of it.
-    carry, plan = jax.tree.map(jnp.asarray, (_start(x0, frame, plan, np), plan))
+    carry = _start(x0, frame, plan, np)
     if inputs is None:
-        return _looped(f, carry, None, plan, jnp.asarray(np.int32(0)), jnp.asarray(np.int32(total)))
+        return _looped(f, carry, None, plan, np.zeros((), np.int32), np.full((), total, np.int32))
     rows = np.asarray(inputs)  # sliced and padded on the host, where that compiles nothing
     size = _chunk_size(rows)
     for start in range(0, total, size):
         part = rows[start : start + size]
         padded = np.zeros((size, *rows.shape[1:]), rows.dtype)
         padded[: len(part)] = part
-        first, last = (jnp.asarray(np.int32(t)) for t in (start, start + len(part)))
-        carry = _looped(f, carry, jnp.asarray(padded), plan, first, last)
+        first, last = (np.full((), t, np.int32) for t in (start, start + len(part)))
+        carry = _looped(f, carry, padded, plan, first, last)
     return carry
 
 
@@ -168,12 +172,8 @@ def _step(f: Callable, plan: Plan, carry: Run, t: Array, u: Array | None) -> Run
     vectors = jnp.where(first_nonfinite < 0, vectors, carry.frame)
 
     def qr(vectors):
-        q, log_diagonal, condition = orthonormalize(vectors)
-        # After several steps without a QR a lost direction may still be alive: then `condition` tells.
-        destroyed = jnp.isneginf(log_diagonal) | (is_destroyed(condition, num_units) & (since_qr == 1))
-        log_diagonal = jnp.where(destroyed, -jnp.inf, log_diagonal)
-        condition = jnp.where(destroyed, 1, condition)
-        alive = jnp.where(destroyed, 0, log_diagonal)  # a destroyed direction asks for no QR
+        q, log_diagonal, condition = step_qr(f, carry.x, args, carry.frame, vectors, since_qr == 1)
+        alive = jnp.where(jnp.isneginf(log_diagonal), 0, log_diagonal)  # a destroyed direction asks for no QR
         rate = jnp.maximum(rate_of_loss(vectors, alive, condition, since_qr), FADING * carry.rate)
         interval = jnp.where(plan.qr_every > 0, plan.qr_every, next_interval(rate, since_qr))
         return q, log_diagonal, condition, 1 / jnp.sum(q**4, axis=0), rate, interval

@@ -10,8 +10,8 @@ from jaxtyping import Array, ArrayLike, Float
 
 from rnndyn._validation import check_at_least
 from rnndyn.dynamics.growth._arguments import check_dt, check_growth_arguments
+from rnndyn.dynamics.growth._step_qr import step_qr
 from rnndyn.dynamics.numerics.frames import (
-    is_destroyed,
     orthonormalize,
     push_frame,
     random_frame,
@@ -173,9 +173,10 @@ def _covariant(f, x0, inputs, num_steps, num_exponents, num_transient, num_backw
     def record(carry, u):
         x, frame = carry
         x_next, vectors = push_frame(f, x, () if inputs is None else (u,), frame)
-        next_frame, log_diagonal, condition = orthonormalize(vectors)
+        next_frame, log_diagonal, _ = step_qr(f, x, () if inputs is None else (u,), frame, vectors)
         factor = triangular_factor(next_frame, vectors)
-        destroyed = is_destroyed(condition, x.size) | jnp.isneginf(log_diagonal)
+        factor = factor + jnp.diag(jnp.exp(log_diagonal) - jnp.diagonal(factor))
+        destroyed = jnp.isneginf(log_diagonal)
         return (x_next, next_frame), (x, frame, factor, destroyed)
 
     length = num_steps + num_backward

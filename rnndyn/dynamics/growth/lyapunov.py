@@ -71,9 +71,10 @@ def lyapunov_spectrum(
     Accuracy: the logarithm of one $R_{ii}$ carries a rounding error of about the machine epsilon times the condition
     of the frame; the result has it as `rounding_error`. In float64 that is below 1e-8 nats per interval. In float32,
     where half of the digits is a condition of 3e3, it is below about 4e-4, and the strongly contracting exponents
-    suffer first. An exponent is -inf where one step of the map destroys a direction: to the last digit of the row of DF
-    that it lives on. Over several steps without a QR that cannot be told from a direction that turned towards the
-    others; the condition gives it away.
+    suffer first. An exponent is -inf where one step of the map destroys
+    a direction: beyond the rank of DF, to the last digit of its rows and columns. Where a single step loses more than
+    half of the digits, DF itself is decomposed with pivoting, so that saturated units (slopes over many decades) cost
+    none; several steps without a QR are not saved that way, and the condition gives them away.
 
     Compilation: with plain arrays the program depends on the structure of `f`, the shapes of `x0` and of one input,
     and k; other lengths, transients, schedules and networks share it. Under `jit`, `vmap` or `grad` the lengths are
