@@ -65,6 +65,8 @@ from rnndyn.dynamics.growth.lyapunov_sweep import LyapunovSweep as LyapunovSweep
 from rnndyn.dynamics.growth.lyapunov_sweep import lyapunov_sweep as lyapunov_sweep
 from rnndyn.dynamics.growth.max_lyapunov import MaxLyapunovExponent as MaxLyapunovExponent
 from rnndyn.dynamics.growth.max_lyapunov import max_lyapunov_exponent as max_lyapunov_exponent
+from rnndyn.dynamics.growth.verdicts import ChaosVerdict as ChaosVerdict
+from rnndyn.dynamics.growth.verdicts import GrowthVerdict as GrowthVerdict
 from rnndyn.dynamics.growth.zero_one_test import ZeroOneTest as ZeroOneTest
 from rnndyn.dynamics.growth.zero_one_test import zero_one_test as zero_one_test
 from rnndyn.dynamics.interpolation import interpolate_maps as interpolate_maps

@@ -65,7 +65,12 @@ def degeneracy_threshold(jacobians: np.ndarray) -> np.ndarray:
     s = sqrt(floor), with room of a factor 4, the sign of det(I - DF) is not determined.
     """
     row_sums = np.max(np.sum(np.abs(jacobians), axis=2), axis=1)
-    return 4 * np.sqrt(rounding_floor(1.0, row_sums))
+    return singular_gap(row_sums, np.float64)
+
+
+def singular_gap(row_sums: Any, dtype: Any) -> Any:
+    """The same from the largest row sum of |DF|, in any precision and for NumPy and JAX arrays."""
+    return 4 * rounding_floor(1.0, row_sums, dtype) ** 0.5
 
 
 def is_degenerate(gaps: np.ndarray, jacobians: np.ndarray) -> np.ndarray:
