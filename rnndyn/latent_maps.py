@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from rnndyn.maps import CellMap, as_map
-from rnndyn.networks.cells._bounds import affine_bounds
 from rnndyn.networks.cells.activations import activation_function, activation_range
+from rnndyn.networks.cells.bounds import affine_bounds
 from rnndyn.networks.cells.leaky_low_rank import LeakyLowRankCell
 from rnndyn.networks.cells.low_rank import LowRankCell
 from rnndyn.networks.precision import Numbers

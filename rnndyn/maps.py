@@ -11,8 +11,8 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from rnndyn._validation import check_at_least
 from rnndyn.networks.adapters import Cell, FunctionCell, as_cell
-from rnndyn.networks.cells._claims import known_bounds
 from rnndyn.networks.cells.checks import check_weights
+from rnndyn.networks.cells.claims import known_bounds
 from rnndyn.networks.cells.dropout import without_dropout
 from rnndyn.networks.flat_state import FlatState, flat_state
 from rnndyn.networks.precision import Numbers, as_leaf, zero_input

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
-from rnndyn.networks.cells._claims import is_redefined
+from rnndyn.networks.cells.claims import is_redefined
 from rnndyn.networks.cells.gru import GRUCell
 from rnndyn.networks.cells.lstm import LSTMCell
 

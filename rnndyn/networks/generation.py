@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from rnndyn._validation import check_at_least
-from rnndyn.networks._call import promote_state
+from rnndyn.networks.call import promote_state
 from rnndyn.networks.tokens import TokenRNN
 
 

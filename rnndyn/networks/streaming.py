@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from rnndyn.networks._call import promote_state
+from rnndyn.networks.call import promote_state
 
 
 class Stream:

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
-from rnndyn.networks._call import takes
+from rnndyn.networks.call import takes
 from rnndyn.training import checkpoint
 from rnndyn.training._data import HostBatches, is_typed_key, to_device, to_numpy
 from rnndyn.training._diagnosis import find_in_data

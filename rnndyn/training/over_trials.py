@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from rnndyn.networks._call import call_model, takes
+from rnndyn.networks.call import call_model, takes
 from rnndyn.networks.tokens import check_tokens
 from rnndyn.training._norm import wide
 from rnndyn.training.batch import Batch, as_batch, counting

@@ -11,8 +11,8 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from rnndyn.networks._call import promote_state
 from rnndyn.networks.adapters import as_cell, check_transition
+from rnndyn.networks.call import promote_state
 from rnndyn.training._norm import wide
 from rnndyn.training.truncated import check_forwards
 

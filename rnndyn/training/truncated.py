@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from rnndyn._validation import check_at_least
-from rnndyn.networks._call import wants_key
+from rnndyn.networks.call import wants_key
 from rnndyn.training._data import to_numpy
 from rnndyn.training.batch import Batch, as_batch, counting
 from rnndyn.training.over_trials import OverTrials, check_classes, over_steps, over_trials

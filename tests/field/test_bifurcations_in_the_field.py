@@ -57,7 +57,7 @@ def test_a_diagram_whose_branch_ends_early_says_so():
 
 
 def test_a_flip_curve_goes_through_a_fold_flip():
-    # x' = y, y' = p + q x - y^2 - .1 x y. With 1 - q = 2 x the multiplier is -1 and p = 3.1 x^2; at x = 0 the other is 1.
+    # x' = y, y' = p + q x - y^2 - .1 x y. With 1 - q = 2 x one multiplier is -1, p = 3.1 x^2; at x = 0 the other is 1
     line = polynomial({"y": 1}, {"p": 1, "x": -0.5, "yy": -1, "xy": -0.1})
     plane = polynomial({"y": 1}, {"p": 1, "qx": 1, "yy": -1, "xy": -0.1})
     (event,) = rd.continue_fixed_points(line, np.array([0.74, 0.74]), 1.72, (1.0, 2.0)).of_kind("flip")

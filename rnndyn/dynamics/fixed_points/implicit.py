@@ -9,7 +9,7 @@ import optimistix as optx
 from jaxtyping import Array, ArrayLike, Float
 
 from rnndyn._validation import check_map, check_state
-from rnndyn.dynamics.numerics.evidence import singular_gap
+from rnndyn.dynamics.numerics.evidence import rounding_floor, singular_gap
 
 
 def implicit_fixed_point(f: Callable[[Array], Array], x0: ArrayLike, *, max_steps: int = 50) -> Float[Array, " N"]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 from rnndyn.networks.adapters import as_cell, draws_once, takes_key
-from rnndyn.networks.cells._claims import known_bounds
+from rnndyn.networks.cells.claims import known_bounds
 
 
 class Dropout(eqx.Module):

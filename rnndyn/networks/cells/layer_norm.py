@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from rnndyn.networks.cells._bounds import input_bounds
 from rnndyn.networks.cells._weights import build_with_weights, draw, draw_blocks, sizes_of
 from rnndyn.networks.cells.activations import Activation, activation_function, activation_range
+from rnndyn.networks.cells.bounds import input_bounds
 from rnndyn.networks.cells.checks import check_hidden, check_input, check_pair, check_sizes
 from rnndyn.networks.cells.lstm import LSTMState
 from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from rnndyn._validation import check_at_least
-from rnndyn.networks.cells._bounds import affine_bounds, input_bounds
 from rnndyn.networks.cells._times import Time, check_times, fixed_or_trained, longest_step
 from rnndyn.networks.cells._weights import build_with_weights, draw, shape_of, sizes_of
 from rnndyn.networks.cells.activations import Activation, activation_function, activation_range
+from rnndyn.networks.cells.bounds import affine_bounds, input_bounds
 from rnndyn.networks.cells.checks import check_hidden, check_input, check_sizes
 from rnndyn.networks.cells.leaky import StateVariable
 from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform

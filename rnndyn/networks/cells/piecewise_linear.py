@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from rnndyn._validation import check_at_least
-from rnndyn.networks.cells._bounds import input_bounds
-from rnndyn.networks.cells._claims import claim
 from rnndyn.networks.cells._weights import build_with_weights, draw, shape_of, sizes_of
+from rnndyn.networks.cells.bounds import input_bounds
 from rnndyn.networks.cells.checks import check_hidden, check_input, check_sizes
+from rnndyn.networks.cells.claims import claim
 from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform, uniform
 from rnndyn.networks.precision import Numbers, as_leaf
 

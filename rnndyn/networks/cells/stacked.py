@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from rnndyn.networks.adapters import as_cell, check_transition, draws_once, takes_key
-from rnndyn.networks.cells._claims import known_bounds
+from rnndyn.networks.cells.claims import known_bounds
 from rnndyn.networks.cells.dropout import DropoutCell
 
 
