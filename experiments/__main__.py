@@ -10,7 +10,7 @@ from experiments._catalog import FOLDER, check_known, studies
 from experiments._settings import check
 from experiments._threads import limit_blas, limit_to_one_core
 
-LONGEST = ("char_lm",)
+LONGEST = ("flip_flop", "char_lm")
 """These start first, so that none of them is left to run alone at the end."""
 
 
@@ -25,7 +25,8 @@ class AllOptions:
     figures: str | None = None
     """Where figures go instead of figures/."""
     jobs: int | None = None
-    """Studies side by side; by default as many as there are CPUs. On a TPU one process has the chips: --jobs 1."""
+    """Studies side by side; by default as many as there are CPUs and memory for. On a TPU, which only one process can
+    hold: 1."""
     time_limit: float = 3600.0
     """Seconds after which a study is ended and counts as failed."""
 
@@ -54,18 +55,20 @@ def run_all(options: AllOptions) -> int:
     limit_to_one_core(environment)
     return run_side_by_side(
         {name: [sys.executable, "-m", "experiments", name, *flags] for name in names},
-        jobs=num_cpus() if options.jobs is None else options.jobs,
+        jobs=default_jobs() if options.jobs is None else options.jobs,
         logs=FOLDER.parent / "results" / ("logs-smoke" if options.smoke else "logs"),
         environment=environment,
         time_limit=options.time_limit,
     )
 
 
-def num_cpus() -> int:
-    """Those that this process may use, where the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def default_jobs() -> int:
+    """As many as there are CPUs for this process, while the memory of the machine has 1.5 GB for each."""
+    # The studies take up to 1.3 GB.
+    fitting = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1_500_000_000
+    # macOS does not tell which CPUs a process may use.
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cpus, fitting))
 
 
 def one_study(name: str, arguments: list[str]) -> None:

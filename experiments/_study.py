@@ -30,6 +30,7 @@ from rnndyn.plotting import paper_style
 
 ROOT = FOLDER.parent
 RESULTS, FIGURES = ROOT / "results", ROOT / "figures"
+SMOKE_DPI = 80
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,24 +75,33 @@ def main(study: ModuleType, arguments: list[str]) -> None:
 
 def run(study: ModuleType, config: Any, options: Options, path: Path) -> None:
     """Compute (or load), print the numbers beside the published ones, and write the figure to `path`."""
+    result = obtain(study, config, force=options.force)
+    print(study.report(result))
+    path.parent.mkdir(parents=True, exist_ok=True)
     name = study_name(study)
-    digest = config_hash(study, config)
+    with paper_style():
+        figure = study.plot(result)
+        # Nobody looks closely at the figure of tiny settings; of a large one the pixels take longer than the study.
+        save_figure(
+            figure, path, provenance(name, config_hash(study, config)), dpi=SMOKE_DPI if options.smoke else None
+        )
+        plt.close(figure)
+    print(f"wrote {shown(path)}")
+
+
+def obtain(study: ModuleType, config: Any, *, force: bool = False) -> rd.Result:
+    """The result of a study from the cache, or computed and put there."""
+    name, digest = study_name(study), config_hash(study, config)
     cache = RESULTS / f"{name}-{digest}.npz"
     start = time.perf_counter()
-    if cache.exists() and not options.force:
+    if cache.exists() and not force:
         result = rd.load(cache)
         print(f"{name}: result {digest} taken from {shown(cache)} (--force computes it again)")
     else:
         result = study.compute(config)
         result.save(cache)
         print(f"{name}: computed in {time.perf_counter() - start:.1f} s")
-    print(study.report(result))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with paper_style():
-        figure = study.plot(result)
-        save_figure(figure, path, provenance(name, digest))
-        plt.close(figure)
-    print(f"wrote {shown(path)}")
+    return result
 
 
 def figure_path(study: ModuleType, config: Any, options: Options) -> Path:
@@ -118,10 +128,13 @@ def shown(path: Path) -> Path:
     return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
-def save_figure(figure: Figure, path: Path, metadata: dict[str, str]) -> None:
-    """Write a figure as PNG with a palette of 256 colours, a third of the size of full colour at the same look."""
+def save_figure(figure: Figure, path: Path, metadata: dict[str, str], dpi: int | None = None) -> None:
+    """Write a figure as PNG with a palette of 256 colours, a third of the size of full colour at the same look.
+
+    `dpi` is that of the shared style where it is `None`.
+    """
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format="png", dpi=dpi)
     info = PngInfo()
     for key, text in metadata.items():
         info.add_text(key, text)

@@ -87,8 +87,10 @@ def test_the_table_measures_the_process(tmp_path):
 def side_by_side(folder, **commands):
     """A script that runs commands one after the other."""
     return f"""
-        import os, pathlib, sys
+        import os, pathlib, signal, sys
         from experiments._side_by_side import run_side_by_side
+        # Tests that a shell runs in the background are started with interruptions ignored, and so is this.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         commands = {{name: [sys.executable, "-c", code] for name, code in {commands!r}.items()}}
         logs = pathlib.Path({str(folder)!r}) / "logs"
         sys.exit(run_side_by_side(commands, jobs=1, logs=logs, environment=os.environ, time_limit=60))
