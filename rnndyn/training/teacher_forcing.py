@@ -86,13 +86,13 @@ def scheduled_sampling(
         fed_back = eqx.filter_eval_shape(
             lambda state, first, k: feed(model.step(state, first)[1], k), state, inputs[0], jax.tree.map(_first, keys)
         )
-        if fed_back.shape != inputs.shape[1:]:
-            raise ValueError(
-                f"feed_back: expected it to give an input of shape {inputs.shape[1:]}, got {fed_back.shape}."
-            )
         if hasattr(model, "check_tokens") and not jnp.issubdtype(fed_back.dtype, jnp.integer):
             raise ValueError(
                 f"feed_back: this model reads tokens, integers; got {fed_back.dtype}. Try feed_back=jnp.argmax."
+            )
+        if fed_back.shape != inputs.shape[1:]:
+            raise ValueError(
+                f"feed_back: expected it to give an input of shape {inputs.shape[1:]}, got {fed_back.shape}."
             )
         inputs = inputs.astype(jnp.promote_types(inputs.dtype, fed_back.dtype))
 
