@@ -16,8 +16,8 @@ ROOT_OF_UNITY = 1e-10
 surround the cycle. The multipliers of a well-conditioned cycle are known better than that."""
 
 
-class CycleTable:
-    """The cycles of one period.
+class AdmissibleCycles:
+    """The cycles of one period: the itineraries whose linear solution follows them.
 
     - `points`, `words`, `errors`, `multipliers`: of the isolated cycles, and their itineraries.
     - `on_border`: whether a point lies on the border of its region within the error.
@@ -25,7 +25,9 @@ class CycleTable:
     - `excluded_radius`: singular itineraries without a solution may have one beyond this.
     """
 
-    def __init__(self, relu_map: ReluMap, itineraries: Bool[np.ndarray, "K p L"], shorter: "Iterable[CycleTable]"):
+    def __init__(
+        self, relu_map: ReluMap, itineraries: Bool[np.ndarray, "K p L"], shorter: "Iterable[AdmissibleCycles]"
+    ):
         self.map = relu_map
         self.excluded_radius = np.inf
         words = itineraries
@@ -69,7 +71,7 @@ class CycleTable:
         self.errors = np.append(self.errors, error)
         self.on_border = np.append(self.on_border, True)
 
-    def _add_repeated(self, shorter: "CycleTable") -> None:
+    def _add_repeated(self, shorter: "AdmissibleCycles") -> None:
         """Enter the families around shorter cycles with a multiplier that is a root of unity, as -1 is for two laps.
 
         Their itinerary repeats the shorter one, and the average of their laps is the shorter cycle, which is therefore

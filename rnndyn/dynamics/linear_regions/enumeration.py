@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float
 
 from rnndyn._validation import check_at_least
-from rnndyn.dynamics.linear_regions._itineraries import CycleTable
+from rnndyn.dynamics.linear_regions._itineraries import AdmissibleCycles
 from rnndyn.dynamics.linear_regions._limits import Itineraries, WorkLimit, WorkLimitReached
 from rnndyn.dynamics.linear_regions._regions import hop_regions, search_region_graph
 from rnndyn.dynamics.linear_regions._relu_map import ReluMap, distinct_itineraries
@@ -85,9 +85,9 @@ def enumerate_cycles(
             if period not in itineraries.by_period:
                 found = hop_regions(relu_map, period, num_starts=num_starts, max_hops=max_hops, rng=rng)
                 itineraries.by_period[period] = distinct_itineraries(found)
-        tables: list[CycleTable] = []
+        tables: list[AdmissibleCycles] = []
         for period in range(1, max_period + 1):
-            tables.append(CycleTable(relu_map, itineraries.by_period[period], tables))
+            tables.append(AdmissibleCycles(relu_map, itineraries.by_period[period], tables))
         return EnumeratedCycles(
             tuple(
                 _result(table, itineraries.radii.get(period), given, scale, cell, held)
@@ -277,7 +277,7 @@ def _add_by_signs(found: Itineraries, relu_map: ReluMap, max_period: int, max_te
 
 
 def _result(
-    table: CycleTable, radius: float | None, given: ReluMap, scale: float, cell: Any, input: np.ndarray
+    table: AdmissibleCycles, radius: float | None, given: ReluMap, scale: float, cell: Any, input: np.ndarray
 ) -> PiecewiseLinearCycles:
     """The table in the units of the cell, sorted, with residuals of the cell itself."""
     rotated = [np.roll(points, -np.lexsort(points.T[::-1])[0], axis=0) for points in table.points]

@@ -26,8 +26,9 @@ _FEW = 16
 # After so many boxes it pays to compile the contraction too: that takes as long as NumPy took for them.
 _LONG_SEARCH = 50 * _BATCH
 _MOST_LOOKS = 256
-# Newton's method doubles its digits from step to step; far away it may need some more.
-_MOST_STEPS = 20
+# Newton's method doubles its digits from step to step; far away it needs some more, and halved ones.
+_MOST_STEPS = 60
+_LEAST_SHARE = 1e-3
 
 
 def branch_and_bound(f, lower, upper, found: "Found", max_boxes: int, tol: float, progress: bool):
@@ -99,7 +100,7 @@ class Found:
 
     def add(self, boxes: tuple[np.ndarray, np.ndarray], regions: tuple[np.ndarray, np.ndarray]) -> None:
         """Record the one fixed point of each region, located in its box; known ones are recognised."""
-        states, tests = self._polish(0.5 * boxes[0] + 0.5 * boxes[1])
+        states, tests = self._polish(0.5 * boxes[0] + 0.5 * boxes[1], *boxes)
         for k, (state, test) in enumerate(zip(states, tests)):
             box, region = ((ends[0][k], ends[1][k]) for ends in (boxes, regions))
             lo, hi = _outward(state - test.error, state + test.error)
@@ -107,20 +108,21 @@ class Found:
                 self._add_tested(state, test)
                 self._add_region(*region)
             else:  # the test failed or ended elsewhere: what the box itself proves is kept
-                state = np.clip(state, *box)
                 error = np.nextafter(np.maximum(state - box[0], box[1] - state), np.inf)
                 self._add_point(state, error, region)
 
     def look_near(self, states: np.ndarray) -> None:
         """Record the fixed points that Newton's method reaches from some states and Krawczyk's test confirms."""
-        for state, test in zip(*self._polish(states[:_MOST_LOOKS])):
+        states = states[:_MOST_LOOKS]
+        anywhere = np.full_like(states, np.inf)
+        for state, test in zip(*self._polish(states, -anywhere, anywhere)):
             if test.verified:
                 self._add_tested(state, test)
 
-    def _polish(self, states: np.ndarray) -> tuple[np.ndarray, list]:
+    def _polish(self, states: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, list]:
         if len(states) == 0:
             return states, []
-        polished = in_batches(self._f, polish, states)
+        polished = in_batches(self._f, polish, states, lower, upper)
         tests = in_batches(self._f, gather_evidence, polished).test
         return polished, [jax.tree.map(lambda leaf, k=k: leaf[k], tests) for k in range(len(polished))]
 
@@ -171,35 +173,40 @@ class Found:
         return points[order], errors[order].max(axis=1, initial=0.0)
 
 
-def in_batches(f: Callable, function: Callable, states: np.ndarray) -> Any:
+def in_batches(f: Callable, function: Callable, *arrays: np.ndarray) -> Any:
     """Apply a batched function to few states, always with the same shape: one compilation serves all calls."""
-    parts = [states[start : start + _FEW] for start in range(0, len(states), _FEW)]
-    results = [function(f, _pad(part, _FEW)) for part in parts]
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(states)], *results)
+    count = len(arrays[0])
+    parts = [[_pad(array[start : start + _FEW], _FEW) for array in arrays] for start in range(0, count, _FEW)]
+    results = [function(f, *part) for part in parts]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *results)
 
 
 # --- helpers
 
 
-def polish(f: Callable, states: np.ndarray) -> np.ndarray:
-    """Newton's method for x - f(x) from K states (K, N), for as long as the residual falls; the best state of each.
+def polish(f: Callable, states: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """Damped Newton steps for x - f(x) from K states (K, N), each kept in its box; the best state of each.
 
-    On the middles of the enclosures that the proof needs anyway, so that nothing else is compiled.
+    On the middles of the enclosures that the proof needs anyway, so that nothing else is compiled. A step that does not
+    lower the residual is halved: in a box in which I - DF was proved to be regular, the residual has no other minimum.
     """
     enclose_each = fixed_point_problem(f)
-    best, least, trial = states, np.full(len(states), np.inf), states
+    best, least = states, np.full(len(states), np.inf)
+    step, share = np.zeros_like(states), np.ones(len(states))
     with np.errstate(all="ignore"):
         for _ in range(_MOST_STEPS):
+            trial = np.clip(best - share[:, None] * step, lower, upper)
             here = enclose_each(trial, trial)
             residual = ia.midpoint(here.value)
-            size = np.nan_to_num(np.abs(residual).max(axis=1), nan=np.inf)
+            size = np.nan_to_num(np.linalg.norm(residual, axis=1), nan=np.inf)
             better = size < least
-            best, least = np.where(better[:, None], trial, best), np.where(better, size, least)
-            if not better.any():
+            newton = (inverses(ia.midpoint(here.jacobian)) @ residual[:, :, None])[..., 0]
+            newton = np.where(np.isfinite(newton).all(axis=1, keepdims=True), newton, 0.0)
+            best, step = np.where(better[:, None], trial, best), np.where(better[:, None], newton, step)
+            least, share = np.where(better, size, least), np.where(better, np.minimum(1.0, 2 * share), 0.5 * share)
+            at_rounding = np.abs(step) <= 4 * np.finfo(float).eps * np.abs(best)
+            if np.all((share < _LEAST_SHARE) | at_rounding.all(axis=1)):
                 break
-            step = (inverses(ia.midpoint(here.jacobian)) @ residual[:, :, None])[..., 0]
-            usable = better & np.isfinite(step).all(axis=1)
-            trial = np.where(usable[:, None], trial - step, best)
     return best
 
 

@@ -11,7 +11,7 @@ from rnndyn.dynamics.proofs.interval_arithmetic import UNIT_ROUNDOFF
 def multiplier_discs(
     centers: Float[np.ndarray, "K N N"], radii: Float[np.ndarray, "K N N"]
 ) -> tuple[Complex[np.ndarray, "K N"], Float[np.ndarray, "K N"]]:
-    """Discs that hold the eigenvalues of every matrix within `radii` (entrywise) of `centers`.
+    """Discs, by falling modulus, that hold the eigenvalues of every matrix within `radii` (entrywise) of `centers`.
 
     Gershgorin's theorem for W J V, where V are the computed eigenvectors and W nearly inverts them. Where they are
     too ill-conditioned (repeated eigenvalues) the Schur basis takes their place, scaled so that its off-diagonal part
@@ -27,7 +27,8 @@ def multiplier_discs(
         if count_outside_unit_circle(other_mu, other_discs)[0] >= 0:
             mu[k], discs[k] = other_mu[0], other_discs[0]
     mu[~usable], discs[~usable] = np.nan, np.inf
-    return mu, discs
+    order = np.argsort(-np.abs(mu), axis=1, kind="stable")
+    return np.take_along_axis(mu, order, axis=1), np.take_along_axis(discs, order, axis=1)
 
 
 def count_outside_unit_circle(

@@ -131,6 +131,7 @@ REDUCTION_RULES: dict[str, Callable] = {
     "cumprod": _cumulative(_product, 1.0),
     "cummax": _cumulative(_largest, -jnp.inf),
     "cummin": _cummin,
-    "cumlogsumexp": _cumulative(_log_sum_exp, -jnp.inf),
+    # Its exponential is enclosed by an interval that holds zero; infinity would not survive a subtraction.
+    "cumlogsumexp": _cumulative(_log_sum_exp, -1e300),
     "scatter-add": _scatter_add,
 }

@@ -103,8 +103,8 @@ class FixedPointCertificate(Result):
     - `existence_radius`: infinite when not certified.
     - `uniqueness_radius`: the largest tested distance within which it is the only fixed point; 0 when not certified.
     - `num_unstable`: multipliers with |mu| > 1, proved together with the absence of |mu| = 1; -1 where unproved.
-    - `multipliers`, `multiplier_radii`: discs in the complex plane (N,) that hold the multipliers of the fixed point:
-      all lie in the union, and a connected part made of k discs holds k of them. Radii are infinite when not certified.
+    - `multipliers`, `multiplier_radii`: discs in the complex plane (N,), by falling modulus, that hold the multipliers
+      of the fixed point: all lie in the union, and a connected part made of k discs holds k of them. Radii are infinite when not certified.
     - `reason`: what could not be proved, and why; empty when everything was.
     """
 

@@ -75,7 +75,7 @@ def enumerate_fixed_points(
         points=points,
         residuals=certificates.residuals if certificates else np.zeros(0),
         jacobians=jacobians,
-        multipliers=np.linalg.eigvals(jacobians).astype(complex),
+        multipliers=_multipliers(jacobians),
         num_unstable=certificates.num_unstable if certificates else np.zeros(0, int),
         existence_radius=found.errors,
         uniqueness_radius=certificates.uniqueness_radius if certificates else np.zeros(0),
@@ -94,7 +94,8 @@ class EnumeratedFixedPoints(Result):
 
     **Fields:**
 
-    - `points` (K, N); `residuals` (K,): largest component of |f(x) - x|; `jacobians` (K, N, N); `multipliers` (K, N).
+    - `points` (K, N); `residuals` (K,): largest component of |f(x) - x|; `jacobians` (K, N, N); `multipliers` (K, N)
+      by falling modulus.
     - `num_unstable`: multipliers with |mu| > 1, proved; -1 where one is too close to the unit circle to tell.
     - `existence_radius`: the fixed point lies within this distance (largest component) of the listed point.
     - `uniqueness_radius`: tested distance within which it is the only one.
@@ -142,6 +143,11 @@ class EnumeratedFixedPoints(Result):
 
 
 # --- helpers
+
+
+def _multipliers(jacobians: Float[np.ndarray, "K N N"]) -> Complex[np.ndarray, "K N"]:
+    values = np.linalg.eigvals(jacobians).astype(complex)
+    return np.take_along_axis(values, np.argsort(-np.abs(values), axis=1, kind="stable"), axis=1)
 
 
 class _Search(NamedTuple):

@@ -180,6 +180,42 @@ def test_thousand_units():
     assert certificate.num_unstable >= 0
 
 
+class Held(eqx.Module):
+    """A cell with its input held, weights in NumPy's float64."""
+
+    weight: np.ndarray
+    weight_in: np.ndarray
+    bias: np.ndarray
+    input: np.ndarray
+
+    def __call__(self, x):
+        return jnp.tanh(self.weight @ x + self.weight_in @ self.input + self.bias)
+
+
+@needs_80_bits
+def test_weights_in_float64_are_not_rounded_where_x64_is_off():
+    """x = tanh(1.7 x + 1.1 * .3 + .1), weights in float64 against weights in float32, by bisection in 80 bits."""
+    assert not jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
+    weights = [np.array([[1.7]]), np.array([[1.1]]), np.array([0.1]), np.array([0.3])]
+    w, w_in, b, u = weights
+    closure = lambda x: jnp.tanh(w @ x + w_in @ u + b)
+    single = Held(*(a.astype(np.float32) for a in weights))
+    for f, dtype in ((Held(*weights), np.float64), (closure, np.float64), (single, np.float32)):
+        a, c, d, v = (np.longdouble(dtype(value)) for value in (1.7, 1.1, 0.1, 0.3))
+        lo, hi = np.longdouble(0.5), np.longdouble(1.5)
+        for _ in range(70):
+            middle = (lo + hi) / 2
+            lo, hi = (middle, hi) if np.tanh(a * middle + c * v + d) > middle else (lo, middle)
+        certificate = rd.certify_fixed_point(f, np.array([float(lo)]))
+        assert certificate.certified
+        assert abs(certificate.point[0] - lo) <= certificate.existence_radius < 1e-14
+        cycle = rd.certify_cycle(f, np.array([[float(lo)]]))
+        assert abs(cycle.points[0, 0] - lo) <= cycle.existence_radius < 1e-14
+    listed = rd.enumerate_fixed_points(Held(*weights), [0.5], [1.5], progress=False)
+    exact = rd.enumerate_fixed_points(closure, [0.5], [1.5], progress=False)
+    np.testing.assert_allclose(listed.points, exact.points, rtol=1e-15)
+
+
 # --- what must be refused, and why
 
 REFUSED = {

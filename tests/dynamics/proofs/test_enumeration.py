@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import rnndyn as rd
+from rnndyn.dynamics.proofs._box_contraction import EMPTY, OPEN, SETTLED, contract_boxes
 
 DATA = Path(__file__).parents[2] / "data" / "small_networks.npz"
 
@@ -100,9 +101,56 @@ def test_henon_map():
     np.testing.assert_allclose(found.points, np.stack([x, b * x], 1), atol=1e-14)
     np.testing.assert_array_equal(found.num_unstable, [1, 1])
     expected = [[-a * s - np.sqrt((a * s) ** 2 + b), -a * s + np.sqrt((a * s) ** 2 + b)] for s in x]
-    np.testing.assert_allclose(np.sort(found.multipliers.real, 1), np.sort(expected, 1), rtol=1e-12)
+    expected = [sorted(pair, key=abs, reverse=True) for pair in expected]  # by falling modulus, as everywhere
+    np.testing.assert_allclose(found.multipliers, expected, rtol=1e-12)
     assert not found.is_stable.any()
     assert "proved complete" in str(found)
+
+
+class SlowCell(eqx.Module):
+    """An LSTM of one unit, z = (h, c), without peepholes; gates i, f, o and the candidate by rows."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+
+    def __call__(self, z):
+        i, f, o = jax.nn.sigmoid(self.weight[:3] * z[0] + self.bias[:3])
+        cell = f * z[1] + i * jnp.tanh(self.weight[3] * z[0] + self.bias[3])
+        return jnp.stack([o * jnp.tanh(cell), cell])
+
+
+# Forget gates at .9999, constant and not: cell states near 5e3 and near 2.
+SLOW_CELLS = {
+    "far": ([0.1, 0.0, 0.5, 0.2], [0.0, np.log(9999), 0.3, 1.2], 2e4),
+    "near": ([-1.265, -0.623, 0.0413, -2.325], [-1.246, 7.0238, -0.7323, 0.4557], 2116.0),
+}
+
+
+@pytest.mark.parametrize("name", SLOW_CELLS)
+def test_slow_cell_states_are_located_to_rounding(name):
+    """The fixed point by bisection for h: c = i g / (1 - f) there."""
+    weight, bias, reach = SLOW_CELLS[name]
+    found = rd.enumerate_fixed_points(SlowCell(np.array(weight), np.array(bias)), [-1.0, -reach], [1.0, reach])
+    assert found.proved
+
+    def cell_state(h):
+        i = 1 / (1 + np.exp(-weight[0] * h - bias[0]))
+        return i * np.tanh(weight[3] * h + bias[3]) * (1 + np.exp(weight[1] * h + bias[1]))
+
+    def excess(h):
+        return np.tanh(cell_state(h)) / (1 + np.exp(-weight[2] * h - bias[2])) - h
+
+    lo, hi = -1.0, 1.0
+    assert excess(lo) > 0 > excess(hi)
+    for _ in range(80):
+        middle = 0.5 * (lo + hi)
+        lo, hi = (middle, hi) if excess(middle) > 0 else (lo, middle)
+    # One unit in the last place of the state; 1 - f of 1e-4 multiplies it by 1e4.
+    size = max(1.0, abs(cell_state(lo)))
+    np.testing.assert_allclose(found.points[:, 0], [lo], rtol=0, atol=1e-10)
+    np.testing.assert_allclose(found.points[:, 1], [cell_state(lo)], rtol=0, atol=1e-11 * size)
+    assert (found.residuals < 1e-15 * size).all()
+    assert (found.existence_radius < 1e-10 * size).all()
 
 
 def test_fixed_points_shared_by_many_boxes_are_listed_once():
@@ -230,3 +278,17 @@ def test_bad_maps_and_options_are_named():
         rd.enumerate_fixed_points(jnp.tanh, [-1.0], [1.0], tol=2.0)
     with pytest.raises(NotImplementedError, match="sort"):
         rd.enumerate_fixed_points(jnp.sort, [-1.0], [1.0])
+
+
+def test_interpreted_and_compiled_contractions_agree(x64):
+    """Long searches compile what short ones leave to NumPy: equal to the rounding of one fused operation."""
+    rng = np.random.default_rng(4)
+    f = Tanh(rng.normal(size=(3, 3)) * 2, rng.normal(size=3) * 0.1)
+    lower = rng.uniform(-1, 1, (64, 3))
+    upper = lower + 10.0 ** rng.uniform(-6, -0.5, (64, 3))
+    one, other = (contract_boxes(f, lower, upper, np.full(3, 2.0), is_long=is_long) for is_long in (False, True))
+    np.testing.assert_array_equal(one.status, other.status)
+    assert set(one.status) == {EMPTY, SETTLED, OPEN}
+    np.testing.assert_array_equal(one.axis, other.axis)
+    for a, b in ((one.box.lo, other.box.lo), (one.box.hi, other.box.hi)):
+        np.testing.assert_allclose(a[one.status != EMPTY], b[one.status != EMPTY], rtol=1e-13, atol=1e-15)

@@ -193,12 +193,73 @@ def test_assumed_error_of_the_mathematical_library_holds_here():
         "log": np.abs(x),
         "sin": np.concatenate([x, rng.uniform(-1e8, 1e8, 200_000)]),
         "cos": np.concatenate([x, rng.uniform(-1e8, 1e8, 200_000)]),
+        "arctan": x,
+        "arcsinh": x,
     }
     for name, at in arguments.items():
         computed = np.asarray(jax.jit(getattr(jnp, name))(jnp.asarray(at)))
         exact = getattr(np, name)(long(at))
         error = np.abs(computed - exact) / np.abs(exact)
         assert error[exact != 0].max() < LIBM_ERROR / 2, name
+
+
+def erf_80(x):
+    """Abramowitz & Stegun 7.1.6: a series of positive terms."""
+    term = total = x
+    for n in range(1, 250):
+        term = term * 2 * x * x / (2 * n + 1)
+        total = total + term
+    return total * np.exp(-x * x) * 2 / np.sqrt(np.longdouble("3.14159265358979323846264338327950288"))
+
+
+def erfc_80(x):
+    """Abramowitz & Stegun 7.1.14: a continued fraction, for x > 2."""
+    fraction = x
+    for n in range(120, 0, -1):
+        fraction = x + n / (2 * fraction)
+    return np.exp(-x * x) / fraction / np.sqrt(np.longdouble("3.14159265358979323846264338327950288"))
+
+
+@needs_80_bits
+def test_assumed_error_of_the_error_functions_holds_here():
+    rng = np.random.default_rng(7)
+    small = np.exp(rng.uniform(-600, 0, 2000)) * rng.choice([-1, 1], 2000)
+    near, tail = np.concatenate([rng.uniform(-6, 6, 20_000), small]), rng.uniform(2, 26, 20_000)
+    for function, at, exact, bound in (
+        (jax.lax.erf, near, erf_80, LIBM_ERROR),
+        (jax.lax.erfc, rng.uniform(-6, 2, 20_000), lambda x: 1 - erf_80(x), ERFC_ERROR),
+        (jax.lax.erfc, tail, erfc_80, ERFC_ERROR),
+    ):
+        values = exact(long(at))
+        error = np.abs(np.asarray(jax.jit(function)(jnp.asarray(at))) - values) / np.abs(values)
+        assert error.max() < bound / 2
+    lo = np.sort(rng.uniform(-6, 28, 4000))
+    hi = lo + 10.0 ** rng.uniform(-16, 0, 4000)
+    found = interval_value(jax.lax.erfc, Interval(jnp.asarray(lo), jnp.asarray(hi)))
+    for at, above in ((lo, True), (hi, False)):
+        values = np.where(at > 2, erfc_80(np.maximum(long(at), 2)), 1 - erf_80(np.minimum(long(at), 2)))
+        assert (values <= long(found.hi)).all() if above else (long(found.lo) <= values).all()
+
+
+@pytest.mark.parametrize("name", ["add", "mul", "matmul", "total"])
+def test_numpy_jax_and_compiled_intervals_agree(name):
+    """Each encloses (the tests above); they differ by the fused operations of the compiler."""
+    rng = np.random.default_rng(10)
+    (a, a_hi), (b, b_hi) = random_intervals(rng, (6, 4, 5)), random_intervals(rng, (6, 5, 5))
+    left, right = Interval(a, a_hi), Interval(b, b_hi)
+    functions = {
+        "add": lambda x, y: ia.add(x.map(lambda e: e[:, :, None]), y.map(lambda e: e[:, None])),
+        "mul": lambda x, y: ia.mul(x.map(lambda e: e[:, :, None]), y.map(lambda e: e[:, None])),
+        "matmul": ia.matmul,
+        "total": lambda x, y: ia.total(x, (1, 2)),
+    }
+    function = functions[name]
+    plain = function(left, right)
+    assert isinstance(plain.lo, np.ndarray)
+    on_jax = jax.tree.map(jnp.asarray, (left, right))
+    for other in (function(*on_jax), jax.jit(function)(*on_jax)):
+        for x, y in ((plain.lo, other.lo), (plain.hi, other.hi)):
+            np.testing.assert_allclose(x, y, rtol=1e-14, atol=64 * UNIT_ROUNDOFF)
 
 
 def test_unknown_survives_every_operation():
