@@ -278,7 +278,8 @@ class CycleSet(Result):
 def _periods(period: Any) -> list[int]:
     # A NumPy or JAX array without axes is as good as an integer.
     one = getattr(period, "ndim", None) == 0 or not isinstance(period, Iterable)
-    periods = [p.item() if getattr(p, "ndim", None) == 0 else p for p in ([period] if one else list(period))]
+    given: list[Any] = [period] if one else list(period)
+    periods = [p.item() if getattr(p, "ndim", None) == 0 else p for p in given]
     if not periods:
         raise ValueError("period: expected at least one period, got none.")
     for p in periods:
@@ -305,7 +306,7 @@ def _assemble(search: CycleSearch, period: int) -> Cycles:
         points = part.points.reshape(-1, search.size)
         _, jacobians = evaluate(search.f, points)
         jumps = near_jump(search.f, points, np.repeat(part.errors, period), jacobians, search.angles)
-        return jumps.reshape(len(part), period).any(axis=1)
+        return np.asarray(np.any(jumps.reshape(len(part), period), axis=1))
 
     def collect(part: CycleTable, **extra: Any) -> Cycles:
         return Cycles(

@@ -62,7 +62,7 @@ class NewtonLanes:
         points, ends = starts.copy(), residuals.copy()
         converged, stalled = np.zeros(num, bool), np.zeros(num, bool)
         owner = np.full(self.num_lanes, -1)
-        lanes = self._empty(size)
+        lanes: Any = self._empty(size)
         next_start = 0
         with tqdm(total=num, desc="fixed points", delay=2.0, leave=False, disable=None if progress else True) as bar:
             while True:

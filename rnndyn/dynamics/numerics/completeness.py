@@ -2,13 +2,14 @@
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from rnndyn.dynamics.numerics.evaluation import images_of
+from rnndyn.dynamics.numerics.jumps import jumps_in
 from rnndyn.dynamics.numerics.torus import difference
 
 
@@ -146,7 +147,8 @@ def trapping_box(f: Callable[[Array], Array], states: Float[np.ndarray, "M N"]) 
         box = np.stack([centre - factor * half, centre + factor * half])
         images = images_of(f, centre + factor * half * places)
         if np.all((images >= box[0]) & (images <= box[1])):
-            return box
+            # Of a map that jumps the indices count nothing.
+            return None if jumps_in(f, box) else box
     return None
 
 
@@ -160,7 +162,7 @@ def check_until_complete(until_complete: bool, goal: IndexGoal) -> None:
         )
 
 
-def warn_incomplete(what: str, sums: dict[int, tuple[int, int]]) -> None:
+def warn_incomplete(what: str, sums: Mapping[int, tuple[int | None, int | None]]) -> None:
     """Warn of index sums `{period: (found, expected)}` that say that something is missing."""
     wrong = {p: pair for p, pair in sums.items() if pair[0] != pair[1]}
     if wrong:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import rnndyn as rd
-from rnndyn.dynamics.fixed_points._search import _newton_in_lanes
+from rnndyn.dynamics.fixed_points._newton_lanes import _step_lanes
 
 UNIT = rd.VanillaCell.from_weights(np.ones((1, 1)), np.array([[2.0]]), np.zeros(1))
 # Fold of x = tanh(2 x + u): |u| = 2 s - artanh s with s = sqrt(1/2), 0.5328399753535520.
@@ -30,9 +30,9 @@ def test_an_ensemble_of_networks_takes_one_compilation(tmp_path):
     starts = np.random.default_rng(0).uniform(-1, 1, (64, 3))
     first = jax.tree.map(lambda leaf: leaf[0] if eqx.is_array(leaf) else leaf, cells)
     alone = rd.find_fixed_points(rd.as_map(first), starts)
-    before = _newton_in_lanes._cached._cache_size()
+    before = _step_lanes._cached._cache_size()
     sweep = rd.find_fixed_points_sweep(eqx.filter_vmap(rd.as_map)(cells), starts, follow=False)
-    assert _newton_in_lanes._cached._cache_size() == before
+    assert _step_lanes._cached._cache_size() == before
     np.testing.assert_allclose(sweep[0].points, alone.points, atol=1e-14)
     assert "Fixed points of 4 maps" in str(sweep)
     assert rd.load(sweep.save(tmp_path / "sweep")).counts.tolist() == sweep.counts.tolist()
