@@ -68,6 +68,9 @@ from rnndyn.dynamics.growth.max_lyapunov import max_lyapunov_exponent as max_lya
 from rnndyn.dynamics.growth.zero_one_test import ZeroOneTest as ZeroOneTest
 from rnndyn.dynamics.growth.zero_one_test import zero_one_test as zero_one_test
 from rnndyn.dynamics.interpolation import interpolate_maps as interpolate_maps
+from rnndyn.dynamics.kinks import Kinks as Kinks
+from rnndyn.dynamics.kinks import OneSidedLinearization as OneSidedLinearization
+from rnndyn.dynamics.kinks import linearize_one_sided as linearize_one_sided
 from rnndyn.dynamics.linear_regions.enumeration import CycleFamily as CycleFamily
 from rnndyn.dynamics.linear_regions.enumeration import EnumeratedCycles as EnumeratedCycles
 from rnndyn.dynamics.linear_regions.enumeration import PiecewiseLinearCycles as PiecewiseLinearCycles

@@ -6,6 +6,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
+from rnndyn._programs import Program
+from rnndyn.dynamics.kinks import OneSidedLinearization, at_kinks
 from rnndyn.dynamics.numerics.drivers import map_in_chunks
 from rnndyn.dynamics.numerics.eigenvalues import product_eigenvalues
 from rnndyn.dynamics.numerics.evaluation import images_and_jacobians
@@ -29,6 +31,8 @@ class PeriodicOrbit(NamedTuple):
     multipliers: Complex[np.ndarray, " N"]
     distance: float
     """How far the last states of the orbit lie from it, phase by phase, as a fraction of the scale."""
+    kink: OneSidedLinearization | None = None
+    """The linear maps that meet there, where it lies on a kink: the multipliers are those of one of them."""
 
     @property
     def period(self) -> int:
@@ -36,10 +40,13 @@ class PeriodicOrbit(NamedTuple):
 
     @property
     def spectral_radius(self) -> float:
-        return float(np.max(np.abs(self.multipliers)))
+        """The growth factor per turn in the long run: the largest modulus of a multiplier, but on a kink."""
+        return float(np.max(np.abs(self.multipliers))) if self.kink is None else self.kink.growth
 
     @property
     def stability(self) -> Stability:
+        if self.kink is not None and self.kink.stability == "undecided":
+            return "marginal"
         if abs(self.spectral_radius - 1) <= MARGIN:
             return "marginal"
         return "stable" if self.spectral_radius < 1 else "unstable"
@@ -104,6 +111,7 @@ def polish(
         residual=residual,
         multipliers=_multipliers(jacobians),
         distance=distance_from(points, states[-len(points) :]) / scale,
+        kink=at_kinks(f, points, min(error, 1e-6 * scale)) if isinstance(f, Program) else None,
     )
 
 

@@ -172,7 +172,7 @@ class AttractorSearch:
             self._without_verdict.append((OrbitSet(self.f, verdict.final_state), verdict.reason))
             return None
         if verdict.is_periodic:
-            found = PeriodicOrbit(verdict.points, verdict.residual, verdict.multipliers, verdict.distance)
+            found = PeriodicOrbit(verdict.points, verdict.residual, verdict.multipliers, verdict.distance, verdict.kink)
             return self._add_periodic(found, verdict.final_state, row)
         late = late_states(self.f, verdict.final_state[None], _NUM_LATE, _LATE_EVERY)
         for index, known in self._aperiodic.items():

@@ -11,6 +11,7 @@ from rnndyn._validation import check_at_least, check_state
 from rnndyn.dynamics.attractors._orbits import SEGMENT, LongOrbit, skip
 from rnndyn.dynamics.attractors._periodic_ends import PeriodicOrbit, closest_returns, polish
 from rnndyn.dynamics.cycles.invariant_circles import InvariantCircle, find_invariant_circle
+from rnndyn.dynamics.kinks import OneSidedLinearization
 from rnndyn.dynamics.numerics.birkhoff import leading_frequencies
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in
 from rnndyn.results import Result
@@ -91,7 +92,8 @@ class ClassifiedAttractor(Result):
     - `period`: the minimal period of a fixed point (1) or cycle, else `None`.
     - `residual`: $|F(x_i) - x_{i+1}|_\\infty$ of the points of a cycle; of a circle solved for, as a fraction of its
         extent; else NaN.
-    - `multipliers`: of a fixed point or cycle, by falling modulus, `(N,)`; else empty.
+    - `multipliers`: of a fixed point or cycle, by falling modulus, `(N,)`; else empty. On a kink those of one side.
+    - `kink`: the linear maps that meet at a fixed point or cycle on a kink (`linearize_one_sided`), or `None`.
     - `rotation_number`: turns per step of a circle, in [0, 1/2]: of the curve where it was solved for, else the
         strongest frequency of the orbit. NaN for other kinds.
     - `exponents`, `exponents_stderr`: the largest one or two Lyapunov exponents, nats per step, over the last half of
@@ -122,6 +124,7 @@ class ClassifiedAttractor(Result):
     num_steps: int
     circle: InvariantCircle | None
     final_state: Float[np.ndarray, " N"]
+    kink: OneSidedLinearization | None = None
 
     @property
     def is_attractor(self) -> bool:
@@ -147,8 +150,9 @@ class ClassifiedAttractor(Result):
     def table(self) -> str:
         lines = [f"{self.label}: {self.reason}"]
         if self.is_periodic:
+            radius = np.max(np.abs(self.multipliers)) if self.kink is None else self.kink.growth
             lines.append(
-                f"  residual {self.residual:.2g}, spectral radius {np.max(np.abs(self.multipliers)):.6g}, "
+                f"  residual {self.residual:.2g}, spectral radius {radius:.6g}, "
                 f"the orbit is {self.distance:.1g} of the scale away"
             )
         elif self.exponents.size:
@@ -290,6 +294,8 @@ class _Judge:
         rate, error = growth.exponents[0], growth.stderr[0]
         if best is not None and best.stability == "unstable" and best.distance <= 1e-6:
             reason = f"the orbit stays on {_name(best)} that is unstable (|mu| = {best.spectral_radius:.6g})"
+        elif best is not None and best.kink is not None and best.stability == "marginal":
+            reason = f"near {_name(best)} on a kink of the map: {best.kink.reason}"
         elif best is not None and best.stability == "marginal":
             reason = f"near {_name(best)} with a multiplier on the unit circle (|mu| = {best.spectral_radius:.9g})"
         elif best is not None and best.stability == "stable":
@@ -341,10 +347,12 @@ class _Judge:
 def periodic_attractor(found: PeriodicOrbit, state: Float[np.ndarray, " N"], **evidence: Any) -> ClassifiedAttractor:
     """The verdict on an orbit that has settled on an attracting fixed point or cycle."""
     with np.errstate(divide="ignore"):
-        exponents = np.log(np.abs(found.multipliers[:2])) / found.period
+        moduli = np.abs(found.multipliers[:2]) if found.kink is None else np.array([found.kink.growth])
+        exponents = np.log(moduli) / found.period
+    inside = "every multiplier is inside the unit circle" if found.kink is None else f"on a kink {found.kink.reason}"
     return _attractor(
         "fixed point" if found.period == 1 else "cycle",
-        "Newton's method converges, every multiplier is inside the unit circle, the orbit has settled there",
+        f"Newton's method converges, {inside}, the orbit has settled there",
         state,
         points=found.points,
         period=found.period,
@@ -353,6 +361,7 @@ def periodic_attractor(found: PeriodicOrbit, state: Float[np.ndarray, " N"], **e
         exponents=exponents,
         exponents_stderr=np.zeros_like(exponents),
         distance=found.distance,
+        kink=found.kink,
         **evidence,
     )
 
