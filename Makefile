@@ -7,6 +7,12 @@ INSTALLED := $(VENV)/.installed
 
 # Compiled functions are kept between runs and shared between processes.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
+
+# Threads of BLAS fight with those of XLA; docs/performance.md has the measurement.
+export OPENBLAS_NUM_THREADS ?= 1
+export OMP_NUM_THREADS ?= 1
+export MKL_NUM_THREADS ?= 1
 
 .PHONY: figures test test-slow bench api lint format clean
 

@@ -1,12 +1,36 @@
 """`python -m experiments` lists the studies; `python -m experiments <study>` runs one; `all` runs every one."""
 
+# JAX is imported in `one_study` only: the list and the runner of all studies do without, and in a study the number of
+# threads has to be set before.
+import dataclasses
+import os
 import sys
-import time
 
-import matplotlib
-from tqdm.auto import tqdm
+from experiments._catalog import FOLDER, check_known, studies
+from experiments._settings import check
+from experiments._threads import limit_blas, limit_to_one_core
 
-from experiments._study import Options, load_study, main, run, studies
+LONGEST = ("char_lm",)
+"""These start first, so that none of them is left to run alone at the end."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AllOptions:
+    """How all studies are run."""
+
+    smoke: bool = False
+    """Runs of seconds with tiny settings, to see that everything works; no figure goes into figures/."""
+    force: bool = False
+    """Compute again even when a result of the same settings is in the cache."""
+    figures: str | None = None
+    """Where figures go instead of figures/."""
+    jobs: int | None = None
+    """Studies side by side; by default as many as there are CPUs. On a TPU one process has the chips: --jobs 1."""
+    time_limit: float = 3600.0
+    """Seconds after which a study is ended and counts as failed."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def list_studies() -> None:
@@ -18,29 +42,66 @@ def list_studies() -> None:
         print(f"  {name:<{width}}  {line}")
 
 
-def run_all(options: Options) -> None:
-    """Run every study with its default configuration."""
-    start = time.perf_counter()
-    for name in tqdm(studies(), desc="studies", unit="study"):
-        study = load_study(name)
-        tqdm.write(f"\n=== {name}")
-        run(study, study.SMOKE if options.smoke else study.Config(), options)
-    print(f"\nall studies done in {(time.perf_counter() - start) / 60:.1f} minutes")
+def run_all(options: AllOptions) -> int:
+    """Run every study with its default configuration, each in a process of its own; gives the exit code."""
+    from experiments._side_by_side import run_side_by_side
+
+    flags = [flag for flag, given in (("--smoke", options.smoke), ("--force", options.force)) if given]
+    flags += ["--figures", options.figures] if options.figures is not None else []
+    names = sorted(studies(), key=lambda name: (LONGEST.index(name) if name in LONGEST else len(LONGEST), name))
+    # Unbuffered, so that a log tells how far its study is.
+    environment = dict(os.environ, PYTHONUNBUFFERED="1")
+    limit_to_one_core(environment)
+    return run_side_by_side(
+        {name: [sys.executable, "-m", "experiments", name, *flags] for name in names},
+        jobs=num_cpus() if options.jobs is None else options.jobs,
+        logs=FOLDER.parent / "results" / ("logs-smoke" if options.smoke else "logs"),
+        environment=environment,
+        time_limit=options.time_limit,
+    )
+
+
+def num_cpus() -> int:
+    """Those that this process may use, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def one_study(name: str, arguments: list[str]) -> None:
+    """Run one study from the command line."""
+    limit_blas(os.environ)
+    import matplotlib
+
+    # Figures go to files; without a screen the default backend would fail.
+    matplotlib.use("Agg")
+    from experiments._study import load_study, main
+
+    main(load_study(name), arguments)
+
+
+def entry(arguments: list[str]) -> int:
+    """What the command line asks for; gives the exit code."""
+    try:
+        match arguments:
+            case [] | ["-h" | "--help"]:
+                list_studies()
+            case ["all", *flags]:
+                from experiments._arguments import parse
+
+                return run_all(parse(AllOptions, flags, prog="python -m experiments all", description=run_all.__doc__))
+            case [name, *rest]:
+                try:
+                    check_known(name)
+                except ValueError as error:
+                    print(error, file=sys.stderr)
+                    return 2
+                one_study(name, rest)
+    except KeyboardInterrupt:
+        print("interrupted; nothing of this run is kept", file=sys.stderr)
+        return 130
+    return 0
 
 
 if __name__ == "__main__":
-    # Figures go to files; without a screen the default backend would fail.
-    matplotlib.use("Agg")
-    match sys.argv[1:]:
-        case [] | ["-h" | "--help"]:
-            list_studies()
-        case ["all", *flags] if set(flags) <= {"--smoke", "--force"}:
-            run_all(Options(smoke="--smoke" in flags, force="--force" in flags))
-        case ["all", *flags]:
-            sys.exit(f"all takes --smoke and --force, not {' '.join(flags)}")
-        case [name, *rest]:
-            try:
-                study = load_study(name)
-            except ValueError as error:
-                sys.exit(str(error))
-            main(study, rest)
+    sys.exit(entry(sys.argv[1:]))

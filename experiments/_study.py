@@ -7,7 +7,6 @@ import importlib
 import inspect
 import io
 import json
-import pkgutil
 import platform
 import subprocess
 import sys
@@ -19,15 +18,17 @@ from typing import Any
 import jax
 import matplotlib
 import matplotlib.pyplot as plt
-import tyro
 from matplotlib.figure import Figure
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import rnndyn as rd
+from experiments._arguments import parse
+from experiments._catalog import FOLDER, check_known
+from experiments._settings import check
 from rnndyn.plotting import paper_style
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = FOLDER.parent
 RESULTS, FIGURES = ROOT / "results", ROOT / "figures"
 
 
@@ -36,15 +37,11 @@ class Options:
     """How a study is run, whatever it studies."""
 
     smoke: bool = False
-    """A run of seconds with tiny settings, to see that everything works; draws no figure into figures/."""
+    """A run of seconds with tiny settings, to see that everything works; other flags change these settings."""
     force: bool = False
     """Compute again even when a result of the same settings is in the cache."""
-
-
-def studies() -> dict[str, str]:
-    """The names of all studies and the first line of what each says of itself."""
-    names = sorted(m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]) if not m.name.startswith("_"))
-    return {name: (inspect.getdoc(load_study(name)) or "").splitlines()[0] for name in names}
+    figures: Path | None = None
+    """Where the figure goes. By default figures/ with the default settings, and results/ with any others."""
 
 
 def load_study(name: str) -> ModuleType:
@@ -52,48 +49,73 @@ def load_study(name: str) -> ModuleType:
 
     **Raises:** `ValueError` for an unknown name.
     """
-    try:
-        return importlib.import_module(f"experiments.{name}")
-    except ModuleNotFoundError as error:
-        if error.name != f"experiments.{name}":
-            raise
-        raise ValueError(f"no study is called {name!r}; `python -m experiments` lists them.") from None
+    check_known(name)
+    return importlib.import_module(f"experiments.{name}")
 
 
-def main(study: ModuleType, arguments: list[str] | None = None) -> None:
+def main(study: ModuleType, arguments: list[str]) -> None:
     """Run one study from the command line: options, and every field of its `Config` as a flag."""
-    name = study.__name__.rpartition(".")[2]
-    options, config = tyro.cli(
-        tyro.conf.OmitArgPrefixes[tuple[Options, study.Config]],  # pyright: ignore[reportInvalidTypeArguments]
-        args=arguments,
+    name = study_name(study)
+    options, config = parse(
+        tuple[Options, study.Config],
+        arguments,
         prog=f"python -m experiments {name}",
         description=inspect.getdoc(study),
+        # What is not given has to come from the settings of the kind of run, so this flag is looked for beforehand.
+        default=(Options(), study.SMOKE if "--smoke" in arguments else study.Config()),
     )
-    run(study, study.SMOKE if options.smoke else config, options)
+    try:
+        path = figure_path(study, config, options)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    run(study, config, options, path)
 
 
-def run(study: ModuleType, config: Any, options: Options) -> Path:
-    """Compute (or load), print the numbers beside the published ones, and write the figure; gives its path."""
-    name = study.__name__.rpartition(".")[2]
+def run(study: ModuleType, config: Any, options: Options, path: Path) -> None:
+    """Compute (or load), print the numbers beside the published ones, and write the figure to `path`."""
+    name = study_name(study)
     digest = config_hash(study, config)
     cache = RESULTS / f"{name}-{digest}.npz"
     start = time.perf_counter()
     if cache.exists() and not options.force:
         result = rd.load(cache)
-        print(f"{name}: result {digest} taken from {cache.relative_to(ROOT)} (--force computes it again)")
+        print(f"{name}: result {digest} taken from {shown(cache)} (--force computes it again)")
     else:
         result = study.compute(config)
         result.save(cache)
         print(f"{name}: computed in {time.perf_counter() - start:.1f} s")
     print(study.report(result))
-    path = (RESULTS if options.smoke else FIGURES) / f"{name}.png"
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with paper_style():
         figure = study.plot(result)
         save_figure(figure, path, provenance(name, digest))
         plt.close(figure)
-    print(f"wrote {path.relative_to(ROOT)}")
-    return path
+    print(f"wrote {shown(path)}")
+
+
+def figure_path(study: ModuleType, config: Any, options: Options) -> Path:
+    """Where the figure of a run goes: figures/ is for the default settings alone.
+
+    **Raises:** `ValueError` where other settings were to be drawn there.
+    """
+    name = study_name(study)
+    is_default = config == study.Config()
+    if options.figures is None:
+        return FIGURES / f"{name}.png" if is_default else RESULTS / f"{name}-{config_hash(study, config)}.png"
+    if options.figures.resolve() == FIGURES.resolve() and not is_default:
+        raise ValueError("figures: figures/ holds the figures of the default settings; name another folder.")
+    return options.figures / f"{name}.png"
+
+
+def study_name(study: ModuleType) -> str:
+    """The name by which the runner knows a study."""
+    return study.__name__.rpartition(".")[2]
+
+
+def shown(path: Path) -> Path:
+    """The path from the root of the checkout, where it lies in it."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 def save_figure(figure: Figure, path: Path, metadata: dict[str, str]) -> None:
@@ -111,8 +133,9 @@ def save_figure(figure: Figure, path: Path, metadata: dict[str, str]) -> None:
 
 def config_hash(study: ModuleType, config: Any) -> str:
     """A hash of everything that decides a result: the whole configuration, the code that computes, the version."""
-    # What a study imports from a helper of the experiments computes as much as its own code.
-    names = {getattr(value, "__module__", None) or "" for value in vars(study).values()}
+    # What a study imports from a helper of the experiments computes as much as its own code; the checks of its
+    # settings decide no result.
+    names = {getattr(value, "__module__", None) or "" for value in vars(study).values()} - {check.__module__}
     helpers = [sys.modules[name] for name in sorted(names) if name.startswith("experiments._")]
     text = json.dumps(
         {
@@ -153,11 +176,19 @@ def provenance(name: str, digest: str) -> dict[str, str]:
 
 
 def _commit() -> str:
-    """The commit of the checkout, or "unknown" outside of one."""
+    """The commit of the checkout, "-dirty" where a tracked file differs from it; or "unknown" outside of one.
+
+    figures/ does not count: there a run writes its own result.
+    """
     try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True
-        )
+        commit = _git("describe", "--always")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)figures")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return done.stdout.strip()
+    return commit + ("-dirty" if changed else "")
+
+
+def _git(*arguments: str) -> str:
+    # Studies run side by side: none may hold the lock of the index that another wants.
+    command = ["git", "--no-optional-locks", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()

@@ -9,7 +9,7 @@ fall when they read their own likeliest characters.
 import argparse
 import dataclasses
 import functools
-from typing import Any
+from typing import Annotated, Any
 
 import equinox as eqx
 import jax
@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 import rnndyn as rd
 from experiments._python_source import source_features, telling_passage
+from experiments._settings import Seed, check, one_of
 from rnndyn import plotting
 
 CELLS = {
@@ -44,7 +45,7 @@ class Config:
 
     path: str | None = None
     """A file or folder of text; the standard library of this Python by default."""
-    cells: tuple[str, ...] = ("vanilla", "GRU", "LSTM")
+    cells: tuple[Annotated[str, one_of(CELLS)], ...] = ("vanilla", "GRU", "LSTM")
     num_layers: int = 1
     num_parameters: int = 62_000
     """Of every network, at most."""
@@ -71,7 +72,10 @@ class Config:
     num_prompts: int = 16
     num_free: int = 2000
     """Characters of a free run."""
-    seed: int = 0
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 SMOKE = Config(

@@ -7,7 +7,7 @@ step of gradient descent throws the parameters far away unless the gradient is c
 """
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import equinox as eqx
 import jax
@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import rnndyn as rd
+from experiments._settings import Inside, Real, at_least, check, check_increasing
 from rnndyn import plotting
 
 KNOWN_FOLDS = (-2.65561, -2.34439)
@@ -30,22 +31,26 @@ class Config:
     weight: float = 5.0
     """At which the diagram over b is drawn."""
     weights: tuple[float, float] = (3.0, 7.0)
-    biases: tuple[float, float] = (-4.0, -1.4)
+    biases: tuple[Real, Real] = (-4.0, -1.4)
     """The window of the maps."""
-    initial_state: float = 2.5
-    target: float = 0.7
+    initial_state: Real = 2.5
+    target: Inside = 0.7
     """Of sigma(x_T)."""
     num_steps: int = 50
     """T of the maps and of gradient descent."""
     lengths: tuple[int, ...] = (12, 25, 50, 100, 200, 400)
     """T for which the cliff is measured against the fold."""
-    resolution: int = 400
+    resolution: Annotated[int, at_least(2)] = 400
     """Points along each side of the maps."""
-    start: tuple[float, float] = (5.0, -2.3)
+    start: tuple[Real, Real] = (5.0, -2.3)
     """(w, b) where gradient descent starts."""
     learning_rate: float = 0.1
     max_grad_norm: float = 0.1
     num_updates: int = 200
+
+    def __post_init__(self) -> None:
+        check(self)
+        check_increasing(self, "weights", "biases")
 
 
 SMOKE = Config(resolution=20, lengths=(12, 25), num_updates=10)

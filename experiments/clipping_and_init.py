@@ -19,6 +19,7 @@ import optax
 from matplotlib.figure import Figure
 
 import rnndyn as rd
+from experiments._settings import PositiveFraction, PositiveOrInf, Seed, check
 from rnndyn import plotting
 
 
@@ -27,7 +28,7 @@ class Config:
     """Everything that decides the result."""
 
     gains: tuple[float, ...] = (0.4, 0.7, 0.9, 1.1, 1.4, 1.8, 2.5, 4.0)
-    thresholds: tuple[float, ...] = (0.1, 1.0, float("inf"))
+    thresholds: tuple[PositiveOrInf, ...] = (0.1, 1.0, float("inf"))
     learning_rates: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0)
     num_seeds: int = 2
     num_units: int = 20
@@ -35,10 +36,13 @@ class Config:
     delay: int = 10
     num_updates: int = 500
     batch_size: int = 16
-    success: float = 0.9
+    success: PositiveFraction = 0.9
     """The share of symbols recalled that counts as success."""
     num_steps: int = 1000
-    seed: int = 0
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 SMOKE = Config(

@@ -17,6 +17,7 @@ import optax
 from matplotlib.figure import Figure
 
 import rnndyn as rd
+from experiments._settings import NotNegative, Seed, check
 from rnndyn import plotting
 
 STREAMS = ("motion", "colour")
@@ -29,7 +30,7 @@ class Config:
     num_units: int = 64
     num_steps: int = 40
     num_response_steps: int = 8
-    noise_std: float = 0.3
+    noise_std: NotNegative = 0.3
     num_updates: int = 1500
     batch_size: int = 64
     learning_rate: float = 3e-3
@@ -38,7 +39,10 @@ class Config:
     num_candidates: int = 300
     slow_time: float = 10.0
     """Modes slower than this many steps count as slow."""
-    seed: int = 0
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 SMOKE = Config(num_units=6, num_steps=6, num_response_steps=2, num_updates=4, batch_size=4, num_candidates=32)

@@ -19,6 +19,7 @@ import optax
 from matplotlib.figure import Figure
 
 import rnndyn as rd
+from experiments._settings import Fraction, NotNegative, Seed, check, check_order
 from rnndyn import plotting
 
 LYAPUNOV = 0.9056
@@ -31,12 +32,12 @@ class Config:
 
     dt: float = 0.05
     """Time between samples."""
-    noise: float = 0.05
+    noise: NotNegative = 0.05
     """Standard deviation of the noise on every sample, in standard deviations of the trajectory."""
     num_samples: int = 4000
     num_hidden: int = 50
     """ReLUs of the shallow piecewise-linear network, whose state has the three variables."""
-    strengths: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
+    strengths: tuple[Fraction, ...] = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
     """Values of alpha; 0 is free running, 1 teacher forcing."""
     window: int = 60
     """Samples of a training sequence."""
@@ -53,7 +54,11 @@ class Config:
     tolerance: float = 0.4
     """Distance from the true trajectory at which a free run counts as lost, in standard deviations."""
     num_exponent_steps: int = 4000
-    seed: int = 0
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check(self)
+        check_order(self, "window", "num_samples")
 
 
 SMOKE = Config(

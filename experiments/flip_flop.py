@@ -6,7 +6,7 @@ network does instead is counted as it is, its 2-cycles included.
 """
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import equinox as eqx
 import jax
@@ -17,6 +17,7 @@ import optax
 from matplotlib.figure import Figure
 
 import rnndyn as rd
+from experiments._settings import Fraction, Seed, check, check_same_length, one_of
 from rnndyn import plotting
 
 CELLS = {"GRU": rd.GRUCell, "LSTM": rd.LSTMCell, "vanilla": rd.VanillaCell}
@@ -27,10 +28,10 @@ TEXTBOOK = (8, 12, 6, 1)
 class Config:
     """Everything that decides the result."""
 
-    cells: tuple[str, ...] = ("GRU", "LSTM", "vanilla")
+    cells: tuple[Annotated[str, one_of(CELLS)], ...] = ("GRU", "LSTM", "vanilla")
     """Which kinds of networks to train."""
     num_bits: int = 3
-    pulse_probability: float = 0.2
+    pulse_probability: Fraction = 0.2
     """Of a pulse per bit and step."""
     num_steps: int = 64
     """Length of a trial."""
@@ -47,7 +48,11 @@ class Config:
     num_seeds: int = 5
     num_candidates: int = 768
     """Starting points of each search, drawn from visited states."""
-    seed: int = 0
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check(self)
+        check_same_length(self, "cells", "num_units", "num_updates", "learning_rates")
 
 
 SMOKE = Config(
@@ -57,6 +62,7 @@ SMOKE = Config(
     batch_size=4,
     num_units=(4,),
     num_updates=(4,),
+    learning_rates=(1e-2,),
     num_seeds=1,
     num_candidates=64,
 )

@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import rnndyn as rd
+from experiments._settings import CountOrZero, Seed, check, check_order
 from rnndyn import plotting
 
 # Rows: input, forget, cell and output gate.
@@ -34,13 +35,17 @@ class Config:
     """Everything that decides the result."""
 
     num_steps: int = 100_000
-    num_transient: int = 2_000
+    num_transient: CountOrZero = 2_000
     num_shown: int = 12_000
     """States of each attractor to draw."""
     num_starts: int = 200
     """Initial states of the chaos-free network."""
     decay_steps: int = 400
-    seed: int = 0
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check(self)
+        check_order(self, "num_shown", "num_steps")
 
 
 SMOKE = Config(num_steps=400, num_transient=100, num_shown=100, num_starts=4, decay_steps=20)

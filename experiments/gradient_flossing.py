@@ -17,6 +17,7 @@ import optax
 from matplotlib.figure import Figure
 
 import rnndyn as rd
+from experiments._settings import Seed, check, check_order
 from rnndyn import plotting
 
 
@@ -38,7 +39,11 @@ class Config:
     batch_size: int = 64
     learning_rate: float = 2e-3
     num_seeds: int = 4
-    seed: int = 0
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check(self)
+        check_order(self, "num_exponents", "num_units")
 
 
 SMOKE = Config(

@@ -17,6 +17,7 @@ import optax
 from matplotlib.figure import Figure
 
 import rnndyn as rd
+from experiments._settings import CountOrZero, Seed, check
 from rnndyn import plotting
 
 PUBLISHED = {4.0: 0.397, 2.0: 0.124, 0.9: -0.014}
@@ -30,7 +31,7 @@ class Config:
     gains: tuple[float, ...] = (0.9, 2.0, 4.0)
     num_units: int = 100
     num_steps: int = 2000
-    num_transient: int = 1000
+    num_transient: CountOrZero = 1000
     trained_units: int = 32
     length: int = 3
     delay: int = 15
@@ -38,7 +39,10 @@ class Config:
     batch_size: int = 64
     learning_rate: float = 5e-3
     max_lag: int = 60
-    seed: int = 0
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 SMOKE = Config(

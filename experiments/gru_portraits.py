@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 import rnndyn as rd
+from experiments._settings import NotNegative, Real, Seed, check
 from rnndyn import plotting
 
 
@@ -27,19 +28,22 @@ class Config:
     """Random networks."""
     gains: tuple[float, ...] = (2.0, 4.0, 6.0, 8.0)
     """Standard deviations of their recurrent weights, in turn."""
-    bias_scale: float = 0.5
+    bias_scale: NotNegative = 0.5
     num_candidates: int = 32
     """Starting points of the search in each of them."""
     counts: tuple[int, ...] = (1, 3, 5, 7)
     """Numbers of fixed points of which a random network is shown."""
     num_tries: int = 3
     """Networks looked at for each of them until one can be proved."""
-    turn: float = 1.0
+    turn: Real = 1.0
     turning_gain: float = 3.2
     """Angle in radians, and gain, of the recurrent weights of a network with a closed curve."""
     uncoupled_gain: float = 3.0
     """Of two units that do not see each other, with nine fixed points."""
-    seed: int = 0
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 SMOKE = Config(num_networks=8, counts=(1,), num_candidates=16, num_tries=1)

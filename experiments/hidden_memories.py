@@ -20,6 +20,7 @@ import optax
 from matplotlib.figure import Figure
 
 import rnndyn as rd
+from experiments._settings import Fraction, PositiveFraction, Seed, check
 from rnndyn import plotting
 
 STORED = Path(__file__).parent.parent / "tests" / "data" / "flipflop_vanilla16.npz"
@@ -31,7 +32,7 @@ class Config:
     """Everything that decides the result."""
 
     num_steps: int = 64
-    pulse_probability: float = 0.5
+    pulse_probability: Fraction = 0.5
     """Of a pulse per bit and step, as in the script."""
     num_candidates: int = 128
     num_hold: int = 2000
@@ -42,11 +43,14 @@ class Config:
     """At the start, as in the script (1 / sqrt(128))."""
     num_updates: int = 800
     batch_size: int = 32
-    final_fraction: float = 0.02
+    final_fraction: PositiveFraction = 0.02
     """Of the learning rate, reached exponentially."""
     adam_epsilon: float = 1e-3
     """As in the script, which does not clip gradients either."""
-    seed: int = 0
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 SMOKE = Config(num_steps=8, num_candidates=8, num_networks=1, num_updates=2, batch_size=4)

@@ -19,6 +19,7 @@ import optax
 from matplotlib.figure import Figure
 
 import rnndyn as rd
+from experiments._settings import Fraction, Seed, check
 from rnndyn import plotting
 
 
@@ -29,7 +30,7 @@ class Config:
     num_units: int = 100
     num_steps: int = 48
     """Length of a trial."""
-    pulse_probability: float = 0.15
+    pulse_probability: Fraction = 0.15
     """Of a pulse per bit and step."""
     batch_size: int = 32
     num_updates: int = 600
@@ -45,7 +46,10 @@ class Config:
     """Lengths of pulses, in steps, whose smallest sufficient strength is bisected."""
     max_wait: int = 4000
     """Steps after which a state that has not switched is taken to stay."""
-    seed: int = 0
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 SMOKE = Config(

@@ -8,7 +8,7 @@ Jaitly & Hinton 2015; Arjovsky et al. 2016). `--lengths 50 100 200 500` with mor
 
 import dataclasses
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import equinox as eqx
 import jax
@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import rnndyn as rd
+from experiments._settings import Seed, check, one_of
 from rnndyn import plotting
 
 NUM_SYMBOLS = 8
@@ -40,7 +41,7 @@ LEARNED = 0.5
 class Config:
     """Everything that decides the result."""
 
-    families: tuple[str, ...] = tuple(FAMILIES)
+    families: tuple[Annotated[str, one_of(FAMILIES)], ...] = tuple(FAMILIES)
     lengths: tuple[int, ...] = (50, 200)
     num_units: int = 24
     copied: int = 2
@@ -54,7 +55,10 @@ class Config:
     """Time constant of the leaky cell, in steps."""
     validate_every: int = 100
     num_windows: int = 16
-    seed: int = 0
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 SMOKE = Config(

@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import rnndyn as rd
+from experiments._settings import check, check_same_length
 from rnndyn import plotting
 
 # Largest exponent and Kaplan-Yorke dimension at N = 100, one network each.
@@ -38,6 +39,10 @@ class Config:
     mean_field_seeds: int = 4
     euler_dt: float = 0.1
     euler_gain: float = 4.0
+
+    def __post_init__(self) -> None:
+        check(self)
+        check_same_length(self, "sizes", "num_steps")
 
 
 SMOKE = Config(

@@ -17,6 +17,7 @@ import optax
 from matplotlib.figure import Figure
 
 import rnndyn as rd
+from experiments._settings import Fraction, NotNegative, Seed, check
 from rnndyn import plotting
 
 GOOD, NEUTRAL, MODIFIER = 0, 2, 5
@@ -28,13 +29,13 @@ class Config:
 
     num_words: int = 40
     """Length of a text."""
-    modifier_probability: float = 0.1
+    modifier_probability: Fraction = 0.1
     num_units: int = 32
     num_updates: int = 2500
     batch_size: int = 64
     learning_rate: float = 1e-2
     """At the start; it falls to a hundredth along a cosine."""
-    weight_decay: float = 0.1
+    weight_decay: NotNegative = 0.1
     """Takes out what training does not need; without it further modes stay slow by accident."""
     max_grad_norm: float = 1.0
     num_test: int = 4096
@@ -43,7 +44,10 @@ class Config:
     slow_time: float = 20.0
     num_response_words: int = 8
     """Neutral words over which the impulse response is followed."""
-    seed: int = 0
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 SMOKE = Config(num_words=6, num_units=4, num_updates=4, batch_size=4, num_test=32, num_candidates=32)

@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import rnndyn as rd
+from experiments._settings import Seed, check
 from rnndyn import plotting
 
 PUBLISHED = {1: 0, 2: 2, 3: 0, 4: 1}
@@ -70,7 +71,10 @@ class Config:
     num_steps: int = 8000
     num_seen: int = 120
     """Steps shown of one of them."""
-    seed: int = 0
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 SMOKE = Config(max_period=2, planar_periods=(16,), num_starts=50, num_steps=20, num_seen=10)

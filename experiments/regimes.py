@@ -6,7 +6,7 @@ inputs it has seen: the rate at which two states with different histories approa
 """
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import equinox as eqx
 import jax
@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 import rnndyn as rd
+from experiments._settings import NotNegative, PositiveFraction, Seed, check, one_of
 from rnndyn import plotting
 
 FATES = ("fixed point", "cycle", "invariant circle", "chaotic", "undecided")
@@ -28,26 +29,29 @@ SHORT = ("fixed\npoint", "cycle", "circle", "chaos", "un-\ndecided")
 class Config:
     """Everything that decides the result."""
 
-    families: tuple[str, ...] = ("tanh", "GRU", "LSTM")
+    families: tuple[Annotated[str, one_of(("tanh", "GRU", "LSTM"))], ...] = ("tanh", "GRU", "LSTM")
     gains: tuple[float, ...] = (0.5, 0.8, 1.2, 1.8, 2.7, 4.0, 6.0, 9.0)
     """Standard deviation of a recurrent weight, times the root of the number of units."""
-    leaks: tuple[float, ...] = (0.1, 0.2, 0.4, 0.6, 0.9)
+    leaks: tuple[PositiveFraction, ...] = (0.1, 0.2, 0.4, 0.6, 0.9)
     """tanh: dt / tau. GRU: 1 - z, LSTM: i = 1 - f, at zero input and state, set by the biases of the gates."""
     num_units: int = 20
-    bias: float = 0.3
+    bias: NotNegative = 0.3
     """Standard deviation of the biases; without any, every attractor would have a mirror image."""
     num_starts: int = 32
     max_steps: int = 4096
     max_representatives: int = 6
     """Orbits of each network that do not return and are looked at one by one."""
-    drive: float = 0.3
+    drive: NotNegative = 0.3
     """Standard deviation of the input (one channel, white); its weights are standard normal."""
     num_histories: int = 4
     num_history: int = 300
     """Steps of different input."""
     num_common: int = 300
     """Steps of the same input after that."""
-    seed: int = 0
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 SMOKE = Config(

@@ -17,6 +17,7 @@ import optax
 from matplotlib.figure import Figure
 
 import rnndyn as rd
+from experiments._settings import Fraction, Seed, check, check_order
 from rnndyn import plotting
 
 VALENCES = np.array([2, 1, 0, -1, -2])
@@ -34,7 +35,7 @@ class Config:
     num_steps: int = 24
     """Words of the longest text."""
     min_words: int = 4
-    modifier_probability: float = 0.15
+    modifier_probability: Fraction = 0.15
     num_units: int = 32
     embedding_size: int = 6
     num_updates: int = 1500
@@ -44,7 +45,11 @@ class Config:
     max_grad_norm: float = 1.0
     num_test: int = 8192
     num_pairs: int = 1000
-    seed: int = 0
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check(self)
+        check_order(self, "min_words", "num_steps")
 
 
 SMOKE = Config(num_steps=8, num_units=4, num_updates=4, batch_size=4, num_test=64, num_pairs=16)

@@ -16,6 +16,7 @@ import optax
 from matplotlib.figure import Figure
 
 import rnndyn as rd
+from experiments._settings import Seed, check, check_order
 from rnndyn import plotting
 
 
@@ -37,7 +38,12 @@ class Config:
     levels: tuple[int, ...] = (1, 6, 11, 16, 21, 26, 31, 36, 41, 46, 51)
     """Which of the frequencies to analyse."""
     num_candidates: int = 128
-    seed: int = 0
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check(self)
+        check_order(self, "min_frequency", "max_frequency")
+        check_order(self, "levels", "num_frequencies")
 
 
 SMOKE = Config(num_units=6, num_steps=12, num_updates=3, batch_size=4, levels=(1,), num_candidates=16)

@@ -5,7 +5,7 @@ so the network needs to integrate in C - 1 dimensions, and arranges its readout 
 """
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import equinox as eqx
 import jax
@@ -16,6 +16,7 @@ import optax
 from matplotlib.figure import Figure
 
 import rnndyn as rd
+from experiments._settings import NotNegative, Seed, at_least, check
 from rnndyn import plotting
 
 CLASS_COLORS = ("blue", "orange", "green", "purple")
@@ -25,7 +26,7 @@ CLASS_COLORS = ("blue", "orange", "green", "purple")
 class Config:
     """Everything that decides the result."""
 
-    num_classes: tuple[int, ...] = (2, 3, 4)
+    num_classes: tuple[Annotated[int, at_least(2)], ...] = (2, 3, 4)
     num_words: int = 40
     """Length of a text."""
     num_units: int = 32
@@ -33,13 +34,16 @@ class Config:
     batch_size: int = 64
     learning_rate: float = 1e-2
     """At the start; it falls to a hundredth along a cosine."""
-    weight_decay: float = 0.1
+    weight_decay: NotNegative = 0.1
     """Takes out what training does not need; without it further modes stay slow by accident."""
     max_grad_norm: float = 1.0
     slow_time: float = 20.0
     """Modes slower than this many words count as slow."""
     num_candidates: int = 300
-    seed: int = 0
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 SMOKE = Config(num_classes=(3,), num_words=6, num_units=4, num_updates=4, batch_size=4, num_candidates=32)

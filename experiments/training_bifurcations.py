@@ -18,6 +18,7 @@ import optax
 from matplotlib.figure import Figure
 
 import rnndyn as rd
+from experiments._settings import Fraction, Seed, check
 from rnndyn import plotting
 
 
@@ -29,7 +30,7 @@ class Config:
     num_units: int = 16
     num_steps: int = 40
     """Length of a trial."""
-    pulse_probability: float = 0.15
+    pulse_probability: Fraction = 0.15
     batch_size: int = 64
     num_updates: int = 600
     learning_rate: float = 3e-3
@@ -37,7 +38,10 @@ class Config:
     """Updates between checkpoints."""
     num_candidates: int = 64
     """Starting points of the search at every checkpoint."""
-    seed: int = 1
+    seed: Seed = 1
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 SMOKE = Config(num_units=4, num_steps=8, batch_size=4, num_updates=20, snapshots_every=10, num_candidates=16)
@@ -46,7 +50,7 @@ SMOKE = Config(num_units=4, num_steps=8, batch_size=4, num_updates=20, snapshots
 class TrainingBifurcations(rd.Result):
     """The fixed points over training, and the loss."""
 
-    history: rd.TrainingHistory
+    history: rd.FixedPointHistory
     losses: np.ndarray
     """Validation MSE at each checkpoint."""
     grad_norms: np.ndarray

@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import rnndyn as rd
+from experiments._settings import check, check_increasing
 from rnndyn import plotting
 
 NETWORKS = {"a": ((2.0, -1.5), (1.5, 1.0)), "b": ((-2.0, 3.0), (-3.0, 0.5))}
@@ -42,6 +43,10 @@ class Config:
     num_states: int = 150
     num_steps: int = 3000
     """Of the average that is the exponent."""
+
+    def __post_init__(self) -> None:
+        check(self)
+        check_increasing(self, "gains")
 
 
 SMOKE = Config(num_lines=1, depth=1, num_gains=30, num_states=20, num_steps=200)

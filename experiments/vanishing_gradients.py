@@ -18,6 +18,7 @@ import optax
 from matplotlib.figure import Figure
 
 import rnndyn as rd
+from experiments._settings import CountOrZero, Seed, check
 from rnndyn import plotting
 
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity")
@@ -39,8 +40,11 @@ class Config:
     batch_size: int = 32
     learning_rate: float = 3e-3
     num_steps: int = 1500
-    num_transient: int = 100
-    seed: int = 0
+    num_transient: CountOrZero = 100
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 SMOKE = Config(num_units=4, num_symbols=2, delay=1, num_updates=2, batch_size=4, num_steps=60, num_transient=6)

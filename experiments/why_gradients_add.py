@@ -18,6 +18,7 @@ import optax
 from matplotlib.figure import Figure
 
 import rnndyn as rd
+from experiments._settings import NotNegative, Seed, check, check_order
 from rnndyn import plotting
 
 WEIGHTS = {"cell.weight_ih": r"$W_{ih}$", "cell.weight_hh": r"$W_{hh}$", "cell.bias": r"$b$"}
@@ -30,14 +31,19 @@ class Config:
     num_units: int = 8
     num_steps: int = 30
     pulse_step: int = 8
-    noise: float = 0.3
+    noise: NotNegative = 0.3
     num_trials: int = 256
     windows: tuple[int, ...] = (1, 5, 10, 15, 18, 20, 21, 22, 23, 24, 26, 30)
     num_seeds: int = 6
     num_updates: int = 600
     batch_size: int = 64
     learning_rate: float = 1e-2
-    seed: int = 0
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check(self)
+        check_order(self, "pulse_step", "num_steps", strict=True)
+        check_order(self, "windows", "num_steps")
 
 
 SMOKE = Config(

@@ -1,6 +1,5 @@
 """The bridge: a recurrent cell with its input held, or driven, is a map on a flat state vector."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,14 +11,18 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from rnndyn._validation import check_at_least
 from rnndyn.networks.adapters import Cell, FunctionCell, as_cell
+from rnndyn.networks.cells._claims import known_bounds
 from rnndyn.networks.cells.checks import check_weights
+from rnndyn.networks.cells.dropout import without_dropout
+from rnndyn.networks.flat_state import FlatState, written_order
+from rnndyn.networks.precision import Numbers, as_leaf, zero_input
 
 Region = tuple[ArrayLike, ArrayLike]
 
 
 def as_map(
     cell: Callable,
-    input: ArrayLike | None = None,
+    input: Numbers | None = None,
     *,
     state_like: PyTree | None = None,
     region: Region | None = None,
@@ -31,12 +34,18 @@ def as_map(
     - `cell`: a cell of rnndyn, `equinox.nn.LSTMCell`, `equinox.nn.GRUCell`, or any callable
         `(state, input) -> state`.
     - `input`: the held input, shape `(I,)`; zero by default.
-    - `state_like`: a state, for a callable that has no `initial_state`: arrays in any tree. Only shapes are used.
+    - `state_like`: a state, for a callable that has no `initial_state`: arrays in any tree. Only shapes are used, and
+        the order in which dicts were written.
     - `region`: a box `(lower, upper)` of flat states known to hold the long-term dynamics and to be mapped into
-        itself. By default what the cell says of itself (`cell.state_bounds`), or none.
+        itself. By default what the cell says of itself (`cell.state_bounds`), or none; a subclass with another step
+        inherits no such box.
 
     **Returns:** a `CellMap`: call it on states `(N,)`. The flat order is that of the state's leaves: an LSTM's `(h, c)`
-    becomes `[h, c]`.
+    becomes `[h, c]`; a dict is flattened in the order in which it was written.
+
+    float64 NumPy weights and inputs stay float64, and Python numbers are doubles: drivers compute with all of their
+    digits although JAX's x64 flag is off. A network whose weights are float32 is analysed as the network with exactly
+    these weights, in float64. Called by itself the map computes as JAX does (`rnndyn.networks.precision`).
 
     **Raises:** `ValueError` for an input of another width, weights with NaN or infinity, or a callable without a state
     to go by.
@@ -44,11 +53,9 @@ def as_map(
     driven = as_driven_map(cell, state_like=state_like)
     size = driven.input_size
     if input is None:
-        held = None if size is None else jnp.zeros(size)
+        held = None if size is None else zero_input(size)
     else:
-        held = jnp.asarray(input)
-        if not jnp.issubdtype(held.dtype, jnp.floating):
-            held = held.astype(float)
+        held = as_leaf("input", input, driven.dtype)
         if size is not None and held.shape != (size,):
             raise ValueError(f"input: expected shape ({size},), the input width of the cell, got {held.shape}.")
     if region is not None:
@@ -70,27 +77,49 @@ def as_driven_map(cell: Callable, *, state_like: PyTree | None = None) -> "Drive
     """
     if hasattr(cell, "readout") and hasattr(cell, "cell"):
         raise ValueError("cell: got a whole model; its dynamics are those of its cell. Pass model.cell.")
-    cell = as_cell(cell, state_like=state_like)
-    check_weights(cell)
+    known: Any = without_dropout(as_cell(cell, state_like=state_like))
+    check_weights(known)
     if state_like is None:
-        if isinstance(cell, FunctionCell):
+        if type(known) is FunctionCell:
             raise ValueError("state_like: a plain callable does not tell the shape of its state; pass a state.")
-        state_like = eqx.filter_eval_shape(cell.initial_state)
+        orders = []
+
+        def start() -> PyTree:
+            # JAX forgets in which order the entries of a dict were written as soon as a state passes through it.
+            state = known.initial_state()
+            orders.append(written_order(state))
+            return state
+
+        state_like, order = eqx.filter_eval_shape(start), orders[0]
+    else:
+        order = written_order(state_like)
     leaves, structure = jax.tree.flatten(state_like)
-    return DrivenCellMap(cell, structure, tuple(tuple(np.shape(leaf)) for leaf in leaves))
+    return DrivenCellMap(known, FlatState(structure, tuple(tuple(np.shape(leaf)) for leaf in leaves), order))
 
 
 class DrivenCellMap(eqx.Module):
     """A cell on a flat state: `(N,), (I,) -> (N,)`."""
 
     cell: Cell
-    structure: Any = eqx.field(static=True)
-    shapes: tuple[tuple[int, ...], ...] = eqx.field(static=True)
+    flat: FlatState
 
     @property
     def state_size(self) -> int:
         """The length N of the flat state."""
-        return sum(math.prod(shape) for shape in self.shapes)
+        return self.flat.size
+
+    @property
+    def dt(self) -> Any:
+        """The time of one step, where the cell tells: in units of its (longest) time constant; `None` elsewhere."""
+        return getattr(self.cell, "time_step", None)
+
+    @property
+    def dtype(self) -> Any:
+        """What the cell starts with: the dtype of its weights, or JAX's default float where it does not tell."""
+        if type(self.cell) is FunctionCell:
+            return jnp.result_type(float)
+        leaves = jax.tree.leaves(eqx.filter_eval_shape(self.cell.initial_state))
+        return jnp.result_type(*(leaf.dtype for leaf in leaves))
 
     @property
     def input_size(self) -> int | None:
@@ -99,27 +128,13 @@ class DrivenCellMap(eqx.Module):
 
     def flatten(self, state: PyTree) -> Float[Array, " N"]:
         """The flat vector of a state."""
-        leaves, structure = jax.tree.flatten(state)
-        if structure != self.structure or tuple(jnp.shape(leaf) for leaf in leaves) != self.shapes:
-            raise ValueError(
-                f"state: expected leaves of shapes {self.shapes} in {self.structure}, "
-                f"got {tuple(jnp.shape(leaf) for leaf in leaves)} in {structure}."
-            )
-        return jnp.concatenate([jnp.ravel(leaf) for leaf in leaves])
+        return self.flat.flatten(state)
 
     def unflatten(self, x: ArrayLike) -> PyTree:
         """The state of a flat vector `(N,)`; leading axes are kept, so `(T, N)` gives leaves `(T, ...)`."""
-        x = jnp.asarray(x)
-        if x.shape[-1] != self.state_size:
-            raise ValueError(f"x: expected {self.state_size} entries in the last axis, got shape {x.shape}.")
-        leaves, start = [], 0
-        for shape in self.shapes:
-            stop = start + math.prod(shape)
-            leaves.append(x[..., start:stop].reshape(*x.shape[:-1], *shape))
-            start = stop
-        return jax.tree.unflatten(self.structure, leaves)
+        return self.flat.unflatten(x)
 
-    def __call__(self, x: Array, u: Array | np.ndarray | None) -> Array:
+    def __call__(self, x: Array | np.ndarray, u: Array | np.ndarray | None) -> Array:
         return self.flatten(self.cell(self.unflatten(x), u))
 
 
@@ -127,7 +142,7 @@ class CellMap(eqx.Module):
     """A cell with its input held, on a flat state: `(N,) -> (N,)`."""
 
     driven: DrivenCellMap
-    input: Float[Array, " I"] | None
+    input: Float[Array | np.ndarray, " I"] | None
     given_region: tuple[np.ndarray | Array, np.ndarray | Array] | None
 
     @property
@@ -141,12 +156,21 @@ class CellMap(eqx.Module):
         return self.driven.state_size
 
     @property
+    def dt(self) -> Any:
+        """The time of one step in units of the cell's time constant, the longest where it has several.
+
+        Times in units of that constant are steps times `dt`: a `LeakyCell` with dt/τ = 0.01 runs 100 steps in one τ.
+        `None` for a cell that has no time constant.
+        """
+        return self.driven.dt
+
+    @property
     def region(self) -> tuple[Array, Array] | None:
         """A box `(lower, upper)` that the map takes into itself and that holds every invariant set, or `None`."""
         if self.given_region is not None:
             lower, upper = self.given_region
             return jnp.asarray(lower), jnp.asarray(upper)
-        bounds = self.cell.state_bounds(self.input)
+        bounds = known_bounds(self.cell, self.input)
         return None if bounds is None else (self.flatten(bounds[0]), self.flatten(bounds[1]))
 
     def flatten(self, state: PyTree) -> Float[Array, " N"]:
@@ -157,7 +181,7 @@ class CellMap(eqx.Module):
         """The state of a flat vector; see `DrivenCellMap.unflatten`."""
         return self.driven.unflatten(x)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array | np.ndarray) -> Array:
         return self.driven(x, self.input)
 
 
@@ -182,6 +206,12 @@ class Iterate(eqx.Module):
 
     f: Callable[[Array], Array]
     n: int = eqx.field(static=True)
+
+    @property
+    def dt(self) -> Any:
+        """The time of the n steps, where F tells the time of one."""
+        dt = getattr(self.f, "dt", None)
+        return None if dt is None else self.n * dt
 
     @property
     def region(self) -> tuple[Array, Array] | None:

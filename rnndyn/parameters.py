@@ -15,10 +15,11 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from rnndyn.dynamics.interpolation import InterpolatedMap, interpolate_maps
 from rnndyn.maps import CellMap, DrivenCellMap, as_driven_map, as_map
+from rnndyn.networks.precision import Numbers, as_leaf
 
 
 def input_parameter(
-    cell: Callable, origin: ArrayLike, direction: ArrayLike, *, state_like: PyTree | None = None
+    cell: Callable, origin: Numbers, direction: Numbers, *, state_like: PyTree | None = None
 ) -> "InputParameter":
     r"""A held input as the parameter: $F(x, p)$ is a step of the cell with the input $u = u_0 + p\,d$.
 
@@ -34,7 +35,7 @@ def input_parameter(
     **Raises:** `ValueError` for shapes that do not fit one another or the cell.
     """
     driven = as_driven_map(cell, state_like=state_like)
-    u0, d = (jnp.asarray(v, float) for v in (origin, direction))
+    u0, d = as_leaf("origin", origin, driven.dtype), as_leaf("direction", direction, driven.dtype)
     if u0.ndim != 1 or (driven.input_size is not None and u0.shape != (driven.input_size,)):
         width = "I" if driven.input_size is None else driven.input_size
         raise ValueError(f"origin: expected one input of shape ({width},), got shape {u0.shape}.")
@@ -48,7 +49,7 @@ def input_parameter(
 def leaf_parameter(
     cell: Callable,
     where: Callable[[Any], Any],
-    input: ArrayLike | None = None,
+    input: Numbers | None = None,
     *,
     index: int | tuple[int, ...] | None = None,
     state_like: PyTree | None = None,
@@ -58,29 +59,30 @@ def leaf_parameter(
     **Arguments:**
 
     - `cell`, `input`, `state_like`: as in `as_map`.
-    - `where`: picks the leaf, `lambda cell: cell.bias`.
+    - `where`: picks the leaf, `lambda cell: cell.bias`; it may be a Python float, `lambda cell: cell.tau`.
     - `index`: the entry of the leaf, `(2, 0)`; `None` for a leaf that is itself a scalar.
 
     **Returns:** the map, `(N,), () -> (N,)`.
 
-    **Raises:** `ValueError` when `where` picks no floating-point array, or `index` does not fit it.
+    **Raises:** `ValueError` when `where` picks no floating-point array or number, or `index` does not fit it.
     """
     base = as_map(cell, input, state_like=state_like)
     leaf = _leaf(base, where)
+    shape = np.shape(leaf)
     try:
-        entry = np.empty(leaf.shape)[() if index is None else index]
+        entry = np.empty(shape)[() if index is None else index]
     except IndexError as error:
-        raise ValueError(f"index: {index} does not fit a leaf of shape {leaf.shape}.") from error
+        raise ValueError(f"index: {index} does not fit a leaf of shape {shape}.") from error
     if np.ndim(entry) != 0:
-        raise ValueError(f"index: expected the place of one entry in a leaf of shape {leaf.shape}, got {index}.")
+        raise ValueError(f"index: expected the place of one entry in a leaf of shape {shape}, got {index}.")
     return LeafParameter(base, where, index)
 
 
 def gain_parameter(
     cell: Callable,
-    input: ArrayLike | None = None,
+    input: Numbers | None = None,
     *,
-    where: Callable[[Any], Any] = lambda cell: cell.weight_hh,
+    where: Callable[[Any], Any] | None = None,
     state_like: PyTree | None = None,
 ) -> "GainParameter":
     r"""A gain as the parameter: the recurrent weights are multiplied by p.
@@ -88,19 +90,52 @@ def gain_parameter(
     **Arguments:**
 
     - `cell`, `input`, `state_like`: as in `as_map`.
-    - `where`: picks the leaf (or a tuple of leaves) that is multiplied.
+    - `where`: picks the leaf (or a tuple of leaves) that is multiplied; `cell.weight_hh` when not given, and the left
+        factor of a low-rank weight.
 
     **Returns:** the map, `(N,), () -> (N,)`.
 
     **Raises:** `ValueError` when `where` picks something else than floating-point arrays.
     """
     base = as_map(cell, input, state_like=state_like)
+    where = _recurrent_weight if where is None else where
     _leaf(base, where)
     return GainParameter(base, where)
 
 
+def leak_parameter(
+    cell: Callable, input: Numbers | None = None, *, state_like: PyTree | None = None
+) -> "LeakParameter":
+    r"""The leak $\alpha = dt/\tau$ of a leaky network as the parameter: the step of time is set to $p\,\tau$.
+
+    $$F(x, p) = (1 - p)\,x + p\,G(x).$$
+
+    The fixed points do not depend on p; their multipliers are $1 + p(\lambda - 1)$ with those of G, $\lambda$. So a
+    fixed point that is stable in continuous time loses stability where the Euler step gets too long for it.
+
+    **Arguments:**
+
+    - `cell`, `input`, `state_like`: as in `as_map`. The cell has `dt` and one `tau` for all units.
+
+    **Returns:** the map, `(N,), () -> (N,)`; continue it over 0 < p <= 1.
+
+    **Raises:** `ValueError` for a cell without `dt` and `tau`, or with a time constant for each unit (there
+    `leaf_parameter(cell, lambda cell: cell.dt)` scales all leaks alike).
+    """
+    base = as_map(cell, input, state_like=state_like)
+    leaky: Any = base.cell
+    if not (hasattr(leaky, "dt") and hasattr(leaky, "tau")):
+        raise ValueError(f"cell: expected a leaky cell, with dt and tau, got a {type(leaky).__name__}.")
+    if np.ndim(leaky.tau) != 0:
+        raise ValueError(
+            "cell: its units have time constants of their own, so there is not one leak. Continue dt: "
+            "leaf_parameter(cell, lambda cell: cell.dt)."
+        )
+    return LeakParameter(base)
+
+
 def weight_segment(
-    start: Callable, end: Callable, input: ArrayLike | None = None, *, state_like: PyTree | None = None
+    start: Callable, end: Callable, input: Numbers | None = None, *, state_like: PyTree | None = None
 ) -> InterpolatedMap:
     r"""The segment between two cells of one structure, such as two checkpoints of a training run, as the parameter.
 
@@ -140,10 +175,22 @@ class LeafParameter(eqx.Module):
     index: int | tuple[int, ...] | None = eqx.field(static=True)
 
     def __call__(self, x: ArrayLike, p: ArrayLike) -> Array:
-        def set_entry(leaf: Any) -> Array:
+        def set_entry(leaf: Any) -> ArrayLike:
+            if np.ndim(leaf) == 0:
+                return p
             return jnp.asarray(leaf).at[() if self.index is None else self.index].set(p)
 
         return eqx.tree_at(lambda base: self.where(base.cell), self.base, replace_fn=set_entry)(jnp.asarray(x))
+
+
+class LeakParameter(eqx.Module):
+    """A leaky cell in which dt/tau is the parameter; see `leak_parameter`."""
+
+    base: CellMap
+
+    def __call__(self, x: ArrayLike, p: ArrayLike) -> Array:
+        # In units of τ: the quotient is p itself, without rounding.
+        return eqx.tree_at(lambda base: (base.cell.dt, base.cell.tau), self.base, (p, 1.0))(jnp.asarray(x))
 
 
 class GainParameter(eqx.Module):
@@ -158,6 +205,10 @@ class GainParameter(eqx.Module):
         )
 
 
+def _recurrent_weight(cell: Any) -> Any:
+    return cell.left if hasattr(cell, "left") else cell.weight_hh
+
+
 def _leaf(base: CellMap, where: Callable[[Any], Any]) -> Any:
     """What `where` picks; raises unless it is floating-point arrays."""
     try:
@@ -165,6 +216,12 @@ def _leaf(base: CellMap, where: Callable[[Any], Any]) -> Any:
     except AttributeError as error:
         raise ValueError(f"where: {error}. Pass a function that picks a leaf of this cell.") from error
     leaves = jax.tree.leaves(picked)
-    if not leaves or not all(eqx.is_inexact_array(leaf) for leaf in leaves):
+    if not leaves or not all(eqx.is_inexact_array(leaf) or isinstance(leaf, float) for leaf in leaves):
         raise ValueError(f"where: expected it to pick floating-point arrays of the cell, got {picked!r}.")
+    try:
+        eqx.tree_at(lambda base: where(base.cell), base, replace_fn=lambda leaf: leaf)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(
+            "where: what it picks is computed from the weights of the cell and is none of them. Pick a leaf."
+        ) from error
     return picked

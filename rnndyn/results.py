@@ -1,7 +1,12 @@
 """What every analysis returns: a frozen record that prints as a table and is saved without pickle."""
 
 import dataclasses
+import hashlib
 import json
+import os
+import struct
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,21 @@ import numpy as np
 
 _FORMAT = 1
 _HEADER = "__rnndyn__"
+# What the readers of zip files, arrays and JSON raise at bytes that make no sense to them.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    json.JSONDecodeError,
+    UnicodeDecodeError,
+    EOFError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    TypeError,
+    SyntaxError,
+    MemoryError,
+)
 _result_types: dict[str, type["Result"]] = {}
 
 
@@ -49,7 +69,8 @@ class Result(eqx.Module):
     def save(self, path: str | Path) -> Path:
         """Write the result to `path` (`.npz` is appended when missing); `rnndyn.load` reads it back.
 
-        Nothing is pickled: arrays go into an npz archive, everything else into its JSON header.
+        Nothing is pickled: arrays go into an npz archive, everything else into its JSON header, with a checksum of
+        both. The file appears only when it is complete.
 
         **Arguments:**
 
@@ -65,8 +86,17 @@ class Result(eqx.Module):
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, np.ndarray] = {}
         body = _encode(self, type(self).__name__, arrays)
-        header = json.dumps({"format": _FORMAT, "body": body})
-        np.savez_compressed(path, allow_pickle=False, **{_HEADER: np.array(header)}, **arrays)
+        header = json.dumps({"format": _FORMAT, "body": body, "sha256": _checksum(body, arrays)})
+        unfinished = path.with_name(path.name + ".tmp")
+        try:
+            with unfinished.open("wb") as file:
+                np.savez_compressed(file, allow_pickle=False, **{_HEADER: np.array(header)}, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
         return path
 
 
@@ -79,9 +109,23 @@ def load(path: str | Path) -> Result:
 
     **Returns:** a result of the class that was saved, with NumPy arrays for its arrays.
 
-    **Raises:** `ValueError` when the file was not written by `Result.save`, or by a newer format;
-    `FileNotFoundError` when there is none.
+    **Raises:** `ValueError` when the file was not written by `Result.save`, by a newer format, or when a byte of it is
+    not as it was written; `FileNotFoundError` when there is none.
     """
+    try:
+        header, arrays = _read(path)
+    except _DAMAGE as error:
+        raise ValueError(f"path: {path} is damaged, or no result of rnndyn ({error}).") from error
+    # Files of before 0.1.0 have none.
+    if "sha256" in header and header["sha256"] != _checksum(header["body"], arrays):
+        raise ValueError(f"path: {path} is damaged (its checksum is not that of its content).")
+    result = _decode(header["body"], arrays)
+    if not isinstance(result, Result):
+        raise ValueError(f"path: {path} holds no saved rnndyn result.")
+    return result
+
+
+def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     with np.load(path, allow_pickle=False) as archive:
         if _HEADER not in archive:
             raise ValueError(f"path: {path} holds no saved rnndyn result (its header is missing).")
@@ -91,11 +135,16 @@ def load(path: str | Path) -> Result:
                 f"path: {path} has format {header['format']}; this version of rnndyn reads up to {_FORMAT}. "
                 "Upgrade rnndyn."
             )
-        arrays = {name: archive[name] for name in archive.files if name != _HEADER}
-    result = _decode(header["body"], arrays)
-    if not isinstance(result, Result):
-        raise ValueError(f"path: {path} holds no saved rnndyn result.")
-    return result
+        return header, {name: archive[name] for name in archive.files if name != _HEADER}
+
+
+def _checksum(body: Any, arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(json.dumps(body).encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name}{array.dtype}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _is_array(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""How many programs XLA compiles inside a block."""
+"""How many programs XLA compiles inside a block, or in a whole run."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -27,3 +27,16 @@ def count_compilations() -> Iterator[Callable[[], int]]:
     finally:
         active = False
         jax.monitoring.unregister_event_duration_listener(listen)
+
+
+class Watch:
+    """The programs compiled since the watch began, and the seconds that took."""
+
+    def __init__(self) -> None:
+        self.number, self.seconds = 0, 0.0
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+
+    def _listen(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if event == _EVENT:
+            self.number += 1
+            self.seconds += duration_secs

@@ -6,6 +6,7 @@ import os
 for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
+# ruff: noqa: E402
 import gc
 
 import compilation_counts
@@ -14,7 +15,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook("rnndyn", "runtime_types.check").__enter__()
-compiled = compilation_counts.watch()
+compiled = compilation_counts.Watch()
 compiled_by_workers = []
 
 

@@ -46,6 +46,48 @@ def test_a_plain_function_is_a_cell_when_its_state_is_known():
         rd.as_map(lambda s, u: s)
 
 
+def test_dict_states_keep_the_order_they_were_written_in(x64):
+    state = {"v": jnp.array([1.0, 2.0]), "a": (jnp.array([3.0]), {"z": jnp.array([4.0]), "b": jnp.array([5.0])})}
+    step = lambda s, u: {"a": (2 * s["a"][0], s["a"][1]), "v": s["v"] + u}
+    f = rd.as_map(step, jnp.ones(2), state_like=state)
+    np.testing.assert_array_equal(f.flatten(state), [1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(f(f.flatten(state)), [2, 3, 6, 4, 5])
+    back = f.unflatten(jnp.arange(5.0))
+    np.testing.assert_array_equal(back["v"], [0, 1])
+    np.testing.assert_array_equal([back["a"][0], back["a"][1]["z"], back["a"][1]["b"]], [[2], [3], [4]])
+    np.testing.assert_array_equal(rd.step_jacobian(step, state, jnp.ones(2)), np.diag([1, 1, 2, 1, 1]))
+
+    class Named(eqx.Module):
+        input_size: int = 1
+
+        def __call__(self, state, input):
+            return {"slow": 0.9 * state["slow"], "fast": 0.1 * state["fast"]}
+
+        def initial_state(self):
+            return {"slow": jnp.zeros(1), "fast": jnp.zeros(2)}
+
+        def output(self, state):
+            return state["fast"]
+
+        def state_bounds(self, input):
+            return None
+
+    for cell in (Named(), rd.StackedCell([Named()])):
+        np.testing.assert_allclose(rd.as_map(cell)(jnp.ones(3)), [0.9, 0.1, 0.1])
+
+
+def test_the_time_of_a_step_is_in_units_of_the_time_constant():
+    leaky = rd.LeakyCell(1, 2, dt=2.0, tau=8.0, key=KEY)
+    assert rd.as_map(leaky).dt == 0.25
+    assert rd.iterate(rd.as_map(leaky), 3).dt == 0.75
+    own = rd.LeakyCell(1, 2, dt=2.0, tau=np.array([4.0, 20.0]), key=KEY)
+    assert rd.as_map(own).dt == pytest.approx(0.1)
+    slower = rd.AdaptationCell(2, 2, dt=2.0, tau=8.0, tau_adaptation=40.0, key=KEY)
+    assert rd.as_map(rd.StackedCell([leaky, slower])).dt == pytest.approx(0.05)
+    assert rd.as_map(rd.StackedCell([leaky, rd.GRUCell(2, 2, key=KEY)])).dt is None
+    assert rd.as_map(rd.GRUCell(1, 2, key=KEY)).dt is None
+
+
 def test_driven_map_and_held_map_agree():
     cell = rd.GRUCell(2, 3, key=KEY)
     u, x = jnp.array([0.5, -1.0]), jnp.array([0.1, 0.2, 0.3])

@@ -63,6 +63,49 @@ def test_a_gain_is_continued_to_the_bifurcation_of_a_cell(x64):
     assert abs(event.parameter - 1 / np.hypot(0.5, 0.8)) < 1e-10
 
 
+def test_time_constants_are_parameters(x64):
+    rng = np.random.default_rng(0)
+    w, v, b, x = rng.normal(size=(3, 1)), rng.normal(size=(3, 3)), rng.normal(size=3), rng.normal(size=3)
+    u = np.array([0.4])
+    target = np.tanh(w @ u + v @ x + b)
+    cell = rd.LeakyCell.from_weights(w, v, b, dt=2.0, tau=10.0)
+    euler = lambda alpha: (1 - alpha) * x + alpha * target
+    for f, p, alpha in [
+        (rd.leaf_parameter(cell, lambda c: c.tau, u), 7.0, 2 / 7),
+        (rd.leaf_parameter(cell, lambda c: c.dt, u), 3.0, 3 / 10),
+        (rd.leak_parameter(cell, u), 0.37, 0.37),
+    ]:
+        np.testing.assert_allclose(f(x, p), euler(alpha), rtol=0, atol=1e-15)
+    own = rd.LeakyCell.from_weights(w, v, b, dt=2.0, tau=np.array([4.0, 8.0, 16.0]))
+    found = rd.leaf_parameter(own, lambda c: c.tau, u, index=1)(x, 5.0)
+    np.testing.assert_allclose(found, euler(2 / np.array([4.0, 5.0, 16.0])), rtol=0, atol=1e-15)
+
+
+def test_the_leak_is_continued_to_the_first_instability():
+    """Rotation a: λ = .5 + 1.6i, and 1 + α (λ - 1) leaves the unit circle at α = 2 (1 - .5) / |λ - 1|²."""
+    weights = np.array([[0.5, -1.6], [1.6, 0.5]])
+    cell = rd.LeakyCell.from_weights(np.zeros((2, 1)), weights, np.zeros(2), dt=0.05, tau=1.0)
+    branch = rd.continue_fixed_points(rd.leak_parameter(cell), np.zeros(2), 0.05, (0.05, 1.0))
+    (event,) = branch.bifurcations
+    assert event.kind == "neimark-sacker"
+    assert abs(event.parameter - 2 * 0.5 / (0.5**2 + 1.6**2)) < 1e-10
+
+
+def test_a_gain_of_a_low_rank_network(x64):
+    rng = np.random.default_rng(0)
+    left, right, bias, x = rng.normal(size=(4, 2)), rng.normal(size=(4, 2)), rng.normal(size=4), rng.normal(size=4)
+    cell = rd.LowRankCell.from_weights(np.zeros((4, 1)), left, right, bias)
+    found = rd.gain_parameter(cell)(x, 1.3)
+    np.testing.assert_allclose(found, np.tanh(1.3 * left @ right.T @ x / 4 + bias), rtol=0, atol=1e-15)
+    with pytest.raises(ValueError, match="where: what it picks is computed from the weights"):
+        rd.gain_parameter(cell, where=lambda c: c.weight_hh)
+    with pytest.raises(ValueError, match="cell: expected a leaky cell, with dt and tau, got a LowRankCell"):
+        rd.leak_parameter(cell)
+    own = rd.LeakyCell.from_weights(np.zeros((2, 1)), np.eye(2), np.zeros(2), tau=np.array([2.0, 3.0]))
+    with pytest.raises(ValueError, match="cell: its units have time constants of their own"):
+        rd.leak_parameter(own)
+
+
 def test_bad_parameters_are_named(cell):
     with pytest.raises(ValueError, match="origin"):
         rd.input_parameter(cell, np.zeros(3), np.zeros(3))

@@ -16,8 +16,8 @@ from compilation_counts import count_compilations
 
 import rnndyn as rd
 from rnndyn._programs import Program, as_program
-from rnndyn.dynamics.interval_arithmetic import Interval
-from rnndyn.dynamics.intervals import enclose
+from rnndyn.dynamics.proofs.interval_arithmetic import Interval
+from rnndyn.dynamics.proofs.intervals import enclose
 
 WEIGHTS = np.random.default_rng(0).normal(size=(3, 3))
 BIAS = np.random.default_rng(1).normal(size=3)

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from rnndyn.dynamics.numerics.integration import Method, integrate
+
 
 def time_map(
     vector_field: Callable[..., Array],
@@ -47,7 +49,7 @@ def time_map(
     return TimeMap(
         vector_field,
         float(dt),
-        diffrax.Tsit5() if solver is None else solver,
+        solver,
         rtol,
         atol,
         max_steps,
@@ -60,7 +62,7 @@ class TimeMap(eqx.Module):
 
     vector_field: Callable[..., Array]
     dt: float = eqx.field(static=True)
-    solver: diffrax.AbstractSolver
+    solver: diffrax.AbstractSolver | None
     rtol: float | None = eqx.field(static=True)
     atol: float | None = eqx.field(static=True)
     max_steps: int = eqx.field(static=True)
@@ -69,24 +71,14 @@ class TimeMap(eqx.Module):
     def __call__(self, x: Float[Array, " N"], *inputs: Array) -> Float[Array, " N"]:
         # A thousand roundings of slack below the tolerances lets the error estimate mean something in either precision.
         default = 1e-9 if jnp.finfo(x.dtype).eps < 1e-10 else 1e-5
-        solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(lambda t, y, args: self.vector_field(y, *inputs)),
+        method = Method(
             self.solver,
-            t0=0.0,
-            t1=self.dt,
-            dt0=None,
-            y0=x,
-            stepsize_controller=diffrax.PIDController(
-                rtol=default if self.rtol is None else self.rtol,
-                atol=default if self.atol is None else self.atol,
-            ),
-            max_steps=self.max_steps,
-            adjoint=self.adjoint,
-            throw=False,
+            default if self.rtol is None else self.rtol,
+            default if self.atol is None else self.atol,
+            self.max_steps,
+            not isinstance(self.adjoint, diffrax.ForwardMode),
         )
-        ys = solution.ys
-        assert ys is not None  # SaveAt(t1=True), the default, always saves one
-        return jnp.where(solution.result == diffrax.RESULTS.successful, ys[0], jnp.nan).astype(x.dtype)
+        return integrate(self.vector_field, x, self.dt, inputs, method)
 
     def vector(self, x: Float[Array, " N"], *inputs: Array) -> Float[Array, " N"]:
         """The vector field itself."""

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from rnndyn._validation import check_at_least
-from rnndyn.networks.adapters import as_cell, check_transition
+from rnndyn.networks.adapters import as_cell, for_sequence, is_random, takes_key
+from rnndyn.networks.models import at_entries, read_all, run_on_outputs
+from rnndyn.networks.unroll import check_mask, scan_cell
 
 
 def attend(scores: Float[Array, " T"], values: Float[Array, "T D"], mask: Any = None) -> "Attended":
@@ -141,20 +143,27 @@ class Seq2Seq(eqx.Module):
         self.attention = attention
         self.readout = readout
 
-    def encode(self, inputs: Any, mask: Any = None) -> Float[Array, "T D"]:
+    def encode(self, inputs: Any, mask: Any = None, *, key: PRNGKeyArray | None = None) -> Float[Array, "T D"]:
         """The keys of a sequence (T, I); where `mask` (T,) is false they mean nothing."""
-        return self.encoder(inputs, mask=mask)
+        noise = {"key": key} if key is not None and takes_key(self.encoder) else {}
+        return self.encoder(inputs, mask=mask, **noise)
 
     def step(
         self, state: PyTree[Array], input: Any, keys: Array, mask: Any = None
     ) -> tuple[PyTree[Array], Array, Float[Array, " T"]]:
         """One step of the decoder: the next state, the output (O,), and the weights (T,) of the attention."""
-        cell = as_cell(self.decoder)
-        attended = self.attention(cell.output(state), keys, mask)
-        state = cell(state, jnp.concatenate([input, attended.context]))
-        return state, self.readout(jnp.concatenate([cell.output(state), attended.context])), attended.weights
+        after = self._decode(keys, mask)((state, None, None), input)
+        return after[0], self._read(after), after[2]
 
-    def __call__(self, inputs: Any, decoder_inputs: Any, mask: Any = None) -> Array:
+    def __call__(
+        self,
+        inputs: Any,
+        decoder_inputs: Any,
+        mask: Any = None,
+        decoder_mask: Any = None,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> Array:
         """The outputs for given inputs of the decoder.
 
         **Arguments:**
@@ -162,28 +171,41 @@ class Seq2Seq(eqx.Module):
         - `inputs`: the sequence to read, (T, I).
         - `decoder_inputs`: what the decoder reads at its steps, (S, J).
         - `mask`: booleans (T,), true where `inputs` has an entry.
+        - `decoder_mask`: booleans (S,), true where `decoder_inputs` has an entry. What either padding holds has no
+            influence on outputs or gradients; there the last output is repeated.
+        - `key`: a `jax.random.key` for training, as in `RNN`.
 
         **Returns:** outputs (S, O).
 
         **Raises:** `ValueError` for sequences without steps or of the wrong width.
         """
-        return self.run(inputs, decoder_inputs, mask)[0]
+        return self.run(inputs, decoder_inputs, mask, decoder_mask, key=key)[0]
 
-    def run(self, inputs: Any, decoder_inputs: Any, mask: Any = None) -> tuple[Array, Float[Array, "S T"]]:
+    def run(
+        self,
+        inputs: Any,
+        decoder_inputs: Any,
+        mask: Any = None,
+        decoder_mask: Any = None,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Array, Float[Array, "S T"]]:
         """As a call, with the weights of the attention: row i tells where output i looked."""
         decoder_inputs = jnp.asarray(decoder_inputs)
         if decoder_inputs.ndim != 2 or len(decoder_inputs) == 0:
             raise ValueError(
                 f"decoder_inputs: expected shape (S, J) with at least one step, got {decoder_inputs.shape}."
             )
-        keys = self.encode(inputs, mask)
-        state = self._start(decoder_inputs[0], keys)
-
-        def step(state: Any, input: Array) -> tuple[Any, tuple[Array, Array]]:
-            state, output, weights = self.step(state, input, keys, mask)
-            return state, (output, weights)
-
-        return jax.lax.scan(step, state, decoder_inputs)[1]
+        if decoder_mask is not None:
+            decoder_mask = check_mask(decoder_mask, len(decoder_inputs), "decoder_mask")
+        encoder_key, decoder_key = (None, None) if key is None else jax.random.split(key)
+        keys = self.encode(inputs, mask, key=encoder_key)
+        decode = self._decode(keys, mask)
+        decode.check_width(decoder_inputs[0])
+        noise = decoder_key if is_random(decode.cell) else None
+        states = scan_cell(decode, decoder_inputs, None, decoder_mask, noise, False, len(decoder_inputs), False, None)
+        states = at_entries(states, decoder_mask)
+        return read_all(self._read, self.readout, states, key=decoder_key), states[2]
 
     def generate(
         self, inputs: Any, start: Any, num_steps: int, mask: Any = None, *, feed_back: Callable[[Array], Array]
@@ -202,29 +224,47 @@ class Seq2Seq(eqx.Module):
         **Raises:** `ValueError` for fewer than one step, or a `feed_back` that does not give an input.
         """
         check_at_least("num_steps", num_steps, 1)
-        start = jnp.asarray(start)
-        keys = self.encode(inputs, mask)
-        state = self._start(start, keys)
-        fed_back = eqx.filter_eval_shape(lambda: feed_back(self.step(state, start, keys, mask)[1]))
-        if fed_back.shape != start.shape:
-            raise ValueError(f"feed_back: expected it to give an input of shape {start.shape}, got {fed_back.shape}.")
+        decode = self._decode(self.encode(inputs, mask), mask)
+        decode.check_width(jnp.asarray(start))
+        return run_on_outputs(decode, self._read, feed_back, decode.initial_state(), start, num_steps)
 
-        def step(carry: tuple[Any, Array], _: None) -> tuple[tuple[Any, Array], Array]:
-            state, input = carry
-            state, output, _weights = self.step(state, input, keys, mask)
-            return (state, jnp.asarray(feed_back(output), fed_back.dtype)), output
+    def _decode(self, keys: Array, mask: Any) -> "_AttendingCell":
+        return _AttendingCell(as_cell(self.decoder), self.attention, keys, mask)
 
-        return jax.lax.scan(step, (state, jnp.asarray(start, fed_back.dtype)), length=num_steps)[1]
+    def _read(self, state: Any, *, key: PRNGKeyArray | None = None) -> Array:
+        decoded, context, _ = state
+        noise = {} if key is None else {"key": key}
+        return self.readout(jnp.concatenate([as_cell(self.decoder).output(decoded), context]), **noise)
 
-    def _start(self, input: Any, keys: Array) -> PyTree[Array]:
-        cell = as_cell(self.decoder)
-        read = jnp.concatenate([input, keys[0]])
-        if cell.input_size is not None and read.shape != (cell.input_size,):
+
+class _AttendingCell(eqx.Module):
+    """The decoder with what it attends to, as one cell; its state also tells what it saw: context and weights."""
+
+    cell: Any
+    attention: Callable[..., Attended]
+    keys: Array
+    mask: Array | None
+
+    def __call__(self, state: Any, input: Any, *, key: PRNGKeyArray | None = None) -> Any:
+        attended = self.attention(self.cell.output(state[0]), self.keys, self.mask)
+        noise = {"key": key} if key is not None and takes_key(self.cell) else {}
+        after = self.cell(state[0], jnp.concatenate([input, attended.context]), **noise)
+        return after, attended.context, attended.weights
+
+    def sample(self, key: PRNGKeyArray) -> "_AttendingCell":
+        return eqx.tree_at(lambda decode: decode.cell, self, for_sequence(self.cell, key))
+
+    def initial_state(self) -> Any:
+        keys = self.keys
+        return self.cell.initial_state(), jnp.zeros(keys.shape[1], keys.dtype), jnp.zeros(keys.shape[0], keys.dtype)
+
+    def check_width(self, input: Array) -> None:
+        size, context = self.cell.input_size, self.keys.shape[1]
+        if size is not None and (input.ndim != 1 or input.size + context != size):
             raise ValueError(
-                f"decoder: its input has {cell.input_size} entries; expected {read.size}, an input of {input.size} and "
-                f"a context of {keys.shape[1]}."
+                f"decoder: its input has {size} entries; expected {input.size + context}, an input of {input.size} and "
+                f"a context of {context}."
             )
-        return check_transition(cell, cell.initial_state(), read)
 
 
 def _check_sizes(query_size: int, key_size: int, attention_size: int) -> None:
@@ -240,7 +280,5 @@ def _check_keys(keys: Any, mask: Any) -> tuple[Array, Any]:
         raise ValueError(f"keys: expected shape (T, D) with at least one step, got {keys.shape}.")
     if mask is None:
         return keys, None
-    mask = jnp.asarray(mask)
-    if mask.shape != keys.shape[:1] or mask.dtype != jnp.bool_:
-        raise ValueError(f"mask: expected booleans of shape ({len(keys)},), got {mask.dtype} of shape {mask.shape}.")
+    mask = check_mask(mask, len(keys))
     return jnp.where(mask[:, None], keys, 0), mask

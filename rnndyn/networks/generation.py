@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from rnndyn._validation import check_at_least
+from rnndyn.networks._call import promote_state
 from rnndyn.networks.tokens import TokenRNN
 
 
@@ -39,7 +40,7 @@ def generate(
     **Returns:** the text written, without the prompt.
 
     **Raises:** `ValueError` for an empty prompt, characters that are not in the vocabulary, a length below 1, a
-    negative temperature, `top_k` outside 1 ... V, no key, or a model without a vocabulary.
+    negative temperature, `top_k` outside 1 ... V, no key, or a model without a vocabulary or that reads backwards.
     """
     vocabulary = model.vocabulary
     if vocabulary is None:
@@ -78,7 +79,9 @@ def _write(
         token = jnp.argmax(logits) if likeliest else _draw(logits / temperature, top_k, key)
         return model.step(state, token), token
 
+    # The steps after the prompt may be wider than it: a state in half precision meets inputs in float32.
     state = jax.tree.map(lambda leaf: leaf[-1], model.states(prompt))
+    state = promote_state(lambda state: model.step(state, prompt[0])[0], state)
     carry = (state, model.read(state))
     return jax.lax.scan(step, carry, jax.random.split(key, length))[1]
 

@@ -84,7 +84,13 @@ def orthogonal(gain: float = 1.0) -> Initializer:
     All singular values equal `gain`, so a linear recurrence neither shrinks nor grows at gain 1 (Saxe, McClelland and
     Ganguli, 2014, "Exact solutions to the nonlinear dynamics of learning in deep linear neural networks").
     """
-    return _for_possibly_no_columns(jinit.orthogonal(scale=gain))
+    draw = jinit.orthogonal(scale=gain)
+
+    def init(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Array:
+        # There is no QR decomposition of half-precision matrices; the drawn one is rounded.
+        return draw(key, shape, jnp.promote_types(dtype, jnp.float32)).astype(dtype)
+
+    return _for_possibly_no_columns(init)
 
 
 def identity(gain: float = 1.0) -> Initializer:
@@ -125,22 +131,24 @@ def chrono(max_time: float, cell: str = "lstm") -> Initializer:
 
     **Arguments:**
 
-    - `max_time`: the longest dependency expected, in steps; above 2.
+    - `max_time`: the longest dependency expected, in steps; above 2, and finite.
     - `cell`: `"lstm"` for a bias (4H,) in the order i, f, g, o, or `"gru"` for (3H,) in the order r, z, n.
 
-    **Raises:** `ValueError` for `max_time` of 2 or less, or an unknown `cell`.
+    **Raises:** `ValueError` for `max_time` of 2 or less or infinity, or an unknown `cell`.
 
     Reference: Tallec and Ollivier, 2018, "Can recurrent neural networks warp time?".
     """
-    if not max_time > 2:
-        raise ValueError(f"max_time: expected more than 2 steps, got {max_time}.")
+    if not 2 < max_time < math.inf:
+        raise ValueError(f"max_time: expected more than 2 steps, and finitely many, got {max_time}.")
     if cell not in ("lstm", "gru"):
         raise ValueError(f"cell: expected 'lstm' or 'gru', got {cell!r}.")
 
     def init(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any = None) -> Array:
         hidden_size = _gate_size("chrono", shape, 4 if cell == "lstm" else 3)
         dtype = jnp.result_type(float) if dtype is None else dtype
-        keep = jnp.log(jax.random.uniform(key, (hidden_size,), dtype, 1.0, max_time - 1.0))
+        # u = 1 + (max_time - 2) v by logarithms, and not in half precision: u itself may be past the largest number.
+        v = jax.random.uniform(key, (hidden_size,), jnp.promote_types(dtype, jnp.float32))
+        keep = jnp.logaddexp(0.0, math.log(max_time - 2) + jnp.log(v)).astype(dtype)
         bias = jnp.zeros(shape, dtype).at[hidden_size : 2 * hidden_size].set(keep)
         return bias.at[:hidden_size].set(-keep) if cell == "lstm" else bias
 

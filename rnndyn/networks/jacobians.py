@@ -1,6 +1,6 @@
 """The Jacobian of one step of every cell in closed form: the factors that backpropagation multiplies."""
 
-from functools import singledispatch
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,16 +10,18 @@ from jaxtyping import Array, Float
 from rnndyn.networks.adapters import as_cell, check_transition
 from rnndyn.networks.cells.activations import activation_derivative
 from rnndyn.networks.cells.chaos_free import ChaosFreeCell
+from rnndyn.networks.cells.dropout import without_dropout
 from rnndyn.networks.cells.gru import GRUCell
 from rnndyn.networks.cells.leaky import LeakyCell
 from rnndyn.networks.cells.low_rank import LowRankCell
 from rnndyn.networks.cells.lstm import LSTMCell
 from rnndyn.networks.cells.piecewise_linear import PiecewiseLinearCell
 from rnndyn.networks.cells.vanilla import VanillaCell
+from rnndyn.networks.flat_state import FlatState, written_order
 
 
 def step_jacobian(cell: Any, state: Any, input: Any) -> Float[Array, "N N"]:
-    r"""The derivative of the next state with respect to the state, by the formula of the cell.
+    r"""The derivative of the next state with respect to the state, by the formula of the cell where there is one.
 
     With a the pre-activation of the step, σ' and φ' taken there, and D(v) the diagonal matrix of v:
 
@@ -41,51 +43,62 @@ def step_jacobian(cell: Any, state: Any, input: Any) -> Float[Array, "N N"]:
 
     **Arguments:**
 
-    - `cell`: a cell of one of these families, or `equinox.nn.LSTMCell` or `GRUCell`.
+    - `cell`: a cell of one of these families, `equinox.nn.LSTMCell` or `GRUCell`, or any other cell, a subclass of
+        these included, or function `(state, input) -> state`: without a formula of its own the derivative comes from
+        autodiff.
     - `state`: a state of the cell; leaves (H,).
     - `input`: shape (I,).
 
     **Returns:** the matrix (N, N), on the flat state that `rnndyn.as_driven_map(cell)` works on ([h, c] for an LSTM).
 
-    **Raises:** `ValueError` for another kind of cell, or what the cell refuses.
+    **Raises:** `ValueError` for what is no cell, or what the cell refuses.
 
     Pure: `jax.vmap` over a trajectory gives all factors. A rectifier at exactly 0 counts as off, as in JAX. Slopes
-    of an activation given as a callable come from autodiff.
+    of an activation given as a callable come from autodiff. Precision: `rnndyn.networks.precision`.
 
     ??? cite "Reference"
         S. Hochreiter (1991), "Untersuchungen zu dynamischen neuronalen Netzen"; R. Pascanu, T. Mikolov & Y. Bengio
         (2013), "On the difficulty of training recurrent neural networks", ICML.
     """
-    cell = as_cell(cell)
-    if _jacobian.dispatch(type(cell)) is _jacobian.dispatch(object):
-        raise ValueError(
-            f"cell: no formula is known for a {type(cell).__name__}. By autodiff: "
-            "g = rnndyn.as_driven_map(cell); jax.jacfwd(g)(g.flatten(state), input)."
-        )
+    cell = without_dropout(as_cell(cell, state_like=state))
+    input = None if input is None else jnp.asarray(input)
     state = check_transition(cell, state, input)
-    return _jacobian(cell, state, jnp.asarray(input))
+    # By exact type: a subclass of a known cell has a step of its own.
+    formula = _FORMULAS.get(type(cell))
+    if formula is not None:
+        return formula(cell, state, input)
+    leaves, structure = jax.tree.flatten(state)
+    shapes = tuple(leaf.shape for leaf in leaves)
+    flat = FlatState(structure, shapes, written_order(state))
+    return jax.jacfwd(lambda x: flat.flatten(cell(flat.unflatten(x), input)))(flat.flatten(state))
 
 
-@singledispatch
-def _jacobian(cell, state, input) -> Array:
-    raise NotImplementedError(type(cell).__name__)
+_FORMULAS: dict[type, Callable[..., Array]] = {}
 
 
-@_jacobian.register(VanillaCell)
+def _formula_of(kind: type) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
+    def register(formula: Callable[..., Array]) -> Callable[..., Array]:
+        _FORMULAS[kind] = formula
+        return formula
+
+    return register
+
+
+@_formula_of(VanillaCell)
 def _vanilla(cell, state, input):
     a = cell.weight_ih @ input + cell.weight_hh @ state + cell.bias
     return _scale_rows(activation_derivative(cell.activation, a), cell.weight_hh)
 
 
-@_jacobian.register(LowRankCell)
+@_formula_of(LowRankCell)
 def _low_rank(cell, state, input):
     a = cell.weight_ih @ input + cell.left @ (cell.right.T @ state) / cell.hidden_size + cell.bias
     return _scale_rows(activation_derivative(cell.activation, a), cell.left) @ cell.right.T / cell.hidden_size
 
 
-@_jacobian.register(LeakyCell)
+@_formula_of(LeakyCell)
 def _leaky(cell, state, input):
-    alpha = jnp.broadcast_to(cell.dt / jnp.asarray(cell.tau, state.dtype), state.shape)
+    alpha = jnp.broadcast_to(jnp.asarray(cell.alpha, state.dtype), state.shape)
     if cell.state_variable == "rate":
         a = cell.weight_ih @ input + cell.weight_hh @ state + cell.bias
         target = _scale_rows(activation_derivative(cell.activation, a), cell.weight_hh)
@@ -94,7 +107,7 @@ def _leaky(cell, state, input):
     return jnp.diag(1 - alpha) + _scale_rows(alpha, target)
 
 
-@_jacobian.register(LSTMCell)
+@_formula_of(LSTMCell)
 def _lstm(cell, state, input):
     h, c = state
     pre = jnp.split(cell.weight_ih @ input + cell.weight_hh @ h + cell.bias, 4)
@@ -109,7 +122,7 @@ def _lstm(cell, state, input):
     return jnp.block([[h_by_h, _scale_rows(passed, c_by_c)], [c_by_h, c_by_c]])
 
 
-@_jacobian.register(GRUCell)
+@_formula_of(GRUCell)
 def _gru(cell, state, input):
     size = cell.hidden_size
     from_input = cell.weight_ih @ input + cell.bias
@@ -128,7 +141,7 @@ def _gru(cell, state, input):
     return jnp.diag(z) + _scale_rows((state - n) * z * (1 - z), u_z) + _scale_rows(1 - z, n_by_h)
 
 
-@_jacobian.register(ChaosFreeCell)
+@_formula_of(ChaosFreeCell)
 def _chaos_free(cell, state, input):
     size = cell.hidden_size
     from_input = cell.weight_ih @ input
@@ -142,7 +155,7 @@ def _chaos_free(cell, state, input):
     )
 
 
-@_jacobian.register(PiecewiseLinearCell)
+@_formula_of(PiecewiseLinearCell)
 def _piecewise_linear(cell, state, input):
     return cell.affine_map(cell.pattern(state), input)[0]
 

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from rnndyn._validation import check_at_least
-from rnndyn.networks.adapters import as_cell, check_transition
+from rnndyn.networks.adapters import as_cell, check_transition, is_random, takes_key
 from rnndyn.networks.cells.stacked import StackedCell
 from rnndyn.networks.unroll import unroll
 
@@ -52,7 +52,8 @@ class AbstractRNN(eqx.Module):
         key: PRNGKeyArray | None = None,
     ) -> PyTree[Array]:
         """Every state of the cell: `unroll` from `start()`, or from `state`. Leaves have shape (T, ...)."""
-        state = self.start() if state is None else state
+        state = self.learned_state if state is None else state
+        key = key if is_random(as_cell(self.cell)) else None
         return unroll(self.cell, inputs, state, mask, remat_every=remat_every, key=key)
 
     def __call__(
@@ -70,15 +71,18 @@ class AbstractRNN(eqx.Module):
 
         - `inputs`: shape (T, I).
         - `state`: the state to start from; `start()` when not given.
-        - `mask`: booleans (T,), true where the sequence has an entry; outputs repeat after its end.
-        - `remat_every`, `key`: as in `rnndyn.unroll`.
+        - `mask`: booleans (T,), true where the sequence has an entry. Where it has none the last output is repeated
+            (before the first entry, the first one), and neither the padding nor its gradient has any influence.
+        - `remat_every`: as in `rnndyn.unroll`.
+        - `key`: a `jax.random.key` for training, for whatever in the cell or the readout draws noise or dropout;
+            without one the model is deterministic, as it is evaluated.
 
         **Returns:** outputs (T, O).
 
         **Raises:** `ValueError` as `rnndyn.unroll`.
         """
-        states = self.states(inputs, state, mask, remat_every=remat_every, key=key)
-        return jax.vmap(self.read)(states)
+        states = at_entries(self.states(inputs, state, mask, remat_every=remat_every, key=key), mask)
+        return read_all(self.read, self.readout, states, key=key)
 
     def last(
         self,
@@ -91,16 +95,17 @@ class AbstractRNN(eqx.Module):
     ) -> Array:
         """Many to one: the output (O,) after the last valid entry. Arguments as in a call."""
         states = self.states(inputs, state, mask, remat_every=remat_every, key=key)
-        return self.read(jax.tree.map(lambda s: s[-1], states))
+        return self.read(jax.tree.map(lambda s: s[-1], states), key=_readout_key(self.readout, key))
 
     def step(self, state: Any, input: Any) -> tuple[PyTree[Array], Array]:
         """One step: the state that has read `input` (I,), and the output (O,) there."""
         state = as_cell(self.cell, state_like=state)(state, input)
         return state, self.read(state)
 
-    def read(self, state: Any) -> Array:
-        """The output (O,) of a state."""
-        return self.readout(as_cell(self.cell).output(state))
+    def read(self, state: Any, *, key: PRNGKeyArray | None = None) -> Array:
+        """The output (O,) of a state; with a `key` for a readout that takes one."""
+        output, readout = as_cell(self.cell).output(state), cast(Callable[..., Array], self.readout)
+        return readout(output) if key is None else readout(output, key=key)
 
     def generate(
         self,
@@ -130,21 +135,7 @@ class AbstractRNN(eqx.Module):
         cell = as_cell(self.cell, state_like=state)
         if feed_back is None:
             return jax.vmap(self.read)(unroll(cell, input, state, num_steps=num_steps))
-        state = check_transition(cell, state, input)
-        fed_back = eqx.filter_eval_shape(lambda state: feed_back(self.read(state)), state)
-        if getattr(fed_back, "shape", None) != jnp.shape(input):
-            raise ValueError(
-                f"feed_back: expected it to give an input of shape {jnp.shape(input)}, "
-                f"got {getattr(fed_back, 'shape', type(fed_back).__name__)}."
-            )
-
-        def step(carry: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], Array]:
-            state, input = carry
-            state = cell(state, input)
-            output = self.read(state)
-            return (state, jnp.asarray(feed_back(output), fed_back.dtype)), output
-
-        return jax.lax.scan(step, (state, jnp.asarray(input, fed_back.dtype)), length=num_steps)[1]
+        return run_on_outputs(cell, self.read, feed_back, state, input, num_steps)
 
 
 class RNN(AbstractRNN):
@@ -182,16 +173,25 @@ class StackedRNN(AbstractRNN):
     readout: Callable[[Any], Array]
     learned_state: PyTree[Array] | None
 
-    def __init__(self, cells: Sequence[Any], readout: Callable[[Any], Array], *, learn_initial_state: bool = False):
+    def __init__(
+        self,
+        cells: Sequence[Any],
+        readout: Callable[[Any], Array],
+        *,
+        dropout: float = 0.0,
+        variational: bool = False,
+        learn_initial_state: bool = False,
+    ):
         """**Arguments:**
 
         - `cells`: the layers, from the input to the output; layer k + 1 has the output of layer k as its input.
+        - `dropout`, `variational`: between the layers, as in `StackedCell`; it acts where the model gets a key.
         - `readout`: as in `RNN`, of the last layer.
         - `learn_initial_state`: train the layers' initial states with the weights.
 
         **Raises:** `ValueError` for no cells, or a layer or readout that does not fit the one below.
         """
-        cell = StackedCell(cells)
+        cell = StackedCell(cells, dropout=dropout, variational=variational)
         _check_readout(readout, cell)
         self.cell = cell
         self.readout = readout
@@ -248,6 +248,8 @@ class BidirectionalRNN(eqx.Module):
         """Every state of the forward and of the backward cell, row t the one that has read u_t. Leaves (T, ...)."""
         start, start_backward = (None, None) if self.learned_states is None else self.learned_states
         key, key_backward = (None, None) if key is None else jax.random.split(key)
+        key = key if is_random(as_cell(self.forward)) else None
+        key_backward = key_backward if is_random(as_cell(self.backward)) else None
         return (
             unroll(self.forward, inputs, start, mask, remat_every=remat_every, key=key),
             unroll(self.backward, inputs, start_backward, mask, True, remat_every=remat_every, key=key_backward),
@@ -267,13 +269,15 @@ class BidirectionalRNN(eqx.Module):
 
         - `inputs`: shape (T, I).
         - `mask`: booleans (T,), true where the sequence has an entry; the backward cell starts at the last of them.
-        - `remat_every`, `key`: as in `rnndyn.unroll`.
+            Padding is treated as in `RNN`.
+        - `remat_every`, `key`: as in `RNN`; the key is split into one for each cell.
 
         **Returns:** outputs (T, O).
 
         **Raises:** `ValueError` as `rnndyn.unroll`.
         """
-        return jax.vmap(self._read)(*self.states(inputs, mask, remat_every=remat_every, key=key))
+        states = at_entries(self.states(inputs, mask, remat_every=remat_every, key=key), mask)
+        return read_all(self._read, self.readout, states, key=key)
 
     def last(
         self,
@@ -285,11 +289,72 @@ class BidirectionalRNN(eqx.Module):
     ) -> Array:
         """Many to one: the readout (O,) of the two final states, each of which has read the whole sequence."""
         forward, backward = self.states(inputs, mask, remat_every=remat_every, key=key)
-        return self._read(jax.tree.map(lambda s: s[-1], forward), jax.tree.map(lambda s: s[0], backward))
+        ends = jax.tree.map(lambda s: s[-1], forward), jax.tree.map(lambda s: s[0], backward)
+        return self._read(ends, key=_readout_key(self.readout, key))
 
-    def _read(self, forward: Any, backward: Any) -> Array:
+    def _read(self, states: tuple[Any, Any], *, key: PRNGKeyArray | None = None) -> Array:
+        forward, backward = states
         outputs = as_cell(self.forward).output(forward), as_cell(self.backward).output(backward)
-        return self.readout(jnp.concatenate(outputs))
+        noise = {} if key is None else {"key": key}
+        return self.readout(jnp.concatenate(outputs), **noise)
+
+
+def run_on_outputs(
+    cell: Any, read: Callable[[Any], Array], feed_back: Callable[[Array], Array], state: Any, input: Any, num_steps: int
+) -> Array:
+    """Outputs `(num_steps, ...)` of `read` when `cell` reads `input` first and then what `feed_back` makes of them.
+
+    The input has one dtype all the way, the one to which the first input and those fed back promote.
+    """
+    input = jnp.asarray(input)
+    while True:
+        state = check_transition(cell, state, input)
+        fed_back = eqx.filter_eval_shape(lambda state, input: feed_back(read(cell(state, input))), state, input)
+        if getattr(fed_back, "shape", None) != input.shape:
+            raise ValueError(
+                f"feed_back: expected it to give an input of shape {input.shape}, "
+                f"got {getattr(fed_back, 'shape', type(fed_back).__name__)}."
+            )
+        dtype = jnp.result_type(input, fed_back.dtype)
+        if dtype == input.dtype:
+            break
+        input = input.astype(dtype)
+
+    def step(carry: tuple[Any, Array], _: None) -> tuple[tuple[Any, Array], Array]:
+        state, input = carry
+        state = cell(state, input)
+        output = read(state)
+        return (state, jnp.asarray(feed_back(output), dtype)), output
+
+    return jax.lax.scan(step, (state, input), length=num_steps)[1]
+
+
+def at_entries(states: PyTree, mask: Any) -> PyTree:
+    """Rows of `states` at the entries of a sequence: elsewhere the last row that was one, or else the first.
+
+    A state that no entry has led to, such as the initial one, may have no finite derivative in the readout, and a loss
+    that ignores its output would still get 0 times infinity.
+    """
+    if mask is None:
+        return states
+    mask = jnp.asarray(mask)
+    last = jax.lax.cummax(jnp.where(mask, jnp.arange(len(mask)), -1))
+    rows = jnp.where(last < 0, jnp.argmax(mask), last)
+    return jax.tree.map(lambda s: s[rows], states)
+
+
+def _readout_key(readout: Any, key: PRNGKeyArray | None) -> PRNGKeyArray | None:
+    """The key of a readout that draws: apart from those of the cell, which are what `unroll` makes of `key`."""
+    return jax.random.fold_in(key, 2**31 - 2) if key is not None and takes_key(readout) else None
+
+
+def read_all(read: Callable[..., Array], readout: Any, states: PyTree, *, key: PRNGKeyArray | None) -> Array:
+    """The outputs of all rows, with a key each where the readout draws."""
+    key = _readout_key(readout, key)
+    if key is None:
+        return jax.vmap(lambda state: read(state))(states)
+    keys = jax.random.split(key, len(jax.tree.leaves(states)[0]))
+    return jax.vmap(lambda state, key: read(state, key=key))(states, keys)
 
 
 def _check_readout(readout: Callable[[Any], Array], *cells: Any) -> None:

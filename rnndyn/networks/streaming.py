@@ -7,6 +7,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from rnndyn.networks._call import promote_state
+
 
 class Stream:
     """A model that reads one input at a time and keeps its state.
@@ -41,7 +43,12 @@ class Stream:
         self.state = model.start() if state is None else state
 
     def __call__(self, input: Any) -> Array:
-        """Read one input (I,), or one token; gives the output (O,)."""
+        """Read one input (I,), or one token; gives the output (O,).
+
+        **Raises:** `ValueError` for an input of another shape, or a token out of range.
+        """
+        if hasattr(self.model, "check_tokens"):
+            self.model.check_tokens(input)
         self.state, output = _step(self.model, self.state, input if isinstance(input, jax.Array) else np.asarray(input))
         return output
 
@@ -53,4 +60,5 @@ class Stream:
 
 @eqx.filter_jit
 def _step(model: Any, state: Any, input: Any) -> tuple[Any, Array]:
-    return model.step(state, input)
+    # In the dtype of the whole sequence: its state is promoted before its first step.
+    return model.step(promote_state(lambda state: model.step(state, input)[0], state), input)

@@ -6,17 +6,47 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from rnndyn._validation import check_at_least
-from rnndyn.networks.models import AbstractRNN
+from rnndyn.networks.models import AbstractRNN, BidirectionalRNN
 from rnndyn.networks.vocabulary import Vocabulary
+
+
+def check_tokens(name: str, tokens: Any, num_tokens: int, where: Any = None) -> None:
+    """Raise unless the integers `tokens` are from 0 to `num_tokens` - 1 wherever `where` is true.
+
+    Of traced tokens nothing can be told; what reads them gives NaN for a number out of range (`known_tokens`).
+    """
+    if isinstance(tokens, Tracer) or isinstance(where, Tracer):
+        return
+    tokens = np.asarray(tokens)
+    wrong = (tokens < 0) | (tokens >= num_tokens)
+    if where is not None:
+        wrong &= np.asarray(where) != 0
+    if wrong.any():
+        first = tuple(int(i) for i in np.argwhere(wrong)[0])
+        at = f"{name}[{', '.join(map(str, first))}]" if first else name
+        raise ValueError(
+            f"{at}: expected numbers from 0 to {num_tokens - 1}, got {tokens[first]} ({int(wrong.sum())} of "
+            f"{tokens.size} are out of range). Steps that do not count are left out by a mask or ignore_index."
+        )
+
+
+def known_tokens(tokens: Array, num_tokens: int) -> tuple[Array, Array]:
+    """Traced tokens moved into range, and whether each of them was in it."""
+    is_known = (tokens >= 0) & (tokens < num_tokens)
+    return jnp.where(is_known, tokens, 0), is_known
 
 
 class TokenRNN(eqx.Module):
     """A network whose inputs are token numbers.
 
         y = network(embedding(k_0), ..., embedding(k_{T-1}))
+
+    A number that is no token is an error; where it is traced and cannot be looked at, what it gives is NaN.
 
     It is used as the network in it (see `AbstractRNN`), with numbers `(T,)` in place of inputs `(T, I)`. With a
     vocabulary and one output per character it is a language model, from which `rnndyn.generate` writes text: the
@@ -30,15 +60,20 @@ class TokenRNN(eqx.Module):
     """
 
     embedding: Callable[[Any], Array]
-    network: AbstractRNN
+    network: AbstractRNN | BidirectionalRNN
     vocabulary: Vocabulary | None
 
-    def __init__(self, embedding: Callable[[Any], Array], network: AbstractRNN, vocabulary: Vocabulary | None = None):
+    def __init__(
+        self,
+        embedding: Callable[[Any], Array],
+        network: AbstractRNN | BidirectionalRNN,
+        vocabulary: Vocabulary | None = None,
+    ):
         """**Arguments:**
 
         - `embedding`: a function from a token's number to the input (I,) of the network: word vectors that are
             trained with the rest, `equinox.nn.Embedding(V, I, key=key)`, or one-hot, `rnndyn.OneHot(V)`.
-        - `network`: an `RNN` or a `StackedRNN`.
+        - `network`: an `RNN` or a `StackedRNN`; or a `BidirectionalRNN`, which is called on whole sequences only.
         - `vocabulary`: the characters of the numbers, where the tokens are characters.
 
         **Raises:** `ValueError` when the embedding has fewer rows than the vocabulary has characters, or does not fit
@@ -47,10 +82,11 @@ class TokenRNN(eqx.Module):
         num_tokens = getattr(embedding, "num_embeddings", None)
         if vocabulary is not None and num_tokens is not None and num_tokens != vocabulary.size:
             raise ValueError(f"embedding: expected {vocabulary.size} tokens, as in the vocabulary, got {num_tokens}.")
-        width = getattr(network.cell, "input_size", None)
         embedded = eqx.filter_eval_shape(embedding, jnp.zeros((), jnp.int32))
-        if width is not None and embedded.shape != (width,):
-            raise ValueError(f"embedding: expected vectors of shape ({width},) for the cell, got {embedded.shape}.")
+        cells = [network.forward, network.backward] if isinstance(network, BidirectionalRNN) else [network.cell]
+        for width in (getattr(cell, "input_size", None) for cell in cells):
+            if isinstance(width, int) and embedded.shape != (width,):
+                raise ValueError(f"embedding: expected vectors of shape ({width},) for the cell, got {embedded.shape}.")
         self.embedding = embedding
         self.network = network
         self.vocabulary = vocabulary
@@ -58,24 +94,39 @@ class TokenRNN(eqx.Module):
     @property
     def cell(self) -> Any:
         """The cell of the network."""
+        if isinstance(self.network, BidirectionalRNN):
+            # An AttributeError, so that this network has no cell to whoever asks.
+            raise AttributeError("cell: a BidirectionalRNN has two; take model.network.forward or .backward.")
         return self.network.cell
 
     def start(self) -> PyTree[Array]:
-        """The state from which a sequence starts."""
-        return self.network.start()
+        """The state from which a sequence starts.
 
-    def embed(self, tokens: Any) -> Float[Array, "T I"]:
-        """What the cell reads for tokens `(T,)`.
-
-        **Raises:** `ValueError` for tokens that are not a sequence of integers.
+        **Raises:** `ValueError` for a `BidirectionalRNN`.
         """
-        tokens = jnp.asarray(tokens)
-        if tokens.ndim != 1 or not jnp.issubdtype(tokens.dtype, jnp.integer):
+        return self._forwards("start").start()
+
+    def check_tokens(self, tokens: Any, mask: Any = None) -> None:
+        """Raise unless tokens of any shape are in range, where they are not traced and `mask` is true."""
+        num_tokens = getattr(self.embedding, "num_embeddings", None)
+        if num_tokens is not None:
+            check_tokens("tokens", tokens, num_tokens, mask)
+
+    def embed(self, tokens: Any, mask: Any = None) -> Float[Array, "T I"]:
+        """What the cell reads for tokens `(T,)`; where `mask` is false they may be any numbers.
+
+        **Raises:** `ValueError` for tokens that are not a sequence of integers, or out of range.
+        """
+        if jnp.ndim(tokens) != 1 or not jnp.issubdtype(jnp.result_type(tokens), jnp.integer):
             raise ValueError(
-                f"tokens: expected one sequence of integers of shape (T,), got {tokens.dtype} of shape {tokens.shape}. "
-                "For a batch, use jax.vmap over its leading axis."
+                f"tokens: expected one sequence of integers of shape (T,), got {jnp.result_type(tokens)} of shape "
+                f"{jnp.shape(tokens)}. For a batch, use jax.vmap over its leading axis."
             )
-        return jax.vmap(self.embedding)(tokens)
+        self.check_tokens(tokens, mask)
+        tokens = jnp.asarray(tokens)
+        if mask is not None and jnp.shape(mask) == tokens.shape:
+            tokens = jnp.where(jnp.asarray(mask), tokens, 0)
+        return jax.vmap(self._embed)(tokens)
 
     def states(
         self,
@@ -86,8 +137,9 @@ class TokenRNN(eqx.Module):
         remat_every: int | None = None,
         key: PRNGKeyArray | None = None,
     ) -> PyTree[Array]:
-        """Every state of the cell. Leaves have shape (T, ...)."""
-        return self.network.states(self.embed(tokens), state, mask, remat_every=remat_every, key=key)
+        """Every state of the cell (of a `BidirectionalRNN`, of both). Leaves have shape (T, ...)."""
+        options: dict[str, Any] = {"remat_every": remat_every, "key": key, **self._begin(state)}
+        return self.network.states(self.embed(tokens, mask), mask=mask, **options)
 
     def __call__(
         self,
@@ -99,7 +151,8 @@ class TokenRNN(eqx.Module):
         key: PRNGKeyArray | None = None,
     ) -> Array:
         """Many to many: the output at every step, (T, O). Arguments as those of the network."""
-        return self.network(self.embed(tokens), state, mask, remat_every=remat_every, key=key)
+        options: dict[str, Any] = {"remat_every": remat_every, "key": key, **self._begin(state)}
+        return self.network(self.embed(tokens, mask), mask=mask, **options)
 
     def last(
         self,
@@ -111,15 +164,51 @@ class TokenRNN(eqx.Module):
         key: PRNGKeyArray | None = None,
     ) -> Array:
         """Many to one: the output (O,) after the last valid token."""
-        return self.network.last(self.embed(tokens), state, mask, remat_every=remat_every, key=key)
+        options: dict[str, Any] = {"remat_every": remat_every, "key": key, **self._begin(state)}
+        return self.network.last(self.embed(tokens, mask), mask=mask, **options)
 
     def step(self, state: Any, token: Any) -> tuple[PyTree[Array], Array]:
-        """One step: the state that has read `token`, and the output there."""
-        return self.network.step(state, self.embedding(jnp.asarray(token)))
+        """One step: the state that has read `token`, and the output there.
+
+        **Raises:** `ValueError` for a token out of range, or a `BidirectionalRNN`.
+        """
+        network = self._forwards("step")
+        if jnp.ndim(token) != 0 or not jnp.issubdtype(jnp.result_type(token), jnp.integer):
+            raise ValueError(
+                f"token: expected one integer, got {jnp.result_type(token)} of shape {jnp.shape(token)}. Of logits, "
+                "take jnp.argmax or jax.random.categorical."
+            )
+        self.check_tokens(token)
+        return network.step(state, self._embed(jnp.asarray(token)))
 
     def read(self, state: Any) -> Array:
-        """The output (O,) of a state."""
-        return self.network.read(state)
+        """The output (O,) of a state.
+
+        **Raises:** `ValueError` for a `BidirectionalRNN`.
+        """
+        return self._forwards("read").read(state)
+
+    def _embed(self, token: Array) -> Array:
+        num_tokens = getattr(self.embedding, "num_embeddings", None)
+        if num_tokens is None:
+            return self.embedding(token)
+        token, is_known = known_tokens(token, num_tokens)
+        return jnp.where(is_known, self.embedding(token), jnp.nan)
+
+    def _begin(self, state: Any) -> dict[str, Any]:
+        if not isinstance(self.network, BidirectionalRNN):
+            return {"state": state}
+        if state is not None:
+            raise ValueError("state: a BidirectionalRNN starts from its own states; call it without one.")
+        return {}
+
+    def _forwards(self, name: str) -> AbstractRNN:
+        if isinstance(self.network, BidirectionalRNN):
+            raise ValueError(
+                f"model: {name} goes forwards in time, and a BidirectionalRNN reads the end first; call it on a whole "
+                "sequence, or take an RNN."
+            )
+        return self.network
 
 
 class OneHot(eqx.Module):

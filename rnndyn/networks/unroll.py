@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from rnndyn._validation import check_at_least
-from rnndyn.networks.adapters import Cell, as_cell, check_transition, takes_key
+from rnndyn.networks.adapters import as_cell, check_transition, for_sequence, is_random, takes_key
 from rnndyn.networks.cells.checks import check_weights
+from rnndyn.networks.precision import zero_input
 
 
 def unroll(
@@ -40,70 +41,84 @@ def unroll(
 
     - `cell`: a rnndyn cell, `equinox.nn.LSTMCell` or `GRUCell`, or any function `(state, input) -> state`.
     - `inputs`: shape (T, I), one sequence (`jax.vmap` for a batch). With `num_steps`, one input (I,) that is held, or
-        `None` for an input of zeros.
+        `None` for an input of zeros. In which precision the states come is said in `rnndyn.networks.precision`.
     - `state`: the state to start from; `cell.initial_state()` when not given. It is differentiable, so an initial
         state is learned by passing a parameter. A plain function needs it.
     - `mask`: booleans (T,), true where the sequence has an entry. The state is held where it is false, and what
-        `inputs` holds there, NaN included, has no influence. So after the end of a padded sequence rows repeat
-        its last state.
+        `inputs` holds there, NaN included, has no influence, on states or gradients. So after the end of a padded
+        sequence rows repeat its last state.
     - `reverse`: run from the last entry to the first; row t has then read u_{T-1}, ..., u_t. With a mask a padded
         sequence starts at its last valid entry, and the padding holds the initial state.
     - `num_steps`: T, when the input is held.
     - `remat_every`: keep for the gradient only the states, and recompute everything else inside a step in chunks of
         this many steps: about one more forward pass of time, and memory for the inner workings of one chunk instead
         of all T steps. √T is a good size.
-    - `key`: for a cell with noise, a `jax.random.key`, split into one key a step.
+    - `key`: for a cell with noise or dropout, a `jax.random.key`: step t draws from `jax.random.split(key, T)[t]`,
+        what is drawn once for the sequence from `jax.random.fold_in(key, 2**31 - 1)`. Without a key nothing is random.
 
     **Returns:** the states, of the structure of `state`, with leaves (T, ...).
 
     **Raises:** `ValueError` for an empty sequence, inputs of the wrong width, a mask of another length, a state
     of the wrong shape or of integers, a function that changes its state's shape, NaN in (untraced) weights, or a
-    `key` for a cell without noise.
+    `key` for a cell that draws nothing.
 
-    Everything is one `jax.lax.scan`: `jit`, `vmap` and differentiate it freely.
+    Everything is one `jax.lax.scan`: `jit`, `vmap` and differentiate it freely. Outside of `jit` it is compiled, and
+    the cell checked, once for all cells and inputs of one structure, shape and dtype.
     """
     check_weights(cell)
     cell = as_cell(cell, state_like=state)
-    inputs = _check_inputs(cell, inputs, num_steps)
-    length = inputs.shape[0] if num_steps is None else num_steps
+    inputs = _check_inputs(cell.input_size, inputs, num_steps)
+    length = len(inputs) if num_steps is None else num_steps
+    # Numbers become arrays: as part of the structure each would be compiled anew.
+    state = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, int | float) else leaf, state)
     if mask is not None:
-        mask = _check_mask(mask, length)
+        mask = check_mask(mask, length)
     if remat_every is not None:
         check_at_least("remat_every", remat_every, 1)
-    if key is not None and not takes_key(cell):
+    if key is not None and not is_random(cell):
         raise ValueError(f"key: {type(cell).__name__} has no noise; call unroll without a key.")
-    state = cell.initial_state() if state is None else state
-    state = check_transition(cell, state, inputs[0] if num_steps is None else inputs)
-    keys = None if key is None else jax.random.split(key, length)
-    return _scan(cell, inputs, state, mask, keys, reverse, num_steps, remat_every)
+    return scan_cell(cell, inputs, state, mask, key, reverse, length, num_steps is not None, remat_every)
 
 
-# Jitted here, with the cell as an argument, so that calls outside of any jit share one compilation.
+# Jitted here, with the cell as an argument, so that calls outside of any jit share one compilation. The checks of the
+# cell trace it and are inside, where they run once for each compilation.
 @eqx.filter_jit
-def _scan(
-    cell: Cell,
-    inputs: Array,
-    state: PyTree,
+def scan_cell(
+    cell: Any,
+    inputs: Array | None,
+    state: PyTree | None,
     mask: Array | None,
-    keys: Array | None,
+    key: PRNGKeyArray | None,
     reverse: bool,
-    num_steps: int | None,
+    length: int,
+    is_held: bool,
     remat_every: int | None,
 ) -> PyTree:
+    start = cell.initial_state() if state is None else state
+    if inputs is None:
+        inputs = zero_input(cell.input_size)
+    start = check_transition(cell, start, inputs if is_held else inputs[0])
+    cell = for_sequence(cell, key)
+    keys = None if key is None or not takes_key(cell) else jax.random.split(key, length)
+    stand_in = inputs if mask is None or is_held else _first_entry(inputs, mask, reverse)
+
     def step(state: PyTree, xs: tuple[Any, Any, Any]) -> tuple[PyTree, PyTree]:
         input, is_valid, step_key = xs
         input = inputs if input is None else input
+        before = state
         if is_valid is not None:
-            # Zeros in place of the padding: a NaN there would come back through the gradient of the unused branch.
-            input = jnp.where(is_valid, input, 0)
+            # Where there is no entry the cell repeats the first step of the sequence, and the result is not used. What
+            # is unused must still have a finite derivative, or 0 times it is NaN: this one has, if the sequence has.
+            input = jnp.where(is_valid, input, stand_in)
+            before = jax.tree.map(lambda s, first: jnp.where(is_valid, s, first), state, start)
         noise = {} if step_key is None else {"key": step_key}
-        after = cell(state, input, **noise)
+        after = cell(before, input, **noise)
         if is_valid is not None:
             after = jax.tree.map(lambda new, old: jnp.where(is_valid, new, old), after, state)
         return after, after
 
-    length = inputs.shape[0] if num_steps is None else num_steps
-    xs = (inputs if num_steps is None else None, mask, keys)
+    state = start
+    xs = (None if is_held else inputs, mask, keys)
     if remat_every is None:
         return jax.lax.scan(step, state, xs, length=length, reverse=reverse)[1]
     return _scan_in_chunks(step, state, xs, length, reverse, min(remat_every, length))
@@ -137,16 +152,22 @@ def _scan_in_chunks(step: Any, state: PyTree, xs: PyTree, length: int, reverse: 
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, last)
 
 
-def _check_inputs(cell: Cell, inputs: Any, num_steps: int | None) -> Array:
-    """`inputs` as an array, after a check of its shape: (T, I), or (I,) when it is held for `num_steps`."""
-    width = "I" if cell.input_size is None else cell.input_size
+def _first_entry(inputs: Array, mask: Array, reverse: bool) -> Array:
+    """The input that is read first where `mask` is true; zeros where it never is."""
+    first = len(mask) - 1 - jnp.argmax(mask[::-1]) if reverse else jnp.argmax(mask)
+    return jnp.where(mask[first], inputs[first], 0)
+
+
+def _check_inputs(input_size: int | None, inputs: Any, num_steps: int | None) -> Any:
+    """`inputs` as an array (T, I), or (I,) when it is held for `num_steps`; `None` for a held input of zeros."""
+    width = "I" if input_size is None else input_size
     if num_steps is not None:
         check_at_least("num_steps", num_steps, 1)
         if inputs is None:
-            if cell.input_size is None:
+            if input_size is None:
                 raise ValueError("inputs: the width of a plain function's input is not known; pass the held input.")
-            return jnp.zeros(cell.input_size)
-        if cell.input_size is not None and jnp.shape(inputs) != (cell.input_size,):
+            return None
+        if input_size is not None and jnp.shape(inputs) != (input_size,):
             raise ValueError(
                 f"inputs: with num_steps, expected one held input of shape ({width},), got {jnp.shape(inputs)}."
             )
@@ -154,11 +175,11 @@ def _check_inputs(cell: Cell, inputs: Any, num_steps: int | None) -> Array:
     if inputs is None:
         raise ValueError("inputs: expected a sequence; to run without one, say for how long with num_steps.")
     shape = jnp.shape(inputs)
-    if len(shape) == 0 or (cell.input_size is not None and (len(shape) != 2 or shape[1] != cell.input_size)):
+    if len(shape) == 0 or (input_size is not None and (len(shape) != 2 or shape[1] != input_size)):
         hint = ""
         if len(shape) == 3:
             hint = " For a batch, use jax.vmap over its leading axis."
-        elif len(shape) == 1 and shape[0] == cell.input_size:
+        elif len(shape) == 1 and shape[0] == input_size:
             hint = " To hold one input, give num_steps."
         raise ValueError(f"inputs: expected one sequence of shape (T, {width}), got {shape}.{hint}")
     if shape[0] == 0:
@@ -166,9 +187,10 @@ def _check_inputs(cell: Cell, inputs: Any, num_steps: int | None) -> Array:
     return jnp.asarray(inputs)
 
 
-def _check_mask(mask: Any, length: int) -> Array:
-    if jnp.shape(mask) != (length,):
-        raise ValueError(f"mask: expected one boolean per step, shape ({length},), got {jnp.shape(mask)}.")
-    if jnp.result_type(mask) != jnp.bool_:
-        raise ValueError(f"mask: expected booleans, got {jnp.result_type(mask)}. Try mask.astype(bool).")
+def check_mask(mask: Any, length: int, name: str = "mask") -> Array:
+    """`mask` as an array; raises unless it has one boolean for each of `length` steps."""
+    shape, dtype = jnp.shape(mask), jnp.result_type(mask)
+    if shape != (length,) or dtype != jnp.bool_:
+        hint = "" if dtype == jnp.bool_ else f" Try {name}.astype(bool)."
+        raise ValueError(f"{name}: expected booleans of shape ({length},), got {dtype} of shape {shape}.{hint}")
     return jnp.asarray(mask)

@@ -1,5 +1,13 @@
 """Training: the fit loop, ensembles, losses, data, checkpoints."""
 
+from rnndyn.training.batch import Batch as Batch
+from rnndyn.training.batch import pad_batch as pad_batch
+from rnndyn.training.buckets import Buckets as Buckets
+from rnndyn.training.callbacks import Callback as Callback
+from rnndyn.training.callbacks import LossCurve as LossCurve
+from rnndyn.training.callbacks import ProgressBar as ProgressBar
+from rnndyn.training.callbacks import TrainingEvent as TrainingEvent
+from rnndyn.training.callbacks import read_loss_curve as read_loss_curve
 from rnndyn.training.checkpoint import load_model as load_model
 from rnndyn.training.checkpoint import save_model as save_model
 from rnndyn.training.ensemble import EnsembleDivergenceError as EnsembleDivergenceError
@@ -9,13 +17,18 @@ from rnndyn.training.fit import DivergenceError as DivergenceError
 from rnndyn.training.fit import FitResult as FitResult
 from rnndyn.training.fit import fit as fit
 from rnndyn.training.history import History as History
+from rnndyn.training.losses import accuracy as accuracy
+from rnndyn.training.losses import error_rate as error_rate
 from rnndyn.training.losses import mean_squared_error as mean_squared_error
-from rnndyn.training.losses import over_trials as over_trials
 from rnndyn.training.losses import sigmoid_cross_entropy as sigmoid_cross_entropy
 from rnndyn.training.losses import softmax_cross_entropy as softmax_cross_entropy
 from rnndyn.training.minibatches import Minibatches as Minibatches
+from rnndyn.training.over_trials import over_steps as over_steps
+from rnndyn.training.over_trials import over_trials as over_trials
+from rnndyn.training.over_trials import perplexity as perplexity
 from rnndyn.training.padding import length_mask as length_mask
 from rnndyn.training.padding import pad_sequences as pad_sequences
+from rnndyn.training.precision import MixedPrecision as MixedPrecision
 from rnndyn.training.teacher_forcing import generalized_teacher_forcing as generalized_teacher_forcing
 from rnndyn.training.teacher_forcing import inverse_sigmoid_decay as inverse_sigmoid_decay
 from rnndyn.training.teacher_forcing import nearest_state as nearest_state

@@ -5,7 +5,6 @@ network is an ensemble with M = 1 whose arrays on the device carry no member axi
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,41 @@ import optax
 from jaxtyping import Array
 
 from rnndyn.training import checkpoint
+from rnndyn.training._optimizers import response, split
 from rnndyn.training._settings import Settings, schedule_values
-from rnndyn.training._steps import Block
+from rnndyn.training._steps import Block, Rule
+from rnndyn.training._structure import check_settings, check_structure, describe
+from rnndyn.training.callbacks import TrainingEvent
 from rnndyn.training.history import History
 
 _KIND = "training run"
+
+
+@dataclasses.dataclass
+class Record:
+    """The callback that keeps what becomes the `History`. Rows are members M."""
+
+    losses: np.ndarray  # (M, step), NaN after a member has stopped
+    grad_norms: np.ndarray  # (M, step)
+    validation_steps: np.ndarray  # (V,)
+    validation_losses: np.ndarray  # (M, V)
+
+    @staticmethod
+    def new(num_members: int, num_steps: int = 0, num_validations: int = 0) -> "Record":
+        return Record(
+            losses=np.zeros((num_members, num_steps)),
+            grad_norms=np.zeros((num_members, num_steps)),
+            validation_steps=np.zeros(num_validations, np.int64),
+            validation_losses=np.zeros((num_members, num_validations)),
+        )
+
+    def __call__(self, event: TrainingEvent) -> None:
+        if event.kind == "steps":
+            self.losses = np.concatenate([self.losses, event.losses], axis=1)
+            self.grad_norms = np.concatenate([self.grad_norms, event.grad_norms], axis=1)
+        elif event.kind == "validation":
+            self.validation_steps = np.append(self.validation_steps, event.step)
+            self.validation_losses = np.concatenate([self.validation_losses, event.validation_losses[:, None]], axis=1)
 
 
 @dataclasses.dataclass
@@ -37,14 +66,13 @@ class Run:
     best_step: np.ndarray  # (M,)
     num_worse: np.ndarray  # (M,) validations since the best one
     num_steps: np.ndarray  # (M,) steps taken, the failed one of a diverged member included
-    losses: np.ndarray  # (M, step), NaN after a member has stopped
-    grad_norms: np.ndarray  # (M, step)
-    validation_steps: np.ndarray  # (V,)
-    validation_losses: np.ndarray  # (M, V)
+    record: Record
     snapshot_steps: np.ndarray  # (S,)
     snapshots: list[Any]
     step: int
     stopped: list[str | None]  # (M,) why, or None while it runs
+    failures: dict[int, str] = dataclasses.field(default_factory=dict)  # what is known of why a member diverged
+    was_interrupted: bool = False
 
     @staticmethod
     def new(model: Any, opt_state: Any, carry: Any, num_members: int) -> "Run":
@@ -57,10 +85,7 @@ class Run:
             best_step=np.zeros(num_members, np.int64),
             num_worse=np.zeros(num_members, np.int64),
             num_steps=np.zeros(num_members, np.int64),
-            losses=np.zeros((num_members, 0)),
-            grad_norms=np.zeros((num_members, 0)),
-            validation_steps=np.zeros(0, np.int64),
-            validation_losses=np.zeros((num_members, 0)),
+            record=Record.new(num_members),
             snapshot_steps=np.zeros(0, np.int64),
             snapshots=[],
             step=0,
@@ -75,40 +100,56 @@ class Run:
         num_steps = int(self.num_steps[member])
         rates = None if learning_rate is None else schedule_values(learning_rate, num_steps)
         made = num_steps - (self.stopped[member] == "diverged")
+        record = self.record
         # A member that stopped is not validated again.
-        seen = self.validation_steps <= made
+        seen = record.validation_steps <= made
         return History(
-            losses=self.losses[member, :num_steps],
-            grad_norms=self.grad_norms[member, :num_steps],
+            losses=record.losses[member, :num_steps],
+            grad_norms=record.grad_norms[member, :num_steps],
             learning_rates=rates,
-            validation_steps=self.validation_steps[seen],
-            validation_losses=self.validation_losses[member, seen],
+            validation_steps=record.validation_steps[seen],
+            validation_losses=record.validation_losses[member, seen],
             best_step=int(self.best_step[member]) if np.isfinite(self.best[member]) else made,
             snapshot_steps=self.snapshot_steps[self.snapshot_steps <= made],
-            stopped=self.stopped[member] or "num_steps",
+            stopped=self.stopped[member] or ("interrupted" if self.was_interrupted else "num_steps"),
+        )
+
+    def event(self, kind: Any, num_steps: int, **what: np.ndarray) -> TrainingEvent:
+        num_members = len(self.stopped)
+        empty = {
+            "losses": np.zeros((num_members, 0)),
+            "grad_norms": np.zeros((num_members, 0)),
+            "validation_losses": np.full(num_members, np.nan),
+        }
+        return TrainingEvent(
+            kind=kind,
+            step=self.step,
+            num_steps=num_steps,
+            model=self.model,
+            best=self.best,
+            stopped=tuple(self.stopped),
+            **{**empty, **what},
         )
 
 
-def record_block(run: Run, block: Block, length: int) -> None:
-    """Take over what a block of `length` steps did."""
+def advance(run: Run, block: Block, length: int) -> dict[str, np.ndarray]:
+    """Take over what a block of `length` steps did; gives what there is to tell of it."""
     rows = lambda array: np.asarray(array, np.float64).reshape(len(run.stopped), -1)[:, :length]
     num_updates = np.asarray(block.num_updates).reshape(-1)
     diverged = run.active & (num_updates < length)
+    told = {"losses": rows(block.losses), "grad_norms": rows(block.grad_norms)}
     run.model, run.opt_state, run.carry = block.model, block.opt_state, block.carry
-    run.losses = np.concatenate([run.losses, rows(block.losses)], axis=1)
-    run.grad_norms = np.concatenate([run.grad_norms, rows(block.grad_norms)], axis=1)
     run.num_steps = run.num_steps + num_updates + diverged
     run.step += length
     for member in np.flatnonzero(diverged):
         run.stopped[member] = "diverged"
+    return told
 
 
-def record_validation(run: Run, values: np.ndarray, settings: Settings, ensemble: bool) -> None:
+def take_validation(run: Run, values: np.ndarray, settings: Settings, ensemble: bool) -> np.ndarray:
     """Take over the metric of every member: keep the best models, stop the members that are done."""
     active = run.active
     values = np.where(active, values, np.nan)
-    run.validation_steps = np.append(run.validation_steps, run.step)
-    run.validation_losses = np.concatenate([run.validation_losses, values[:, None]], axis=1)
     better = active & (values < run.best)
     run.best_model = choose(better, run.model, run.best_model, ensemble)
     run.best = np.where(better, values, run.best)
@@ -119,6 +160,7 @@ def record_validation(run: Run, values: np.ndarray, settings: Settings, ensemble
             run.stopped[member] = "target"
         elif settings.patience is not None and run.num_worse[member] >= settings.patience:
             run.stopped[member] = "patience"
+    return values
 
 
 def choose(take: np.ndarray, new: Any, old: Any, ensemble: bool) -> Any:
@@ -138,7 +180,7 @@ def configure(
     loss: Callable,
     batches: Any,
     example: Any,
-    optimizer: optax.GradientTransformationExtraArgs,
+    rule: Rule,
     metric: Callable,
     validation: Any,
     model: Any,
@@ -147,59 +189,64 @@ def configure(
 ) -> dict[str, Any]:
     """What the numbers of a run depend on, as plain data: as far as that can be told, for functions have names only."""
     names = ("max_grad_norm", "validate_every", "target", "patience", "snapshots_every")
+    parameters, _ = split(model, rule.trained)
     return {
         "key": np.asarray(jax.random.key_data(keys)).tolist(),
-        "loss": checkpoint.describe(loss),
-        "batches": checkpoint.describe(batches) if callable(batches) else type(batches).__name__,
-        "batch": checkpoint.describe(example),
-        "metric": checkpoint.describe(metric),
-        "validation": checkpoint.describe(validation),
-        "optimizer_response": _response(optimizer, model),
+        "loss": describe(loss),
+        "batches": describe(batches) if callable(batches) else type(batches).__name__,
+        "batch": describe(example),
+        "metric": describe(metric),
+        "validation": describe(validation),
+        "trained": [i for i, take in enumerate(rule.trained) if take],
+        "precision": describe(rule.precision),
+        "optimizer_response": response(rule.optimizer, parameters),
         **{name: getattr(settings, name) for name in names},
     }
 
 
-def _response(optimizer: optax.GradientTransformationExtraArgs, model: Any) -> float:
-    """What the optimiser makes of parameters and gradients of all ones; tells learning rates and kinds apart."""
-    ones = jax.tree.map(jnp.ones_like, eqx.filter(model, eqx.is_inexact_array))
-    updates, _ = optimizer.update(ones, optimizer.init(ones), ones, value=jnp.ones(()))
-    return math.fsum(float(jnp.sum(leaf)) for leaf in jax.tree.leaves(updates))
+_ARRAYS = [
+    field.name
+    for field in dataclasses.fields(Run)
+    if field.name not in ("step", "stopped", "record", "failures", "was_interrupted")
+]
+_RECORDS = [field.name for field in dataclasses.fields(Record)]
 
 
-_ARRAYS = [field.name for field in dataclasses.fields(Run) if field.name not in ("step", "stopped")]
+def contents(run: Run) -> dict[str, Any]:
+    """The arrays of a run, by name."""
+    return {name: getattr(run, name) for name in _ARRAYS} | {name: getattr(run.record, name) for name in _RECORDS}
 
 
 def write(path: Path, run: Run, configuration: dict[str, Any], schedule: optax.Schedule | None) -> None:
     """Write the run to `path`."""
     header = {
-        "structure": checkpoint.describe((run.model, run.opt_state, run.carry)),
+        "structure": describe((run.model, run.opt_state, run.carry)),
         "configuration": {**configuration, **_rate_at(schedule, run.step)},
         "step": run.step,
-        "stopped": run.stopped,
-        "num_validations": len(run.validation_steps),
+        # One that was asked to stop may be continued.
+        "stopped": [None if reason == "callback" else reason for reason in run.stopped],
+        "num_validations": len(run.record.validation_steps),
         "num_snapshots": len(run.snapshots),
     }
-    checkpoint.write(path, _KIND, header, {name: getattr(run, name) for name in _ARRAYS})
+    checkpoint.write(path, _KIND, header, contents(run))
 
 
 def read(path: Path, new: Run, configuration: dict[str, Any], schedule: optax.Schedule | None) -> Run:
     """The run that `write` saved, if it is the one that `new` begins."""
     header = checkpoint.read_header(path, _KIND)
-    structure = checkpoint.describe((new.model, new.opt_state, new.carry))
-    checkpoint.check_structure(path, header["structure"], structure, "resume")
-    checkpoint.check_settings(path, header["configuration"], {**configuration, **_rate_at(schedule, header["step"])})
-    num_members, step = len(new.stopped), header["step"]
+    if header["format"] < 2:
+        raise ValueError(f"resume: {path} was written by an earlier version of rnndyn; start the run anew.")
+    check_structure(path, header["structure"], (new.model, new.opt_state, new.carry), "resume")
+    check_settings(path, header["configuration"], {**configuration, **_rate_at(schedule, header["step"])})
     like = dataclasses.replace(
         new,
-        losses=np.zeros((num_members, step)),
-        grad_norms=np.zeros((num_members, step)),
-        validation_steps=np.zeros(header["num_validations"], np.int64),
-        validation_losses=np.zeros((num_members, header["num_validations"])),
+        record=Record.new(len(new.stopped), header["step"], header["num_validations"]),
         snapshot_steps=np.zeros(header["num_snapshots"], np.int64),
         snapshots=[new.model] * header["num_snapshots"],
     )
-    arrays = checkpoint.read_arrays(path, {name: getattr(like, name) for name in _ARRAYS})
-    return Run(**arrays, step=step, stopped=header["stopped"])
+    arrays = checkpoint.read_arrays(path, contents(like))
+    record = Record(**{name: arrays.pop(name) for name in _RECORDS})
+    return Run(**arrays, record=record, step=header["step"], stopped=header["stopped"])
 
 
 def _rate_at(schedule: optax.Schedule | None, step: int) -> dict[str, float]:

@@ -1,6 +1,7 @@
-"""The options of `fit`, checked, and the optimiser with its learning rate."""
+"""The options of `fit`, checked."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import optax
 
 from rnndyn._validation import check_at_least
+from rnndyn.training.callbacks import Callback
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +28,9 @@ class Settings:
     checkpoint_every: int
     resume: bool
     progress: bool
+    trainable: Any = None
+    precision: Any = None
+    callbacks: Sequence[Callback] = ()
 
     def check(self, has_validation: bool) -> None:
         check_at_least("num_steps", self.num_steps, 1)
@@ -43,6 +48,12 @@ class Settings:
                     f"{name}: is compared with the validation metric, and there is no validation. Pass validation= a "
                     "batch, or a function of a key that makes one."
                 )
+        for callback in self.callbacks:
+            if not callable(callback):
+                raise ValueError(
+                    f"callbacks: expected functions of a rnndyn.training.TrainingEvent, got a "
+                    f"{type(callback).__name__}."
+                )
         if self.resume and self.checkpoint is None:
             raise ValueError("resume: needs checkpoint=, the file to continue from.")
         if self.checkpoint is not None and not self.resume and Path(self.checkpoint).exists():
@@ -50,35 +61,6 @@ class Settings:
                 f"checkpoint: {self.checkpoint} exists. Continue it with resume=True, delete it, or choose "
                 "another path."
             )
-
-
-def resolve_optimizer(
-    optimizer: Any, learning_rate: Any
-) -> tuple[optax.GradientTransformationExtraArgs, optax.Schedule | None]:
-    """The optimiser, and the schedule of its learning rate where that is known."""
-    made = isinstance(optimizer, optax.GradientTransformation)
-    if not made and not callable(optimizer):
-        raise ValueError(
-            f"optimizer: expected an optax optimiser such as optax.adam(1e-3), or its constructor optax.adam together "
-            f"with learning_rate=; got a {type(optimizer).__name__}."
-        )
-    if made and learning_rate is not None:
-        raise ValueError(
-            "learning_rate: the optimizer has one already. Pass the constructor, optimizer=optax.adam with "
-            "learning_rate=1e-3, or the optimiser alone, optimizer=optax.adam(1e-3)."
-        )
-    if isinstance(optimizer, optax.GradientTransformation):
-        return optax.with_extra_args_support(optimizer), None
-    if learning_rate is None:
-        raise ValueError(
-            "learning_rate: the optimizer is a constructor and needs one. Pass learning_rate=1e-3 or an optax "
-            "schedule, or an optimiser that has been made, such as optax.adam(1e-3)."
-        )
-    if not callable(learning_rate) and not learning_rate > 0:
-        raise ValueError(f"learning_rate: expected a positive number or a schedule, got {learning_rate}.")
-    schedule: Any = learning_rate if callable(learning_rate) else optax.constant_schedule(learning_rate)
-    constructed: Any = optimizer(learning_rate)
-    return optax.with_extra_args_support(constructed), schedule
 
 
 def schedule_values(schedule: optax.Schedule, num_steps: int) -> np.ndarray:

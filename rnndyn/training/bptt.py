@@ -13,6 +13,7 @@ from rnndyn.dynamics.growth.adjoints import adjoints, parameter_contributions
 from rnndyn.maps import DrivenCellMap, as_driven_map
 from rnndyn.networks.adapters import as_cell, check_transition
 from rnndyn.results import Result
+from rnndyn.training._norm import scaled_norm
 
 
 def bptt(
@@ -62,7 +63,8 @@ def bptt(
     **Raises:** `ValueError` for shapes that do not fit together, a loss that is no scalar, an empty sequence, a window
     longer than the sequence, or a stride longer than the window.
 
-    Equal to `jax.grad` up to rounding, and slower: it is for looking, not for training. Time O(T) steps, and
+    Equal to `jax.grad` up to rounding, and slower: it is for looking, not for training. Weights, state, inputs and
+    targets meet in the widest of their dtypes, at least float32, and so is the gradient. Time O(T) steps, and
     T window / stride more for the truncated gradient; memory O(T P) for P weights, since each contribution is kept
     (`rnndyn.adjoints` keeps only their norms). Pure: `jit` and `vmap` work.
 
@@ -79,6 +81,7 @@ def bptt(
     if targets.shape[:1] != (num_steps,):
         raise ValueError(f"targets: expected one per step, ({num_steps}, ...), got shape {targets.shape}.")
     state = check_transition(cell, cell.initial_state() if state is None else state, inputs[0])
+    cell, readout, state, inputs, targets = _in_one_dtype((cell, readout, state, inputs, targets))
     window, stride = _check_window(window, stride, num_steps)
     g = as_driven_map(cell, state_like=eqx.filter_eval_shape(lambda: state))
     x0 = g.flatten(state)
@@ -86,7 +89,7 @@ def bptt(
         weights = jnp.ones(num_steps, x0.dtype)
     elif jnp.shape(weights) != (num_steps,):
         raise ValueError(f"weights: expected one number per step, ({num_steps},), got shape {jnp.shape(weights)}.")
-    total = _TotalLoss(g, readout, targets, jnp.asarray(weights, x0.dtype), loss)
+    total = _TotalLoss(g, readout, jnp.asarray(targets), jnp.asarray(weights, x0.dtype), loss)
     total.check(x0)
     found = _bptt(g, total, x0, inputs)
     if window is None:
@@ -126,7 +129,8 @@ class BackpropagationThroughTime(Result):
     @property
     def contribution_norms(self) -> dict[str, Float[Array, " T"]]:
         """The Frobenius norm of every contribution."""
-        return {name: jnp.linalg.norm(_rows(terms), axis=1) for name, terms in self.contributions.items()}
+        norms = jax.vmap(lambda row: scaled_norm(row).value)
+        return {name: norms(_rows(terms)) for name, terms in self.contributions.items()}
 
     @property
     def contribution_shares(self) -> dict[str, Float[Array, " T"]]:
@@ -145,7 +149,7 @@ class BackpropagationThroughTime(Result):
         norms = self.contribution_norms
         for name, gradient in self.gradient.items():
             largest = int(np.argmax(norms[name]))
-            size = float(jnp.linalg.norm(gradient))
+            size = float(scaled_norm(gradient).value)
             lines.append(f"  {name:<24} {size:11.4g} {largest:14d} {float(norms[name][largest]):10.4g}")
         if self.truncated is not None:
             lines.append(str(self.truncated))
@@ -249,8 +253,9 @@ def _truncate(g, states, inputs, sources, gradient, window, stride):
     full = {name: gradient[name] for name in truncated}
     missing = {name: full[name] - truncated[name] for name in full}
     together = lambda tree: jnp.concatenate([jnp.ravel(leaf) for leaf in tree.values()])
-    size = jnp.linalg.norm
-    cosine = lambda a, b: jnp.vdot(a, b) / (size(a) * size(b))
+    size = lambda a: scaled_norm(a).value
+    unit = lambda a: a / size(a)
+    cosine = lambda a, b: jnp.vdot(unit(a), unit(b))
     return TruncatedGradient(
         window=window,
         stride=stride,
@@ -288,6 +293,17 @@ def _truncated_gradient(g, states, inputs, sources, window, stride):
 
     ends = stride * (1 + jnp.arange(-(-num_steps // stride)))
     return _named("", jax.tree.map(lambda leaf: leaf.sum(axis=0), jax.vmap(segment)(ends)))
+
+
+def _in_one_dtype(tree):
+    """The floating-point arrays in the widest of their dtypes, at least float32.
+
+    Adjoints and shares of gradients are carried from step to step beside weights, states and inputs; in half precision
+    sums over many steps would lose what they are to show.
+    """
+    floats = [leaf for leaf in jax.tree.leaves(tree) if eqx.is_inexact_array(leaf)]
+    dtype = jnp.result_type(jnp.float32, *(leaf.dtype for leaf in floats))
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype) if eqx.is_inexact_array(leaf) else leaf, tree)
 
 
 def _named(prefix, tree):

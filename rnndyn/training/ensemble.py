@@ -1,16 +1,18 @@
 """Training many networks of one structure at once."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, PRNGKeyArray
 
 from rnndyn.training._loop import Settings, train
+from rnndyn.training.callbacks import Callback
 from rnndyn.training.fit import FitResult
 from rnndyn.training.history import History
 
@@ -36,6 +38,9 @@ def fit_ensemble(
     checkpoint_every: int = 1000,
     resume: bool = False,
     progress: bool = True,
+    trainable: Any = None,
+    precision: Any = None,
+    callbacks: Sequence[Callback] = (),
 ) -> "EnsembleFitResult":
     """Train E networks of one structure side by side, as E independent runs of `rnndyn.fit`.
 
@@ -65,6 +70,8 @@ def fit_ensemble(
     `EnsembleDivergenceError`, a `FloatingPointError`, when every member diverged; its `result` holds the runs up to
     there.
     """
+    # Arrays of NumPy, as a model has that came from the device, are arrays too.
+    models = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, models)
     num_members = _num_members(models)
     settings = Settings(
         num_steps=num_steps,
@@ -77,6 +84,9 @@ def fit_ensemble(
         checkpoint_every=checkpoint_every,
         resume=resume,
         progress=progress,
+        trainable=trainable,
+        precision=precision,
+        callbacks=tuple(callbacks),
     )
     run, schedule = train(
         models,
@@ -101,6 +111,8 @@ def fit_ensemble(
     if result.diverged:
         failures = ", ".join(f"{i} (at step {len(result.histories[i].losses)})" for i in result.diverged)
         advice = "Try max_grad_norm=1, a smaller learning rate or a smaller initial gain of the recurrent weights."
+        if run.failures:
+            advice = "Because of the data: " + "; ".join(f"of {i}, {why}" for i, why in run.failures.items()) + "."
         if len(result.diverged) == num_members:
             raise EnsembleDivergenceError(f"Training diverged in every member: {failures}. {advice}", result)
         count = f"{len(result.diverged)} of {num_members}"

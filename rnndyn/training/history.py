@@ -15,7 +15,7 @@ class History(Result):
     losses: Float[np.ndarray, " T"]
     """The training loss of every step."""
     grad_norms: Float[np.ndarray, " T"]
-    """The global norm of the gradient at every step, before clipping."""
+    """The global norm of the gradient at every step, before clipping; infinite where mixed precision skipped a step."""
     learning_rates: Float[np.ndarray, " T"] | None
     """The learning rate of every step, where `fit` was given one."""
     validation_steps: Int[np.ndarray, " V"]
@@ -27,7 +27,8 @@ class History(Result):
     snapshot_steps: Int[np.ndarray, " S"]
     """How many updates had been made to each snapshot."""
     stopped: str
-    """Why training ended: "num_steps" (it ran to the end), "target", "patience" or "diverged"."""
+    """Why training ended: "num_steps" (it ran to the end), "target", "patience", "diverged", "callback" (one asked for
+    it), "interrupted" (by Ctrl-C), or "unknown" (it may go on)."""
 
     @property
     def steps(self) -> Int[np.ndarray, " T"]:

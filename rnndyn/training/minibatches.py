@@ -8,6 +8,8 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from rnndyn.training._data import to_numpy
+
 
 class Minibatches(eqx.Module):
     """The examples of a data set in random order, `batch_size` at a time, epoch after epoch without end.
@@ -32,12 +34,13 @@ class Minibatches(eqx.Module):
         **Raises:** `ValueError` when the arrays disagree about the number of examples or `batch_size` is
         not between 1 and it.
         """
-        self.data = jax.tree.map(np.asarray, data)
+        self.data = jax.tree.map(to_numpy, data)
         lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(self.data)}
         if len(lengths) != 1 or lengths == {()}:
             raise ValueError(
                 f"data: expected arrays with one common leading axis of examples, got the shapes "
-                f"{[np.shape(leaf) for leaf in jax.tree.leaves(self.data)]}."
+                f"{[np.shape(leaf) for leaf in jax.tree.leaves(self.data)]}. Sequences of unequal lengths become "
+                "batches with rnndyn.training.Buckets(inputs, targets, batch_size, key=key)."
             )
         ((num_examples,),) = lengths
         if not 1 <= batch_size <= num_examples:

@@ -10,12 +10,14 @@ from rnndyn._validation import check_at_least
 
 
 def pad_sequences(sequences: Sequence[Any], num_steps: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Sequences one above the other, with zeros after their ends, and the mask that models and losses take.
+    """Sequences one above the other, with zeros after their ends, and the mask of the entries that exist.
 
     ```python
     inputs, mask = rd.training.pad_sequences(texts)
     outputs = jax.vmap(lambda x, m: model.last(x, mask=m))(inputs, mask)
     ```
+
+    `rnndyn.training.pad_batch` makes a whole batch, inputs and targets, for `over_trials`.
 
     **Arguments:**
 
@@ -26,7 +28,14 @@ def pad_sequences(sequences: Sequence[Any], num_steps: int | None = None) -> tup
 
     **Raises:** `ValueError` for no sequences, an empty one, one longer than `num_steps`, or shapes that do not agree.
     """
-    arrays = [np.asarray(sequence) for sequence in sequences]
+    arrays = []
+    for b, sequence in enumerate(sequences):
+        try:
+            arrays.append(np.asarray(sequence))
+        except ValueError as error:
+            raise ValueError(
+                f"sequences[{b}]: expected one array (T_b, ...), got rows of different lengths ({error})."
+            ) from error
     shapes = {array.shape[1:] for array in arrays}
     if len(shapes) != 1 or any(array.ndim == 0 for array in arrays):
         raise ValueError(

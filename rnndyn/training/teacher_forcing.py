@@ -11,7 +11,10 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from rnndyn.networks._call import promote_state
 from rnndyn.networks.adapters import as_cell, check_transition
+from rnndyn.training._norm import wide
+from rnndyn.training.truncated import check_forwards
 
 
 def scheduled_sampling(
@@ -23,6 +26,7 @@ def scheduled_sampling(
     state: Any = None,
     feed_back: Callable[..., Array] = lambda output: output,
     sampling_key: PRNGKeyArray | None = None,
+    mask: Any = None,
 ) -> Float[Array, "T O"]:
     r"""Run a model that reads the true input at some steps and its own last output at the others.
 
@@ -43,6 +47,11 @@ def scheduled_sampling(
     - `feed_back`: from an output to the next input, $f$: the output itself by default. With `sampling_key` it is called
         as `feed_back(output, key)`, to draw from the output: `lambda logits, key: jax.random.categorical(key, logits)`.
     - `sampling_key`: see `feed_back`.
+    - `mask`: booleans (T,), true where the sequence has an entry. Elsewhere the state is held, and what `inputs` holds
+        has no influence.
+
+    Inputs of integers that are no tokens are read as floats, and inputs, weights and what is fed back meet in the
+    widest of their dtypes.
 
     **Returns:** the outputs (T, O). Gradients pass through what is fed back where `feed_back` lets them; through a
     drawn token they do not, as in the paper.
@@ -54,26 +63,49 @@ def scheduled_sampling(
         S. Bengio, O. Vinyals, N. Jaitly & N. Shazeer (2015), "Scheduled sampling for sequence prediction with
         recurrent neural networks", NeurIPS.
     """
-    inputs = jnp.asarray(inputs)
-    if inputs.ndim == 0 or inputs.shape[0] == 0:
-        raise ValueError(f"inputs: expected at least one step, got shape {inputs.shape}.")
+    if jnp.ndim(inputs) == 0 or jnp.shape(inputs)[0] == 0:
+        raise ValueError(f"inputs: expected at least one step, got shape {jnp.shape(inputs)}.")
     _check_unit_interval("probability", probability)
-    state = model.start() if state is None else state
+    check_forwards(model)
+    if hasattr(model, "check_tokens"):
+        model.check_tokens(inputs, mask)
+    inputs = jnp.asarray(inputs)
     length = inputs.shape[0]
+    exists = _check_exists(mask, length)
+    inputs = _hide(inputs, exists)
+    state = model.start() if state is None else state
     true = jax.random.bernoulli(key, probability, (length,)).at[0].set(True)
     keys = None if sampling_key is None else jax.random.split(sampling_key, length)
 
-    def step(carry: tuple[Any, Array], xs: tuple[Any, Any, Any]) -> tuple[tuple[Any, Array], Array]:
-        state, fed_back = carry
-        input, is_true, step_key = xs
-        state, output = model.step(state, jnp.where(is_true, input, fed_back))
-        next_input = feed_back(output) if step_key is None else feed_back(output, step_key)
-        return (state, jnp.asarray(next_input, inputs.dtype)), output
+    def feed(output: Array, step_key: Any) -> Array:
+        return jnp.asarray(feed_back(output) if step_key is None else feed_back(output, step_key))
 
-    fed_back = eqx.filter_eval_shape(lambda: step((state, inputs[0]), jax.tree.map(_first, (inputs, true, keys))))[0][1]
-    if fed_back.shape != inputs.shape[1:]:
-        raise ValueError(f"feed_back: expected it to give an input of shape {inputs.shape[1:]}, got {fed_back.shape}.")
-    return jax.lax.scan(step, (state, jnp.zeros_like(inputs[0])), (inputs, true, keys))[1]
+    # The dtype of the outputs depends on that of the inputs, and that on what is fed back.
+    for _ in range(2):
+        state = promote_state(lambda state, first=inputs[0]: model.step(state, first)[0], state)
+        fed_back = eqx.filter_eval_shape(
+            lambda state, first, k: feed(model.step(state, first)[1], k), state, inputs[0], jax.tree.map(_first, keys)
+        )
+        if fed_back.shape != inputs.shape[1:]:
+            raise ValueError(
+                f"feed_back: expected it to give an input of shape {inputs.shape[1:]}, got {fed_back.shape}."
+            )
+        if hasattr(model, "check_tokens") and not jnp.issubdtype(fed_back.dtype, jnp.integer):
+            raise ValueError(
+                f"feed_back: this model reads tokens, integers; got {fed_back.dtype}. Try feed_back=jnp.argmax."
+            )
+        inputs = inputs.astype(jnp.promote_types(inputs.dtype, fed_back.dtype))
+
+    def step(carry: tuple[Any, Array], xs: tuple[Any, Any, Any, Any]) -> tuple[tuple[Any, Array], Array]:
+        state, fed_back = carry
+        input, is_true, step_key, is_there = xs
+        after, output = model.step(state, jnp.where(is_true, input, fed_back))
+        next_input = feed(output, step_key).astype(inputs.dtype)
+        if is_there is not None:
+            after, next_input = _hold(is_there, (after, next_input), (state, fed_back))
+        return (after, next_input), output
+
+    return jax.lax.scan(step, (state, jnp.zeros_like(inputs[0])), (inputs, true, keys, exists))[1]
 
 
 def generalized_teacher_forcing(
@@ -83,6 +115,7 @@ def generalized_teacher_forcing(
     *,
     inputs: Array | None = None,
     state: Any = None,
+    mask: Any = None,
 ) -> Float[Array, "T O"]:
     r"""Run a model whose state is drawn, after every step, towards one that gives the true output.
 
@@ -105,6 +138,8 @@ def generalized_teacher_forcing(
     - `inputs`: external inputs (T, I), where the cell has any; zeros by default.
     - `state`: the state to start from; `model.start()` when not given. To start on the data, use
         `nearest_state(model, state, y)`.
+    - `mask`: booleans (T,), true where the sequence has an entry. Elsewhere the state is held, and what `inputs` and
+        `targets` hold has no influence.
 
     **Returns:** the outputs (T, O) before forcing: the predictions to be compared with `targets`. The last target only
     enters that comparison.
@@ -126,6 +161,8 @@ def generalized_teacher_forcing(
         inputs = jnp.zeros((len(targets), cell.input_size), targets.dtype)
     if len(inputs) != len(targets):
         raise ValueError(f"inputs: expected one for each of the {len(targets)} targets, got {len(inputs)}.")
+    exists = _check_exists(mask, len(targets))
+    targets, inputs = _hide(targets, exists), _hide(jnp.asarray(inputs), exists)
     state = model.start() if state is None else state
     if jax.tree.structure(state) != jax.tree.structure(0) or jnp.shape(state) != (weight.shape[1],):
         raise ValueError(
@@ -133,16 +170,19 @@ def generalized_teacher_forcing(
             f"{jax.tree.map(jnp.shape, state)}."
         )
     state = check_transition(cell, state, inputs[0])
-    inverse = jnp.linalg.pinv(weight)
+    inverse = jnp.linalg.pinv(wide(weight))
+    # A target in a wider dtype than the network's draws the state towards it in that dtype.
+    state = promote_state(lambda x: cell(x, inputs[0]) + (inverse @ targets[0]).astype(targets.dtype), state)
 
-    def step(x: Array, at: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        input, target, alpha = at
-        x = cell(x, input)
-        output = model.read(x)
-        return x + alpha * (inverse @ (target - output)).astype(x.dtype), output
+    def step(x: Array, at: tuple[Array, Array, Array, Any]) -> tuple[Array, Array]:
+        input, target, alpha, is_there = at
+        after = cell(x, input)
+        output = model.read(after)
+        after = (after + alpha * (inverse @ (target - output))).astype(x.dtype)
+        return after if is_there is None else _hold(is_there, after, x), output
 
-    alphas = jnp.broadcast_to(jnp.asarray(alpha, targets.dtype), (len(targets),))
-    return jax.lax.scan(step, state, (inputs, targets, alphas))[1]
+    alphas = jnp.broadcast_to(jnp.asarray(alpha, state.dtype), (len(targets),))
+    return jax.lax.scan(step, state, (inputs, targets, alphas, exists))[1]
 
 
 def nearest_state(model: Any, state: Array, output: Array) -> Float[Array, " N"]:
@@ -158,7 +198,8 @@ def nearest_state(model: Any, state: Array, output: Array) -> Float[Array, " N"]
 
     **Raises:** `ValueError` for a readout that is not linear.
     """
-    return state + jnp.linalg.pinv(_linear_readout(model).weight) @ (output - model.read(state))
+    inverse = jnp.linalg.pinv(wide(_linear_readout(model).weight))
+    return state + inverse @ (output - model.read(state))
 
 
 def inverse_sigmoid_decay(half_life: float, sharpness: float = 5.0) -> optax.Schedule:
@@ -206,6 +247,25 @@ class WithStep(eqx.Module):
 
     def __call__(self, model: Any, batch: Any, step: Any) -> tuple[Any, Any]:
         return self.loss(model, batch, step), step + 1
+
+
+def _check_exists(mask: Any, length: int) -> Any:
+    if mask is None:
+        return None
+    if jnp.shape(mask) != (length,) or jnp.result_type(mask) != jnp.bool_:
+        raise ValueError(
+            f"mask: expected booleans of shape ({length},), got {jnp.result_type(mask)} of shape {jnp.shape(mask)}."
+        )
+    return jnp.asarray(mask)
+
+
+def _hide(rows: Array, exists: Any) -> Array:
+    """Zeros where there is no entry: a NaN there would come back through the gradient."""
+    return rows if exists is None else jnp.where(exists.reshape(-1, *[1] * (rows.ndim - 1)), rows, 0)
+
+
+def _hold(is_there: Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(is_there, a, b), new, old)
 
 
 def _first(leaf: Array) -> Array:

@@ -1,7 +1,7 @@
 r"""Truncated backpropagation through time: long sequences in windows, with the state carried from one to the next."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -10,9 +10,15 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from rnndyn._validation import check_at_least
+from rnndyn.networks._call import wants_key
+from rnndyn.training._data import to_numpy
+from rnndyn.training.batch import Batch, as_batch, counting
+from rnndyn.training.over_trials import OverTrials, check_classes, over_steps, over_trials
 
 
-def truncated_bptt(trial_loss: Callable[..., Any]) -> "TruncatedLoss":
+def truncated_bptt(
+    trial_loss: Callable[..., Any], *, weigh: Literal["trials", "steps"] = "trials", ignore_index: int | None = None
+) -> "TruncatedLoss":
     r"""A loss for `rnndyn.fit` that goes on from the states in which the window before ended.
 
     With $s^-$ the states after the window before, and $\operatorname{sg}$ the stop of the gradient,
@@ -20,7 +26,8 @@ def truncated_bptt(trial_loss: Callable[..., Any]) -> "TruncatedLoss":
     $$L = \frac{1}{B} \sum_b \ell\bigl(\text{outputs from } \operatorname{sg}(s^-_b), \text{targets}_b\bigr),$$
 
     so the forward pass sees the whole past and the gradient the last window of it. Where a sequence starts anew, its
-    state is `model.start()`, through which the gradient goes.
+    state is `model.start()`, through which the gradient goes. The mean is over the sequences of which a step counts in
+    this window; where a sequence has no entries its state is held.
 
     ```python
     windows = rd.training.Windows((inputs, targets), 50)      # (B, T, I), (B, T, O)
@@ -30,25 +37,34 @@ def truncated_bptt(trial_loss: Callable[..., Any]) -> "TruncatedLoss":
 
     **Arguments:**
 
-    - `trial_loss`: `trial_loss(outputs, targets, mask)` -> scalar, for one sequence; without a mask in the batch it is
-      called with the first two.
+    - `trial_loss`: `trial_loss(outputs, targets, mask)` -> scalar, for one sequence, the mask saying which steps count;
+      without a mask in the window it is called with the first two.
+    - `weigh`: whether all `"trials"` weigh the same, as in `over_trials`, or all `"steps"`, as in `over_steps`.
+    - `ignore_index`: a class number in the targets that marks steps which do not count, such as -100.
 
-    **Returns:** a function `(model, window, states) -> (loss, states)` of a model with `start`, `states` and `read`,
-    and a `Window` with a leading axis of sequences.
+    **Returns:** a function `(model, window, states, key=None) -> (loss, states)` of a model with `start`, `states` and
+    `read`, and a `Window` with a leading axis of sequences.
+
+    **Raises:** (the function) `ValueError` for a model that does not run forwards in time, or token numbers out of
+    range where they are not traced.
 
     ??? cite "Reference"
         R. J. Williams & J. Peng (1990), "An efficient gradient-based algorithm for on-line training of recurrent
         network trajectories", Neural Computation 2, 490-501.
     """
-    return TruncatedLoss(trial_loss)
+    if weigh not in ("trials", "steps"):
+        raise ValueError(f"weigh: expected 'trials' or 'steps', got {weigh!r}.")
+    make = over_trials if weigh == "trials" else over_steps
+    return TruncatedLoss(make(trial_loss, ignore_index=ignore_index))
 
 
 def start_states(model: Any, batch_size: int) -> PyTree[Array]:
     """The states from which `batch_size` sequences start: the `carry` of `rnndyn.fit` for `truncated_bptt`.
 
-    **Raises:** `ValueError` for a `batch_size` below 1.
+    **Raises:** `ValueError` for a `batch_size` below 1, or a model without `start`.
     """
     check_at_least("batch_size", batch_size, 1)
+    check_forwards(model)
     return jax.tree.map(lambda leaf: jnp.tile(leaf, (batch_size, *[1] * jnp.ndim(leaf))), model.start())
 
 
@@ -59,10 +75,12 @@ class Window(NamedTuple):
     """(B, T, I), or tokens (B, T)."""
     targets: Any
     """(B, T, O), or class numbers (B, T)."""
-    mask: Any
-    """(B, T), which steps count; `None` for all."""
+    counts: Any
+    """(B, T), which steps count in the loss; `None` for all that exist."""
     is_start: Bool[Array | np.ndarray, "*B"]
     """Whether the sequence starts with this window, so that the state carried over is not of its past."""
+    exists: Any = None
+    """(B, T), which steps have an entry; `None` for all. The state is held where there is none."""
 
 
 class Windows(eqx.Module):
@@ -72,22 +90,25 @@ class Windows(eqx.Module):
     sequences start anew.
     """
 
-    data: tuple[Any, ...]
+    data: Batch
     num_steps: int
 
-    def __init__(self, data: tuple[Any, ...], num_steps: int):
+    def __init__(self, data: Any, num_steps: int):
         """
         **Arguments:**
 
-        - `data`: `(inputs, targets)` or `(inputs, targets, mask)`, arrays with leading axes (B, T).
+        - `data`: a `Batch` (`rnndyn.training.pad_batch` makes one of sequences of unequal lengths), a `rnndyn.tasks`
+          trial, or `(inputs, targets)`: arrays with leading axes (B, T).
         - `num_steps`: steps of a window, at most T.
 
-        **Raises:** `ValueError` when the arrays disagree about B and T, or a window is longer than the sequences.
+        **Raises:** `ValueError` when the arrays disagree about B and T, a window is longer than the sequences, or a
+        mask has no name.
         """
-        if len(data) not in (2, 3):
-            raise ValueError(f"data: expected (inputs, targets) or (inputs, targets, mask), got {len(data)} entries.")
-        self.data = tuple(np.asarray(leaf) for leaf in data)
-        shapes = [leaf.shape for leaf in self.data]
+        if not isinstance(data, tuple | list) or (not hasattr(data, "_fields") and len(data) not in (2, 3)):
+            raise ValueError(f"data: expected (inputs, targets) or a Batch, got {_size(data)}.")
+        data = as_batch(jax.tree.map(to_numpy, data), model_reads_mask=True)
+        self.data = Batch(*(None if leaf is None else np.asarray(leaf) for leaf in data))
+        shapes = [leaf.shape for leaf in self.data if leaf is not None]
         if len({shape[:2] for shape in shapes}) != 1 or len(shapes[0]) < 2:
             raise ValueError(f"data: expected arrays with common leading axes (B, T), got the shapes {shapes}.")
         if not 1 <= num_steps <= shapes[0][1]:
@@ -100,31 +121,60 @@ class Windows(eqx.Module):
     @property
     def num_windows(self) -> int:
         """Windows per pass."""
-        return self.data[0].shape[1] // self.num_steps
+        return self.data.inputs.shape[1] // self.num_steps
 
     def __iter__(self) -> Iterator[Window]:
         for index in range(self.num_windows):
             cut = slice(index * self.num_steps, (index + 1) * self.num_steps)
-            inputs, targets, *mask = (leaf[:, cut] for leaf in self.data)
-            is_start = np.full(len(inputs), index == 0)
-            yield Window(inputs, targets, mask[0] if mask else None, is_start)
+            inputs, targets, counts, exists = (None if leaf is None else leaf[:, cut] for leaf in self.data)
+            yield Window(inputs, targets, counts, np.full(len(self.data.inputs), index == 0), exists)
 
 
 class TruncatedLoss(eqx.Module):
     """What `truncated_bptt` returns."""
 
     # Static, so that two losses made of one function are one to jit.
-    trial_loss: Callable[..., Any] = eqx.field(static=True)
+    batch_loss: OverTrials = eqx.field(static=True)
 
-    def __call__(self, model: Any, window: Window, states: PyTree[Array]) -> tuple[Float[Array, ""], PyTree[Array]]:
-        def sequence(inputs: Any, targets: Any, mask: Any, is_start: Any, state: Any) -> tuple[Array, Any]:
+    def __call__(
+        self, model: Any, window: Window, states: PyTree[Array], *, key: Any = None
+    ) -> tuple[Float[Array, ""], PyTree[Array]]:
+        check_forwards(model)
+        num_sequences = jnp.shape(window.is_start)[0]
+        batch = Batch(window.inputs, window.targets, window.counts, window.exists)
+        check_classes(self.batch_loss.trial_loss, self.batch_loss.ignore_index, model, batch)
+        keys = jax.random.split(key, num_sequences) if key is not None and wants_key(model) else None
+
+        def sequence(window: Window, state: Any, key: Any) -> tuple[Array, Array, Any]:
+            start = model.start()
             state = jax.tree.map(
-                lambda first, old: jnp.where(is_start, first, jax.lax.stop_gradient(old)), model.start(), state
+                lambda first, old: jnp.where(window.is_start, first, jax.lax.stop_gradient(old)),
+                start,
+                state,
             )
-            states = model.states(inputs, state)
+            options = {} if key is None else {"key": key}
+            states = model.states(window.inputs, state, window.exists, **options)
             outputs = jax.vmap(model.read)(states)
-            rest = () if mask is None else (mask,)
-            return self.trial_loss(outputs, targets, *rest), jax.tree.map(lambda leaf: leaf[-1], states)
+            counts = counting(window.counts, window.exists)
+            return *self.batch_loss.of_outputs(outputs, window.targets, counts), jax.tree.map(lambda s: s[-1], states)
 
-        losses, states = jax.vmap(sequence)(*window, states)
-        return jnp.mean(losses), states
+        losses, weights, after = jax.vmap(sequence)(window, states, keys)
+        return self.batch_loss.mean(losses, weights), after
+
+    def first_carry(self, model: Any, window: Window) -> PyTree[Array]:
+        """States for the sequences of `window`, however many they are: what a validation starts from."""
+        return start_states(model, jnp.shape(window.is_start)[0])
+
+
+def check_forwards(model: Any) -> None:
+    """Raise unless a model runs forwards in time from a state."""
+    network = getattr(model, "network", model)
+    if not all(hasattr(network, name) for name in ("start", "states", "read")):
+        raise ValueError(
+            f"model: expected one that runs forwards from a state, with start, states and read; got a "
+            f"{type(network).__name__}. For whole sequences use rnndyn.training.over_trials."
+        )
+
+
+def _size(data: Any) -> str:
+    return f"{len(data)} entries" if isinstance(data, tuple | list) else f"a {type(data).__name__}"

@@ -91,11 +91,18 @@ def test_the_product_of_the_factors_is_the_derivative_over_many_steps(x64):
 
 def test_what_is_refused():
     cell = fill(CELLS["vanilla tanh"])
-    with pytest.raises(ValueError, match="no formula is known for a StackedCell"):
-        rd.step_jacobian(rd.StackedCell([cell]), (jnp.zeros(H),), jnp.zeros(IN))
-    with pytest.raises(ValueError, match="no formula is known for a FunctionCell"):
-        rd.step_jacobian(lambda state, input: state, jnp.zeros(H), jnp.zeros(IN))
     with pytest.raises(ValueError, match=r"input: expected shape \(3,\)"):
         rd.step_jacobian(cell, jnp.zeros(H), jnp.zeros(IN + 1))
     with pytest.raises(ValueError, match=r"state: expected shape \(5,\)"):
         rd.step_jacobian(cell, jnp.zeros(H + 1), jnp.zeros(IN))
+
+
+@pytest.mark.usefixtures("x64")
+def test_cells_without_a_formula():
+    layer = fill(CELLS["vanilla tanh"])
+    x, u = np.linspace(-0.5, 0.5, H), np.ones(IN)
+    np.testing.assert_allclose(
+        rd.step_jacobian(rd.StackedCell([layer]), (x,), u), rd.step_jacobian(layer, x, u), rtol=0, atol=1e-14
+    )
+    found = rd.step_jacobian(lambda state, input: state**2 + input[0] * state[::-1], x, u)
+    np.testing.assert_allclose(found, np.diag(2 * x) + np.eye(H)[::-1], rtol=0, atol=1e-14)

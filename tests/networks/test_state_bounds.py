@@ -23,6 +23,12 @@ BOUNDED = {
     "gru": lambda key: rd.GRUCell(IN, H, key=key),
     "gru before": lambda key: rd.GRUCell(IN, H, reset="before", key=key),
     "chaos free": lambda key: rd.ChaosFreeCell(IN, H, key=key),
+    "leaky low rank": lambda key: rd.LeakyLowRankCell(IN, H, rank=2, tau=3.0, key=key),
+    "projected lstm": lambda key: rd.ProjectedLSTMCell(IN, H, 2, key=key),
+    "layer norm lstm": lambda key: rd.LayerNormLSTMCell(IN, H, key=key),
+    "layer norm gru": lambda key: rd.LayerNormGRUCell(IN, H, key=key),
+    "adaptation": lambda key: rd.AdaptationCell(IN, H, strength=2.0, tau=3.0, tau_adaptation=5.0, key=key),
+    "plasticity": lambda key: rd.ShortTermPlasticityCell(IN, H, activation="sigmoid", tau=20.0, key=key),
     "stacked": lambda key: rd.StackedCell(
         [
             rd.LSTMCell(IN, H, key=key),

@@ -68,7 +68,7 @@ def test_stable_and_unstable_parts_and_bifurcations(fixed_points):
 
 def test_a_cycle_has_a_line_for_each_point_and_an_observable(fixed_points):
     cycle = branch(np.stack([np.arange(4.0), -np.arange(4.0)], axis=1)[..., None], [0.1] * 4)
-    diagram = rd.BifurcationDiagram((fixed_points, cycle), (1, 2), (-1, 0), (-1, 0), True)
+    diagram = rd.BifurcationDiagram((fixed_points, cycle), (1, 2), (-1, 0), (-1, 0), ())
     ax = plotting.plot_bifurcation_diagram(diagram, lambda x: 2 * x[..., 0])
     heights = [line.get_ydata()[1] for line in ax.lines if len(line.get_xdata()) == 4 and line.get_linestyle() == "-"]
     assert heights == [2, 2, -2]

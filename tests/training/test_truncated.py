@@ -109,7 +109,7 @@ def test_a_mask_leaves_out_steps_of_the_loss():
     mask = np.arange(T) < np.array([[12], [7], [5]])
     wild = np.where(mask[..., None], TARGETS, np.nan)
     model = make()
-    window = next(iter(rd.training.Windows((INPUTS, wild, mask), T)))
+    window = next(iter(rd.training.Windows(rd.training.Batch(INPUTS, wild, counts=mask), T)))
     value, _ = LOSS(model, window, rd.training.start_states(model, B))
     outputs = np.asarray(jax.vmap(model)(INPUTS))
     expected = np.mean([np.mean((outputs[b, m] - TARGETS[b, m]) ** 2) for b, m in enumerate(mask)])

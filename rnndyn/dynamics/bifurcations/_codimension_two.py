@@ -83,10 +83,17 @@ def _quadratic(curve: Curve, node: Node) -> float:
 
 
 def _cubic(curve: Curve, node: Node) -> float:
-    """The flip coefficient, up to the factor <p, q>: zero at a generalised flip."""
+    """The flip coefficient, up to the factor <p, q> det(1 - A): zero at a generalised flip.
+
+    The coefficient has a pole where 1 - A is singular, at a fold-flip; times the determinant it is regular there. With
+    1 - A = U S V^T and the smallest singular value s, the factor is +-s, and +-s (1 - A)^-1 = +-V (s / S) U^T.
+    """
     d, q, p = _derivatives(curve, node)
-    h = np.linalg.solve(np.eye(q.size) - d.monodromy, d.second(q, q))
-    return float(p @ (d.third(q, q, q) + 3 * d.second(q, h)))
+    left, values, right = np.linalg.svd(np.eye(q.size) - d.monodromy)
+    sign = np.sign(np.linalg.det(left) * np.linalg.det(right))
+    small = np.append(values[-1] / values[:-1], 1.0)
+    h = sign * right.T @ (small * (left.T @ d.second(q, q)))
+    return float(p @ (sign * values[-1] * d.third(q, q, q) + 3 * d.second(q, h)))
 
 
 def _first_lyapunov(curve: Curve, node: Node) -> float:

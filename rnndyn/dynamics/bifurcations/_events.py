@@ -2,8 +2,10 @@
 
 A crossing is seen in the counts of real multipliers above 1, of real ones below -1 and of complex pairs outside the
 circle, and in the sign of the tangent's parameter entry: det(DF - 1) changes sign at a fold and at a branch point, the
-tangent turns at a fold only. Counts cannot show two crossings that cancel. So segments where extrapolation from the
-neighbours does not exclude them are divided first (`refine`), then those with more than one crossing (`find_events`).
+tangent turns at a fold only. Counts cannot show two crossings that cancel. So every multiplier near the circle is
+followed from node to node. Segments in which more of them change sides than the counts say, or in which extrapolation
+from the neighbours does not exclude that one goes out and comes back, are divided first (`refine`), then those with
+more than one crossing (`find_events`).
 """
 
 import dataclasses
@@ -11,6 +13,7 @@ import itertools
 from collections import Counter
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from rnndyn.dynamics.bifurcations._curve import Curve, Node, hermite
 from rnndyn.dynamics.bifurcations.bifurcations import (
@@ -28,6 +31,9 @@ from rnndyn.dynamics.bifurcations.bifurcations import (
 MAX_DIVISIONS = 6
 """How often a segment is halved on mere suspicion: a pair of crossings 1/64 of a step apart is then still found."""
 
+FARTHEST = 1.5
+"""Multipliers with |ln|mu|| above this are not watched between nodes."""
+
 SMALLEST_CHORD = 2e-11
 """Crossings that this length of the curve does not separate are taken to be simultaneous."""
 
@@ -36,10 +42,9 @@ def refine(curve: Curve, nodes: list[Node]) -> list[Node]:
     """The nodes with others put between them where two crossings of the unit circle could cancel unseen."""
     suspects = list(range(len(nodes) - 1))
     for _ in range(MAX_DIVISIONS):
-        logs = np.array([_nearest_to_circle(node) for node in nodes])
         chords = [np.linalg.norm(b.zeta - a.zeta) for a, b in itertools.pairwise(nodes)]
         arcs = np.concatenate([[0.0], np.cumsum(chords)])
-        marked = [k for k in suspects if _may_hide(nodes, logs, arcs, k)]
+        marked = [k for k in suspects if _may_hide(nodes, arcs, k)]
         if not marked:
             break
         new_nodes, suspects = [], []
@@ -168,6 +173,7 @@ class _Segment:
             error=length,
             converged=length <= SMALLEST_CHORD,
             index=self.index,
+            tangent=(b.zeta - a.zeta) / max(length, 1e-300) * self.curve.metric.scales,
         )
 
     def _middle(self, a: Node, b: Node) -> Node | None:
@@ -238,23 +244,38 @@ def _counts(node: Node) -> np.ndarray:
     )
 
 
-def _nearest_to_circle(node: Node) -> tuple[float, float]:
-    """ln|mu| of the largest multiplier inside the circle, and minus that of the smallest outside; both are <= 0."""
-    modulus = np.abs(node.multipliers)
-    inside, outside = modulus[modulus <= 1], modulus[modulus > 1]
+def _partners(a: Node, b: Node, rows: np.ndarray) -> np.ndarray:
+    """Which multiplier of b each of these of a has become: the pairs that move least in all; -1 where b has none."""
+    partners = np.full(rows.size, -1)
+    if rows.size and len(b.multipliers):
+        chosen, columns = linear_sum_assignment(np.abs(a.multipliers[rows][:, None] - b.multipliers))
+        partners[chosen] = columns
+    return partners
+
+
+def _logs(node: Node, rows: np.ndarray) -> np.ndarray:
+    """ln|mu| of these multipliers; NaN for row -1, and -700 for a multiplier of zero."""
     with np.errstate(divide="ignore"):
-        low = float(np.log(inside.max())) if inside.size else -np.inf
-    return max(low, -700.0), -float(np.log(outside.min())) if outside.size else -700.0
+        logs = np.maximum(np.log(np.abs(node.multipliers)), -700.0)
+    return np.where(rows >= 0, logs[rows], np.nan)
 
 
-def _may_hide(nodes: list[Node], logs: np.ndarray, arcs: np.ndarray, k: int) -> bool:
-    """Whether two crossings that cancel may lie between nodes k and k + 1.
+def _may_hide(nodes: list[Node], arcs: np.ndarray, k: int) -> bool:
+    """Whether crossings that cancel may lie between nodes k and k + 1.
 
     A concave function lies below the lines through its neighbouring values. Where those of ln|mu| meet above zero, the
-    multiplier may have gone through the circle and come back.
+    multiplier may have gone through the circle and come back; outside the circle, the same for -ln|mu|.
     """
     a, b = nodes[k], nodes[k + 1]
-    if crossings(a, b):
+    events = crossings(a, b)
+    # One of each pair; those far from the circle cannot cross it twice within a step that continuation accepts.
+    near = np.abs(_logs(a, np.arange(len(a.multipliers)))) < FARTHEST
+    rows = np.flatnonzero(near & (np.imag(a.multipliers) >= 0))
+    partners = _partners(a, b, rows)
+    start, end = _logs(a, rows), _logs(b, partners)
+    if np.sum(start * end < 0) > events.total():
+        return True
+    if events:
         return False
     # The parameter may turn twice: its cubic does.
     length = arcs[k + 1] - arcs[k]
@@ -264,20 +285,28 @@ def _may_hide(nodes: list[Node], logs: np.ndarray, arcs: np.ndarray, k: int) -> 
     )
     if np.any(slope * a.tangent[-1] < 0) and a.tangent[-1] * b.tangent[-1] > 0:
         return True
-    before = k > 0 and not crossings(nodes[k - 1], a)
-    after = k + 2 < len(nodes) and not crossings(b, nodes[k + 2])
-    for column in logs.T:
-        start, end = column[k], column[k + 1]
-        up = (start - column[k - 1]) / (arcs[k] - arcs[k - 1]) if before else np.inf
-        down = (end - column[k + 2]) / (arcs[k + 2] - arcs[k + 1]) if after else np.inf
-        if up <= 0 or down <= 0 or not np.isfinite(min(up, down)):
-            continue
-        # Where start + up s and end + down (length - s) meet, or the one that is known at the far end.
-        if np.isfinite(up) and np.isfinite(down):
-            s = np.clip((end - start + down * length) / (up + down), 0, length)
-            peak = min(start + up * s, end + down * (length - s))
-        else:
-            peak = start + up * length / 2 if np.isfinite(up) else end + down * length / 2
-        if peak > 0:
-            return True
-    return False
+    sides = np.where(start > 0, -1.0, 1.0)
+    start, end = sides * start, sides * end
+    up, down = np.full(rows.size, np.inf), np.full(rows.size, np.inf)
+    if k > 0:
+        before = sides * _logs(nodes[k - 1], _partners(a, nodes[k - 1], rows))
+        up = (start - before) / (arcs[k] - arcs[k - 1])
+    if k + 2 < len(nodes):
+        known = partners >= 0
+        after = np.full(rows.size, np.nan)
+        after[known] = _logs(nodes[k + 2], _partners(b, nodes[k + 2], partners[known]))
+        down = (end - sides * after) / (arcs[k + 2] - arcs[k + 1])
+    return any(
+        _peak(*values, length) > 0 for values in zip(start, end, up, down, strict=True) if not np.isnan(values).any()
+    )
+
+
+def _peak(start: float, end: float, up: float, down: float, length: float) -> float:
+    """The most that a concave function can reach between two values, by its slopes before and after; inf: not known."""
+    if up <= 0 or down <= 0 or not np.isfinite(min(up, down)):
+        return -np.inf
+    # Where start + up s and end + down (length - s) meet, or the one that is known at the far end.
+    if np.isfinite(up) and np.isfinite(down):
+        s = np.clip((end - start + down * length) / (up + down), 0, length)
+        return min(start + up * s, end + down * (length - s))
+    return start + up * length / 2 if np.isfinite(up) else end + down * length / 2

@@ -53,9 +53,9 @@ def fold_coefficient(d: Derivatives) -> float:
 
 
 def flip_coefficient(d: Derivatives) -> float:
-    """The cubic coefficient c; positive for a supercritical flip, whose doubled cycle is stable."""
+    """The cubic coefficient c; positive for a supercritical flip, whose doubled cycle is stable. NaN at a fold-flip."""
     q, p = critical_vectors(d.monodromy, -1.0)
-    h = np.linalg.solve(np.eye(q.size) - d.monodromy, d.second(q, q))
+    h = _solve(np.eye(q.size) - d.monodromy, d.second(q, q))
     return float(np.real(p @ (d.third(q, q, q) + 3 * d.second(q, h))) / 6)
 
 
@@ -63,7 +63,7 @@ def pitchfork_coefficient(d: Derivatives) -> float:
     """The cubic coefficient c; negative for a supercritical pitchfork, whose arms are stable."""
     q, p = critical_vectors(d.monodromy, 1.0)
     bordered = np.block([[np.eye(q.size) - d.monodromy, q[:, None]], [p[None], np.zeros((1, 1))]])
-    h = np.linalg.solve(bordered, np.append(d.second(q, q), 0.0))[:-1]
+    h = _solve(bordered, np.append(d.second(q, q), 0.0))[:-1]
     return float(np.real(p @ (d.third(q, q, q) + 3 * d.second(q, h))) / 6)
 
 
@@ -75,10 +75,18 @@ def neimark_sacker_coefficient(d: Derivatives, angle: float) -> float:
     to_square = mu**2 * eye - d.monodromy
     if np.linalg.svd(to_square, compute_uv=False)[-1] < 1e-8:  # e^{2 i theta} is a multiplier itself
         return np.nan
-    h11 = np.linalg.solve(eye - d.monodromy, d.second(q, q.conj()))
-    h20 = np.linalg.solve(to_square, d.second(q, q))
+    h11 = _solve(eye - d.monodromy, d.second(q, q.conj()))
+    h20 = _solve(to_square, d.second(q, q))
     cubic = d.third(q, q, q.conj()) + 2 * d.second(q, h11) + d.second(q.conj(), h20)
     return float(np.real(np.conj(mu) * (p @ cubic)) / 2)
+
+
+def _solve(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The solution, NaN where another multiplier is critical too: the normal form is another one there."""
+    try:
+        return np.linalg.solve(matrix, right)
+    except np.linalg.LinAlgError:
+        return np.full_like(right, np.nan)
 
 
 def critical_vectors(

@@ -51,6 +51,7 @@ class Bifurcation(Result):
         interval and the size of the states.
     - `converged`: whether the defining system was solved (Newton), or the point bracketed, to 1e-10.
     - `index`: the branch point before it, in the order of the branch.
+    - `tangent`: of the branch there, over the points and the parameter, `(P * N + 1,)`.
 
     Coefficients. Fold: $a$ of $\xi' = \xi + \beta + a\xi^2$. Flip: $c$ of $\xi' = -(1+\beta)\xi + c\xi^3$. Pitchfork:
     $c$ of $\xi' = (1+\beta)\xi + c\xi^3$. Transcritical: $a$ of $\xi' = (1+\beta)\xi + a\xi^2$. Neimark-Sacker:
@@ -71,6 +72,7 @@ class Bifurcation(Result):
     error: float
     converged: bool
     index: int
+    tangent: Float[np.ndarray, " n"]
 
     @property
     def point(self) -> Float[np.ndarray, " N"]:
@@ -206,6 +208,7 @@ def describe_bifurcation(
         error=error,
         converged=True,
         index=index,
+        tangent=tangent * curve.metric.scales,
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike
 
 from rnndyn._validation import check_at_least, check_state, check_states
-from rnndyn.dynamics.bifurcations._curve import Curve, Node, hermite, shift_points
+from rnndyn.dynamics.bifurcations._curve import STOP_REASONS, Curve, Node, hermite, shift_points
 from rnndyn.dynamics.bifurcations._events import is_sound
 from rnndyn.dynamics.bifurcations._setup import (
     CurveOptions,
@@ -20,7 +20,15 @@ from rnndyn.dynamics.bifurcations._setup import (
     smaller_period,
     start_node,
 )
-from rnndyn.dynamics.bifurcations.bifurcations import BRANCH_POINT, FLIP, Bifurcation, branch_tangents, evaluate_cycle
+from rnndyn.dynamics.bifurcations._steps import RUNNING, STEP_TOO_SMALL
+from rnndyn.dynamics.bifurcations.bifurcations import (
+    BORDER_COLLISION,
+    BRANCH_POINT,
+    FLIP,
+    Bifurcation,
+    branch_tangents,
+    evaluate_cycle,
+)
 from rnndyn.dynamics.bifurcations.continuation import Branch, assemble
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in
 from rnndyn.results import Result
@@ -56,7 +64,7 @@ def bifurcation_diagram(
     - `x0`: near a fixed point `(N,)`, or near a cycle `(P, N)`.
     - `depth`: generations of branches; 1 is the branch through `x0` alone.
     - `max_period`: cycles of a longer period are not followed.
-    - `max_branches`: the most branches; a diagram that is cut off there says so in `is_complete`.
+    - `max_branches`: the most branches; a diagram that is cut off there says so in `gaps`.
 
     **Returns:** a `BifurcationDiagram`.
 
@@ -87,24 +95,35 @@ def bifurcation_diagram(
         start = start_node(curve, points, np.array([p0], float), "x0")
         nodes, first, reasons = follow_both_ways(curve, start, options, is_sound)
         branches = [_Traced(curve, nodes, assemble(curve, nodes, first, reasons), 1, -1, -1)]
-        complete = True
+        gaps = _unfinished(branches[0].branch, 0)
         at = 0
-        while at < len(branches) and complete:
+        while at < len(branches):
             parent = branches[at]
             for number, event in enumerate(parent.branch.bifurcations):
-                if parent.level >= depth or not _can_switch(event, max_period):
+                if parent.level >= depth:
+                    break
+                where = f"the {event.kind} at {event.parameter:.8g} of branch {at}"
+                if event.kind in (FLIP, BRANCH_POINT, BORDER_COLLISION) and (
+                    not event.converged or event.multiplicity > 1 or event.kind == BORDER_COLLISION
+                ):
+                    gaps.append(f"{where}: what is born there was not followed")
+                if not _can_switch(event, max_period):
                     continue
                 period = event.period * (2 if event.kind == FLIP else 1)
                 born = np.tile(event.points, (period // event.period, 1))
                 doubled = make_curve(f, born, span, options)
-                for node, head in _switch(parent, event, doubled, initial_step, min_step):
+                starts = _switch(parent, event, doubled, initial_step, min_step)
+                if len(starts) < (1 if event.kind == FLIP else 2):
+                    gaps.append(f"{where}: a branch born there was not found")
+                for node, head in starts:
                     if any(_holds(known, node) for known in branches):
                         continue
                     if len(branches) >= max_branches:
-                        complete = False
+                        gaps.append(f"{where}: max_branches reached")
                         break
                     nodes, reason = doubled.follow(node, initial_step, max_points, is_sound)
                     branch = _with_head(assemble(doubled, nodes, 0, (BORN, reason)), head, doubled)
+                    gaps += _unfinished(branch, len(branches))
                     branches.append(_Traced(doubled, nodes, branch, parent.level + 1, at, number))
             at += 1
     return BifurcationDiagram(
@@ -112,7 +131,7 @@ def bifurcation_diagram(
         tuple(b.level for b in branches),
         tuple(b.parent for b in branches),
         tuple(b.event for b in branches),
-        complete,
+        tuple(gaps),
     )
 
 
@@ -124,14 +143,21 @@ class BifurcationDiagram(Result):
     - `levels`: the generation of each, from 1.
     - `parents`: for each, the number of the branch that it was born on; -1 for the first.
     - `born_at`: for each, which of its parent's `bifurcations` that was; -1 for the first.
-    - `is_complete`: whether no branch was left out because of `max_branches`.
+    - `gaps`: what was left out, and why: branches beyond `max_branches`, bifurcations at which several multipliers
+        cross at once or that were not converged, arms that were not found, branches that ended before the bounds did.
+        Not counted is what was not asked for: more than `depth` generations, longer periods than `max_period`.
     """
 
     branches: tuple[Branch, ...]
     levels: tuple[int, ...]
     parents: tuple[int, ...]
     born_at: tuple[int, ...]
-    is_complete: bool
+    gaps: tuple[str, ...]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is known to have been left out (see `gaps`)."""
+        return not self.gaps
 
     def __len__(self) -> int:
         return len(self.branches)
@@ -143,6 +169,7 @@ class BifurcationDiagram(Result):
 
     def table(self) -> str:
         lines = [f"Bifurcation diagram of {len(self)} branches" + ("" if self.is_complete else " (cut off)")]
+        lines += [f"  left out: {gap}" for gap in self.gaps]
         for k, branch in enumerate(self.branches):
             origin = ""
             if self.parents[k] >= 0:
@@ -163,6 +190,12 @@ class _Traced:
     level: int
     parent: int
     event: int
+
+
+def _unfinished(branch: Branch, number: int) -> list[str]:
+    """Whether a branch ended before its bounds did."""
+    early = (STOP_REASONS[RUNNING], STOP_REASONS[STEP_TOO_SMALL])
+    return [f"branch {number} ended: {reason}" for reason in branch.stop_reasons if reason in early]
 
 
 def _can_switch(event: Bifurcation, max_period: int) -> bool:
@@ -187,8 +220,8 @@ def _switch(parent: _Traced, event: Bifurcation, curve: Curve, step: float, min_
         origin = np.concatenate([z[:-1], z[:-1], z[-1:]]) / scales
         multipliers = event.multipliers**2
     else:
-        own = parent.nodes[min(event.index, len(parent.nodes) - 1)].tangent
-        own, crossing = branch_tangents(cycle, e, z, scales, own)
+        own = event.tangent / scales
+        _, crossing = branch_tangents(cycle, e, z, scales, own / np.linalg.norm(own))
         directions = [crossing, -crossing]
         origin = z / scales
         multipliers = event.multipliers

@@ -31,7 +31,7 @@ def follow_training(
     search: bool = True,
     max_points: int = 2000,
     progress: bool = True,
-) -> "TrainingHistory":
+) -> "FixedPointHistory":
     r"""Follow the fixed points and cycles of a network from checkpoint to checkpoint of its training.
 
     Between checkpoints k and k + 1 the weights are interpolated, $(1 - s)\,w_k + s\,w_{k+1}$, and every fixed point and
@@ -49,8 +49,8 @@ def follow_training(
     - `max_points`: the most points of one branch between two checkpoints.
     - `progress`: show a bar over the checkpoints when it takes longer than two seconds.
 
-    **Returns:** a `TrainingHistory`. The step of an event is interpolated, $(1 - s)\,t_k + s\,t_{k+1}$: the path of the
-    weights between two checkpoints is not known, so an event is sure to lie between them only if it is generic, and
+    **Returns:** a `FixedPointHistory`. The step of an event is interpolated, $(1 - s)\,t_k + s\,t_{k+1}$: the path of
+    the weights between two checkpoints is not known, so an event is sure to lie between them only if it is generic, and
     more checkpoints tell its step more exactly.
 
     **Raises:** `ValueError` for fewer than two maps, maps of different structure, or steps that do not increase.
@@ -72,14 +72,14 @@ def follow_training(
         if search:
             for period in periods:
                 tracker.match(segment, k, _search(maps[k + 1], candidates, period))
-    return TrainingHistory(
+    return FixedPointHistory(
         steps=times,
         tracks=tuple(track.result() for track in tracker.tracks),
         events=tuple(sorted(tracker.events, key=lambda event: event.step)),
     )
 
 
-class TrainingHistory(Result):
+class FixedPointHistory(Result):
     """Fixed points and cycles over training.
 
     - `steps`: of the checkpoints, `(T,)`.

@@ -30,15 +30,26 @@ def product_eigenvalues(factors: Float[np.ndarray, "p N N"]) -> Complex[np.ndarr
     periodic Schur decomposition*) would give, from dense kernels only. No method sees below $\epsilon \|A_i\|$ in
     a factor: where single factors span as many digits as the product, the small eigenvalues are lost.
     """
-    values = _eigenvalues(np.asarray(factors, float))
-    return values[np.argsort(-np.abs(values), kind="stable")]
+    values, logs = scaled_product_eigenvalues(factors)
+    with np.errstate(over="ignore", under="ignore"):
+        return values * np.exp(logs)
 
 
-def _eigenvalues(factors: np.ndarray) -> np.ndarray:
+def scaled_product_eigenvalues(
+    factors: Float[np.ndarray, "p N N"],
+) -> tuple[Complex[np.ndarray, " N"], Float[np.ndarray, " N"]]:
+    """The same as `values * exp(logs)`, where the product itself would be too large or too small for a number."""
+    values, logs = _eigenvalues(np.asarray(factors, float))
+    with np.errstate(divide="ignore"):
+        order = np.argsort(-(np.log(np.abs(values)) + logs), kind="stable")
+    return values[order], logs[order]
+
+
+def _eigenvalues(factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     period, size, _ = factors.shape
     product, log_scale = _product(factors)
     if log_scale == -np.inf:
-        return np.zeros(size, complex)
+        return np.zeros(size, complex), np.zeros(size)
     if size > 1:
         bases, triangles = [_ordered_basis(product)], []
         for step in range(_MAX_LAPS * period):
@@ -52,14 +63,12 @@ def _eigenvalues(factors: np.ndarray) -> np.ndarray:
             cuts = np.flatnonzero(_couplings(turn) <= _COUPLING) + 1
             if cuts.size:
                 lap = np.stack(triangles[start:])
-                return np.concatenate(
-                    [
-                        _eigenvalues(_folded(lap[:, low:high, low:high], turn[low:high, low:high]))
-                        for low, high in zip([0, *cuts], [*cuts, size])
-                    ]
-                )
-    with np.errstate(over="ignore", under="ignore"):
-        return (np.linalg.eigvals(product) * np.exp(log_scale)).astype(complex)
+                parts = [
+                    _eigenvalues(_folded(lap[:, low:high, low:high], turn[low:high, low:high]))
+                    for low, high in zip([0, *cuts], [*cuts, size])
+                ]
+                return np.concatenate([v for v, _ in parts]), np.concatenate([logs for _, logs in parts])
+    return np.linalg.eigvals(product).astype(complex), np.full(size, log_scale)
 
 
 def _product(factors: np.ndarray) -> tuple[np.ndarray, float]:

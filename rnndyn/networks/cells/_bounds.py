@@ -25,7 +25,7 @@ def affine_bounds(
     largest = jnp.maximum(jnp.abs(lower), jnp.abs(upper))
     magnitude = jnp.abs(weight)
     # Rounding of a sum of N products is below N eps times the sum of their sizes, once here and once in the cell.
-    slack = 2 * (weight.shape[1] + 2) * jnp.finfo(weight.dtype).eps * (magnitude @ largest)
+    slack = 2 * (weight.shape[1] + 2) * jnp.finfo(jnp.result_type(weight)).eps * (magnitude @ largest)
     reach = magnitude @ radius + slack
     centre = jnp.matmul(weight, middle)
     return centre - reach, centre + reach

@@ -1,5 +1,6 @@
 """Weights of a cell: drawn gate by gate, or given."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from rnndyn.networks.cells.checks import check_weights
 from rnndyn.networks.initializers import Initializer
+from rnndyn.networks.precision import as_leaves
 
 C = TypeVar("C")
 
@@ -31,15 +33,17 @@ def draw_blocks(
     return jnp.concatenate([draw(name, init, block_key, shape, dtype) for block_key in keys])
 
 
-def build_with_weights(build: Callable[[PRNGKeyArray], C], weights: dict[str, Any]) -> C:
-    """The cell that `build(key)` describes, with the given `weights` in place of drawn ones.
+def build_with_weights(kind: Callable[..., C], settings: dict[str, Any], weights: dict[str, Any]) -> C:
+    """The cell `kind(**settings, key=...)` with the given `weights` in place of drawn ones.
 
-    Nothing is drawn: `build` is only traced, for the shapes that the weights must have. Raises `ValueError` for a
-    weight of another shape, or with NaN or infinity.
+    Nothing is drawn: the constructor is only traced, for the shapes that the weights must have. Raises `ValueError` for
+    a weight of another shape, or with NaN or infinity. float64 weights stay float64 (`rnndyn.networks.precision`).
     """
-    skeleton = eqx.filter_eval_shape(lambda: build(jax.random.key(0)))
-    dtype = jnp.result_type(float, *(jnp.result_type(weight) for weight in weights.values()))
-    arrays = {name: jnp.asarray(weight, dtype) for name, weight in weights.items()}
+    try:
+        skeleton = _kept_skeleton(kind, tuple(settings.items()))
+    except TypeError:  # a setting that cannot be hashed: an array
+        skeleton = _skeleton(kind, tuple(settings.items()))
+    arrays = as_leaves(weights)
     for name, array in arrays.items():
         expected = getattr(skeleton, name).shape
         if array.shape != expected:
@@ -52,6 +56,19 @@ def build_with_weights(build: Callable[[PRNGKeyArray], C], weights: dict[str, An
 def sizes_of(weight_ih: Any, weight_hh: Any) -> tuple[int, int]:
     """`(input_size, hidden_size)` of two weights, whose columns these are."""
     for name, weight in (("weight_ih", weight_ih), ("weight_hh", weight_hh)):
-        if np.ndim(weight) != 2:
-            raise ValueError(f"{name}: expected a matrix (rows out, columns in), got shape {np.shape(weight)}.")
-    return np.shape(weight_ih)[1], np.shape(weight_hh)[1]
+        if len(shape_of(weight)) != 2:
+            raise ValueError(f"{name}: expected a matrix (rows out, columns in), got shape {shape_of(weight)}.")
+    return shape_of(weight_ih)[1], shape_of(weight_hh)[1]
+
+
+def shape_of(weight: Any) -> tuple[int, ...]:
+    """The shape of a weight, an array of another library included."""
+    return tuple(weight.shape) if hasattr(weight, "shape") else np.shape(weight)
+
+
+def _skeleton(kind: Callable[..., C], settings: tuple[tuple[str, Any], ...]) -> C:
+    return eqx.filter_eval_shape(lambda: kind(**dict(settings), key=jax.random.key(0)))
+
+
+# Tracing a constructor takes a millisecond, and a foreign cell is built again at every call outside of jit.
+_kept_skeleton = functools.lru_cache(maxsize=256)(_skeleton)

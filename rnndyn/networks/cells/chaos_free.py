@@ -6,12 +6,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from rnndyn.networks.cells._bounds import input_bounds
 from rnndyn.networks.cells._weights import build_with_weights, draw, draw_blocks, sizes_of
 from rnndyn.networks.cells.checks import check_hidden, check_input, check_sizes
 from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform
+from rnndyn.networks.precision import Numbers
 
 
 class ChaosFreeCell(eqx.Module):
@@ -64,14 +65,15 @@ class ChaosFreeCell(eqx.Module):
         self.hidden_size = hidden_size
 
     @classmethod
-    def from_weights(cls, weight_ih: ArrayLike, weight_hh: ArrayLike, bias: ArrayLike) -> "ChaosFreeCell":
+    def from_weights(cls, weight_ih: Numbers, weight_hh: Numbers, bias: Numbers) -> "ChaosFreeCell":
         """The cell with these weights: `weight_ih` (3H, I), `weight_hh` (2H, H), `bias` (2H,).
 
         **Raises:** `ValueError` for a weight of another shape, or with NaN or infinity.
         """
         input_size, hidden_size = sizes_of(weight_ih, weight_hh)
         return build_with_weights(
-            lambda key: cls(input_size, hidden_size, key=key),
+            cls,
+            {"input_size": input_size, "hidden_size": hidden_size},
             {"weight_ih": weight_ih, "weight_hh": weight_hh, "bias": bias},
         )
 
@@ -96,7 +98,7 @@ class ChaosFreeCell(eqx.Module):
 
     def initial_state(self) -> Float[Array, " H"]:
         """The zero state."""
-        return jnp.zeros(self.hidden_size, self.weight_hh.dtype)
+        return jnp.zeros(self.hidden_size, jnp.result_type(self.weight_hh))
 
     def output(self, state: Any) -> Array | np.ndarray:
         """What a readout sees: the state."""

@@ -36,6 +36,20 @@ def check_hidden(state: Any, hidden_size: int, name: str = "state") -> None:
         raise ValueError(f"{name}: expected floating-point entries, got {dtype}. Try {name}.astype(float).")
 
 
+def check_pair(state: Any, first_size: int, second_size: int) -> tuple[Any, Any]:
+    """The two parts of a state `(h, c)`; raises unless they are floating-point vectors of these sizes."""
+    if not isinstance(state, tuple | list) or len(state) != 2:
+        kind = f"a {type(state).__name__}"
+        if isinstance(state, tuple | list):
+            kind += f" of {len(state)}"
+        elif hasattr(state, "shape"):
+            kind = f"an array of shape {np.shape(state)}"
+        raise ValueError(f"state: expected the pair (h, c) of an LSTM, got {kind}. Start from cell.initial_state().")
+    check_hidden(state[0], first_size, "state[0]")
+    check_hidden(state[1], second_size, "state[1]")
+    return state[0], state[1]
+
+
 def check_weights(tree: Any, name: str = "cell") -> None:
     """Raise if an array of `tree` holds NaN or infinity. Traced arrays cannot be looked at and are passed over."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):

@@ -6,12 +6,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from rnndyn.networks.cells._bounds import input_bounds
 from rnndyn.networks.cells._weights import build_with_weights, draw, draw_blocks, sizes_of
 from rnndyn.networks.cells.checks import check_hidden, check_input, check_sizes
 from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform
+from rnndyn.networks.precision import Numbers
 
 Reset = Literal["after", "before"]
 
@@ -85,10 +86,10 @@ class GRUCell(eqx.Module):
     @classmethod
     def from_weights(
         cls,
-        weight_ih: ArrayLike,
-        weight_hh: ArrayLike,
-        bias: ArrayLike,
-        bias_n: ArrayLike | None = None,
+        weight_ih: Numbers,
+        weight_hh: Numbers,
+        bias: Numbers,
+        bias_n: Numbers | None = None,
         *,
         reset: str = "after",
     ) -> "GRUCell":
@@ -106,7 +107,7 @@ class GRUCell(eqx.Module):
             if reset == "before":
                 raise ValueError("bias_n: expected None with reset='before', its work is done by bias.")
             weights["bias_n"] = bias_n
-        return build_with_weights(lambda key: cls(input_size, hidden_size, reset=reset, key=key), weights)
+        return build_with_weights(cls, {"input_size": input_size, "hidden_size": hidden_size, "reset": reset}, weights)
 
     def __call__(self, state: Any, input: Any) -> Float[Array, " H"]:
         """The next state.
@@ -135,7 +136,7 @@ class GRUCell(eqx.Module):
 
     def initial_state(self) -> Float[Array, " H"]:
         """The zero state."""
-        return jnp.zeros(self.hidden_size, self.weight_hh.dtype)
+        return jnp.zeros(self.hidden_size, jnp.result_type(self.weight_hh))
 
     def output(self, state: Any) -> Array | np.ndarray:
         """What a readout sees: the state."""
@@ -153,5 +154,5 @@ class GRUCell(eqx.Module):
         - `input`: the held input (I,), or a pair of vectors between which the input stays.
         """
         input_bounds(input, self.input_size)
-        ones = jnp.ones(self.hidden_size, self.weight_hh.dtype)
+        ones = jnp.ones(self.hidden_size, jnp.result_type(self.weight_hh))
         return -ones, ones

@@ -4,16 +4,17 @@ from typing import Any, Literal
 
 import equinox as eqx
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from rnndyn.networks.cells._bounds import affine_bounds, input_bounds
+from rnndyn.networks.cells._times import check_times, fixed_or_trained, longest_step
 from rnndyn.networks.cells._weights import build_with_weights, draw, sizes_of
 from rnndyn.networks.cells.activations import Activation, activation_function, activation_range
 from rnndyn.networks.cells.checks import check_hidden, check_input, check_sizes
 from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform
+from rnndyn.networks.precision import Numbers
 
 StateVariable = Literal["rate", "current"]
 
@@ -41,11 +42,11 @@ class LeakyCell(eqx.Module):
     weight_hh: Float[Array, "H H"]
     bias: Float[Array, " H"]
     tau: float | Float[Array, ""] | Float[Array, " H"]
+    dt: float | Float[Array, ""]
     input_size: int = eqx.field(static=True)
     hidden_size: int = eqx.field(static=True)
     activation: Activation = eqx.field(static=True)
     state_variable: StateVariable = eqx.field(static=True)
-    dt: float = eqx.field(static=True)
     noise: float = eqx.field(static=True)
 
     def __init__(
@@ -88,26 +89,26 @@ class LeakyCell(eqx.Module):
         if not noise >= 0:
             raise ValueError(f"noise: expected a standard deviation of at least 0, got {noise}.")
         dtype = jnp.result_type(float) if dtype is None else dtype
-        _check_times(dt, tau, hidden_size)
+        check_times(dt, hidden_size, tau=tau)
         ih_key, hh_key, bias_key = jax.random.split(key, 3)
         default = inverse_sqrt_uniform(hidden_size)
         self.weight_ih = draw("weight_ih_init", weight_ih_init or default, ih_key, (hidden_size, input_size), dtype)
         self.weight_hh = draw("weight_hh_init", weight_hh_init or default, hh_key, (hidden_size, hidden_size), dtype)
         self.bias = draw("bias_init", bias_init or default, bias_key, (hidden_size,), dtype)
-        self.tau = float(tau) if isinstance(tau, int | float) else jnp.asarray(tau, dtype)
+        self.tau = fixed_or_trained(tau, dtype)
+        self.dt = float(dt)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.activation = activation
         self.state_variable = state_variable
-        self.dt = float(dt)
         self.noise = float(noise)
 
     @classmethod
     def from_weights(
         cls,
-        weight_ih: ArrayLike,
-        weight_hh: ArrayLike,
-        bias: ArrayLike,
+        weight_ih: Numbers,
+        weight_hh: Numbers,
+        bias: Numbers,
         *,
         dt: float = 1.0,
         tau: Any = 10.0,
@@ -124,19 +125,26 @@ class LeakyCell(eqx.Module):
         if not isinstance(tau, int | float):
             weights["tau"] = tau
 
-        def build(key: PRNGKeyArray) -> "LeakyCell":
-            return cls(
-                input_size,
-                hidden_size,
-                dt=dt,
-                tau=tau,
-                activation=activation,
-                state_variable=state_variable,
-                noise=noise,
-                key=key,
-            )
+        settings = {
+            "input_size": input_size,
+            "hidden_size": hidden_size,
+            "dt": dt,
+            "tau": tau,
+            "activation": activation,
+            "state_variable": state_variable,
+            "noise": noise,
+        }
+        return build_with_weights(cls, settings, weights)
 
-        return build_with_weights(build, weights)
+    @property
+    def alpha(self) -> float | Array | np.ndarray:
+        """The leak dt/τ, of all units or of each."""
+        return self.dt / self.tau
+
+    @property
+    def time_step(self) -> float | Array | np.ndarray:
+        """The time of one step in units of τ, of the longest where the units have their own."""
+        return longest_step(self.dt, self.tau)
 
     def __call__(self, state: Any, input: Any, *, key: PRNGKeyArray | None = None) -> Float[Array, " H"]:
         """The next state.
@@ -154,7 +162,7 @@ class LeakyCell(eqx.Module):
         check_hidden(state, self.hidden_size)
         check_input(input, self.input_size)
         activation = activation_function(self.activation)
-        alpha = self.dt / self.tau
+        alpha = self.alpha
         drive = self.weight_ih @ input + self.bias
         if key is not None:
             drive = drive + jnp.sqrt(2 / alpha) * self.noise * jax.random.normal(key, drive.shape, drive.dtype)
@@ -162,11 +170,11 @@ class LeakyCell(eqx.Module):
             target = activation(self.weight_hh @ state + drive)
         else:
             target = self.weight_hh @ activation(jnp.asarray(state)) + drive
-        return (1 - alpha) * jnp.asarray(state) + alpha * target
+        return jnp.asarray((1 - alpha) * jnp.asarray(state) + alpha * target)
 
     def initial_state(self) -> Float[Array, " H"]:
         """The zero state."""
-        return jnp.zeros(self.hidden_size, self.weight_hh.dtype)
+        return jnp.zeros(self.hidden_size, jnp.result_type(self.weight_hh))
 
     def output(self, state: Any) -> Array | np.ndarray:
         """What a readout sees: the rates."""
@@ -188,19 +196,10 @@ class LeakyCell(eqx.Module):
         bounds = activation_range(self.activation)
         if bounds is None:
             return None
-        ones = jnp.ones(self.hidden_size, self.weight_hh.dtype)
+        ones = jnp.ones(self.hidden_size, jnp.result_type(self.weight_hh))
         lower, upper = bounds[0] * ones, bounds[1] * ones
         if self.state_variable == "rate":
             return lower, upper
         recurrent_lower, recurrent_upper = affine_bounds(self.weight_hh, lower, upper)
         drive_lower, drive_upper = affine_bounds(self.weight_ih, input_lower, input_upper)
         return recurrent_lower + drive_lower + self.bias, recurrent_upper + drive_upper + self.bias
-
-
-def _check_times(dt: float, tau: Any, hidden_size: int) -> None:
-    if not dt > 0:
-        raise ValueError(f"dt: expected a positive step, got {dt}.")
-    if jnp.shape(tau) not in ((), (hidden_size,)):
-        raise ValueError(f"tau: expected a number or shape ({hidden_size},), got shape {jnp.shape(tau)}.")
-    if not isinstance(tau, jax.core.Tracer) and not np.all(np.asarray(tau) >= dt):
-        raise ValueError(f"tau: expected time constants of at least dt = {dt}, got {tau}. Try a smaller dt.")

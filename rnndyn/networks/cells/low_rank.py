@@ -6,14 +6,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from rnndyn._validation import check_at_least
 from rnndyn.networks.cells._bounds import input_bounds
-from rnndyn.networks.cells._weights import build_with_weights, draw, sizes_of
+from rnndyn.networks.cells._weights import build_with_weights, draw, shape_of, sizes_of
 from rnndyn.networks.cells.activations import Activation, activation_function, activation_range
 from rnndyn.networks.cells.checks import check_hidden, check_input, check_sizes
 from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform
+from rnndyn.networks.precision import Numbers
 
 
 class LowRankCell(eqx.Module):
@@ -84,10 +85,10 @@ class LowRankCell(eqx.Module):
     @classmethod
     def from_weights(
         cls,
-        weight_ih: ArrayLike,
-        left: ArrayLike,
-        right: ArrayLike,
-        bias: ArrayLike,
+        weight_ih: Numbers,
+        left: Numbers,
+        right: Numbers,
+        bias: Numbers,
         *,
         activation: Activation = "tanh",
     ) -> "LowRankCell":
@@ -97,7 +98,8 @@ class LowRankCell(eqx.Module):
         """
         input_size, rank = sizes_of(weight_ih, left)
         return build_with_weights(
-            lambda key: cls(input_size, np.shape(left)[0], rank=rank, activation=activation, key=key),
+            cls,
+            {"input_size": input_size, "hidden_size": shape_of(left)[0], "rank": rank, "activation": activation},
             {"weight_ih": weight_ih, "left": left, "right": right, "bias": bias},
         )
 
@@ -125,7 +127,7 @@ class LowRankCell(eqx.Module):
 
     def initial_state(self) -> Float[Array, " H"]:
         """The zero state."""
-        return jnp.zeros(self.hidden_size, self.left.dtype)
+        return jnp.zeros(self.hidden_size, jnp.result_type(self.left))
 
     def output(self, state: Any) -> Array | np.ndarray:
         """What a readout sees: the state."""
@@ -142,5 +144,5 @@ class LowRankCell(eqx.Module):
         bounds = activation_range(self.activation)
         if bounds is None:
             return None
-        ones = jnp.ones(self.hidden_size, self.left.dtype)
+        ones = jnp.ones(self.hidden_size, jnp.result_type(self.left))
         return bounds[0] * ones, bounds[1] * ones

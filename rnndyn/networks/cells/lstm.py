@@ -6,12 +6,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from rnndyn.networks.cells._bounds import affine_bounds, input_bounds
 from rnndyn.networks.cells._weights import build_with_weights, draw, draw_blocks, sizes_of
-from rnndyn.networks.cells.checks import check_hidden, check_input, check_sizes
+from rnndyn.networks.cells.checks import check_input, check_pair, check_sizes
 from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform
+from rnndyn.networks.precision import Numbers
 
 LSTMState = tuple[Float[Array, " H"], Float[Array, " H"]]
 
@@ -67,14 +68,15 @@ class LSTMCell(eqx.Module):
         self.hidden_size = hidden_size
 
     @classmethod
-    def from_weights(cls, weight_ih: ArrayLike, weight_hh: ArrayLike, bias: ArrayLike) -> "LSTMCell":
+    def from_weights(cls, weight_ih: Numbers, weight_hh: Numbers, bias: Numbers) -> "LSTMCell":
         """The cell with these weights: `weight_ih` (4H, I), `weight_hh` (4H, H), `bias` (4H,).
 
         **Raises:** `ValueError` for a weight of another shape, or with NaN or infinity.
         """
         input_size, hidden_size = sizes_of(weight_ih, weight_hh)
         return build_with_weights(
-            lambda key: cls(input_size, hidden_size, key=key),
+            cls,
+            {"input_size": input_size, "hidden_size": hidden_size},
             {"weight_ih": weight_ih, "weight_hh": weight_hh, "bias": bias},
         )
 
@@ -90,13 +92,7 @@ class LSTMCell(eqx.Module):
 
         **Raises:** `ValueError` for another structure or shape, or a state that is not floating-point.
         """
-        if not isinstance(state, tuple | list) or len(state) != 2:
-            raise ValueError(
-                f"state: expected the pair (h, c) of an LSTM, got {_describe(state)}. Start from cell.initial_state()."
-            )
-        h, c = state
-        check_hidden(h, self.hidden_size, "state[0]")
-        check_hidden(c, self.hidden_size, "state[1]")
+        h, c = check_pair(state, self.hidden_size, self.hidden_size)
         check_input(input, self.input_size)
         i, f, g, o = jnp.split(self.weight_ih @ input + self.weight_hh @ h + self.bias, 4)
         c_next = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
@@ -104,7 +100,7 @@ class LSTMCell(eqx.Module):
 
     def initial_state(self) -> LSTMState:
         """The zero state, h and c."""
-        zero = jnp.zeros(self.hidden_size, self.weight_hh.dtype)
+        zero = jnp.zeros(self.hidden_size, jnp.result_type(self.weight_hh))
         return zero, zero
 
     def output(self, state: Any) -> Array | np.ndarray:
@@ -126,7 +122,7 @@ class LSTMCell(eqx.Module):
         - `input`: the held input (I,), or a pair of vectors between which the input stays.
         """
         input_lower, input_upper = input_bounds(input, self.input_size)
-        dtype = self.weight_hh.dtype
+        dtype = jnp.result_type(self.weight_hh)
         ones = jnp.ones(self.hidden_size, dtype)
         recurrent_lower, recurrent_upper = affine_bounds(self.weight_hh, -ones, ones)
         drive_lower, drive_upper = affine_bounds(self.weight_ih, input_lower, input_upper)
@@ -138,9 +134,3 @@ class LSTMCell(eqx.Module):
         # Sixteen units of rounding: the quotient and the cell's own step take about eight roundings.
         c_max = i_max * g_max / forgotten * (1 + 16 * jnp.finfo(dtype).eps)
         return (-ones, -c_max), (ones, c_max)
-
-
-def _describe(state: Any) -> str:
-    if isinstance(state, tuple | list):
-        return f"a {type(state).__name__} of {len(state)}"
-    return f"an array of shape {np.shape(state)}" if hasattr(state, "shape") else f"a {type(state).__name__}"

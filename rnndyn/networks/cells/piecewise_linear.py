@@ -6,13 +6,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from rnndyn._validation import check_at_least
 from rnndyn.networks.cells._bounds import input_bounds
-from rnndyn.networks.cells._weights import build_with_weights, draw, sizes_of
+from rnndyn.networks.cells._claims import claim
+from rnndyn.networks.cells._weights import build_with_weights, draw, shape_of, sizes_of
 from rnndyn.networks.cells.checks import check_hidden, check_input, check_sizes
 from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform, uniform
+from rnndyn.networks.precision import Numbers, as_leaf
 
 
 class PiecewiseLinearCell(eqx.Module):
@@ -112,14 +114,14 @@ class PiecewiseLinearCell(eqx.Module):
     @classmethod
     def from_weights(
         cls,
-        diagonal: ArrayLike,
-        weight_hh: ArrayLike,
-        bias: ArrayLike,
+        diagonal: Numbers,
+        weight_hh: Numbers,
+        bias: Numbers,
         *,
-        weight_ih: ArrayLike | None = None,
+        weight_ih: Numbers | None = None,
         num_rectified: int | None = None,
-        hidden_weight: ArrayLike | None = None,
-        hidden_bias: ArrayLike | None = None,
+        hidden_weight: Numbers | None = None,
+        hidden_bias: Numbers | None = None,
     ) -> "PiecewiseLinearCell":
         """The cell with these weights (shapes: see the class); without `weight_ih` it has no input.
 
@@ -127,11 +129,11 @@ class PiecewiseLinearCell(eqx.Module):
 
         **Raises:** `ValueError` for a weight of another shape, or with NaN or infinity.
         """
-        if np.ndim(diagonal) != 1:
-            raise ValueError(f"diagonal: expected the diagonal of A, shape (H,), got shape {np.shape(diagonal)}.")
-        hidden_size = np.shape(diagonal)[0]
+        if len(shape_of(diagonal)) != 1:
+            raise ValueError(f"diagonal: expected the diagonal of A, shape (H,), got shape {shape_of(diagonal)}.")
+        hidden_size = shape_of(diagonal)[0]
         if weight_ih is None:
-            weight_ih = jnp.zeros((hidden_size, 0), jnp.result_type(diagonal))
+            weight_ih = np.zeros((hidden_size, 0), as_leaf("diagonal", diagonal).dtype)
         input_size, columns = sizes_of(weight_ih, weight_hh)
         weights = {"diagonal": diagonal, "weight_hh": weight_hh, "bias": bias, "weight_ih": weight_ih}
         if (hidden_weight is None) != (hidden_bias is None):
@@ -140,10 +142,8 @@ class PiecewiseLinearCell(eqx.Module):
             weights |= {"hidden_weight": hidden_weight, "hidden_bias": hidden_bias}
         num_hidden = None if hidden_weight is None else columns
 
-        def build(key: PRNGKeyArray) -> "PiecewiseLinearCell":
-            return cls(input_size, hidden_size, num_rectified=num_rectified, num_hidden=num_hidden, key=key)
-
-        return build_with_weights(build, weights)
+        settings = {"input_size": input_size, "hidden_size": hidden_size}
+        return build_with_weights(cls, settings | {"num_rectified": num_rectified, "num_hidden": num_hidden}, weights)
 
     def __call__(self, state: Any, input: Any) -> Float[Array, " H"]:
         """The next state.
@@ -168,7 +168,7 @@ class PiecewiseLinearCell(eqx.Module):
 
     def initial_state(self) -> Float[Array, " H"]:
         """The zero state."""
-        return jnp.zeros(self.hidden_size, self.weight_hh.dtype)
+        return jnp.zeros(self.hidden_size, jnp.result_type(self.weight_hh))
 
     def output(self, state: Any) -> Array | np.ndarray:
         """What a readout sees: the state."""
@@ -178,6 +178,7 @@ class PiecewiseLinearCell(eqx.Module):
         """`None`: a piecewise-linear cell may grow without bound."""
         input_bounds(input, self.input_size)
 
+    @claim
     def relu_form(self, input: Any) -> "ReluForm":
         """The cell with `input` (I,) held, as z' = linear z + outer relu(inner z + inner_bias) + offset."""
         check_input(input, self.input_size)
@@ -194,6 +195,7 @@ class PiecewiseLinearCell(eqx.Module):
             offset=offset,
         )
 
+    @claim
     def pattern(self, state: Any) -> Bool[Array, " L"]:
         """Which of the L = `num_relus` rectifiers are on at `state` (H,): it names the linear region.
 
@@ -204,6 +206,7 @@ class PiecewiseLinearCell(eqx.Module):
             return jnp.matmul(self.hidden_weight, state) + self.hidden_bias > 0
         return jnp.asarray(state)[self.hidden_size - self.num_relus :] > 0
 
+    @claim
     def affine_map(self, pattern: Any, input: Any) -> tuple[Float[Array, "H H"], Float[Array, " H"]]:
         """`(matrix, vector)` of z' = matrix z + vector in the region of `pattern` (L,), with `input` (I,) held.
 

@@ -1,13 +1,17 @@
 """Several cells in a column, as one cell."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from rnndyn.networks.adapters import as_cell, check_transition, takes_key
+from rnndyn.networks.adapters import as_cell, check_transition, draws_once, takes_key
+from rnndyn.networks.cells._claims import known_bounds
+from rnndyn.networks.cells.dropout import DropoutCell
 
 
 class StackedCell(eqx.Module):
@@ -20,16 +24,23 @@ class StackedCell(eqx.Module):
 
     cells: tuple[Any, ...]
 
-    def __init__(self, cells: Sequence[Any]):
+    def __init__(self, cells: Sequence[Any], *, dropout: float = 0.0, variational: bool = False):
         """**Arguments:**
 
         - `cells`: the layers, from the input to the output; anything that `unroll` takes and that has an initial state.
+        - `dropout`: the probability of dropping an entry between two layers: every layer but the first becomes a
+            `DropoutCell`. It acts where a key is given, and nowhere else.
+        - `variational`: drop the same entries over a whole sequence.
 
-        **Raises:** `ValueError` for no cells, or a layer that cannot read the output of the layer before it.
+        **Raises:** `ValueError` for no cells, a layer that cannot read the output of the layer before it, or a
+            probability outside of [0, 1).
         """
         if len(cells) == 0:
             raise ValueError("cells: expected at least one cell, got none.")
-        self.cells = tuple(cells)
+        first, *others = cells
+        if dropout != 0:
+            others = [DropoutCell(cell, dropout, variational=variational) for cell in others]
+        self.cells = (first, *others)
         for index, (below, above) in enumerate(zip(self._layers()[:-1], self._layers()[1:])):
             read = eqx.filter_eval_shape(lambda cell=below: cell.output(cell.initial_state()))
             try:
@@ -44,6 +55,22 @@ class StackedCell(eqx.Module):
         """Entries of the input of the first layer."""
         return self._layers()[0].input_size
 
+    @property
+    def time_step(self) -> Any:
+        """The time of one step in units of the layers' longest time constant; `None` unless every layer has one."""
+        steps = [getattr(layer, "time_step", None) for layer in self._layers()]
+        known = [step for step in steps if step is not None]
+        return functools.reduce(jnp.minimum, known) if len(known) == len(steps) else None
+
+    def sample(self, key: PRNGKeyArray) -> "StackedCell":
+        """The stack for one sequence: what its layers draw once is drawn, from one key each."""
+        keys = jax.random.split(key, len(self.cells))
+        layers = [
+            layer.sample(layer_key) if draws_once(layer) else cell
+            for layer, cell, layer_key in zip(self._layers(), self.cells, keys, strict=True)
+        ]
+        return eqx.tree_at(lambda stack: stack.cells, self, tuple(layers))
+
     def _layers(self) -> list[Any]:
         return [as_cell(cell) for cell in self.cells]
 
@@ -54,7 +81,7 @@ class StackedCell(eqx.Module):
 
         - `state`: the tuple of the layers' states.
         - `input`: the input of the first layer, shape (I,).
-        - `key`: a `jax.random.key` for the layers that have noise.
+        - `key`: a `jax.random.key` for the layers that have noise or dropout, split into one for each.
 
         **Returns:** the tuple of states one step later.
 
@@ -94,7 +121,7 @@ class StackedCell(eqx.Module):
         """
         lowers, uppers = [], []
         for layer in self._layers():
-            bounds = layer.state_bounds(input)
+            bounds = known_bounds(layer, input)
             if bounds is None:
                 return None
             lower, upper = bounds

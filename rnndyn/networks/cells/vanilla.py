@@ -6,13 +6,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from rnndyn.networks.cells._bounds import input_bounds
 from rnndyn.networks.cells._weights import build_with_weights, draw, sizes_of
 from rnndyn.networks.cells.activations import Activation, activation_function, activation_range
 from rnndyn.networks.cells.checks import check_hidden, check_input, check_sizes
 from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform
+from rnndyn.networks.precision import Numbers
 
 
 class VanillaCell(eqx.Module):
@@ -68,7 +69,7 @@ class VanillaCell(eqx.Module):
 
     @classmethod
     def from_weights(
-        cls, weight_ih: ArrayLike, weight_hh: ArrayLike, bias: ArrayLike, *, activation: Activation = "tanh"
+        cls, weight_ih: Numbers, weight_hh: Numbers, bias: Numbers, *, activation: Activation = "tanh"
     ) -> "VanillaCell":
         """The cell with these weights: `weight_ih` (H, I), `weight_hh` (H, H), `bias` (H,).
 
@@ -76,7 +77,8 @@ class VanillaCell(eqx.Module):
         """
         input_size, hidden_size = sizes_of(weight_ih, weight_hh)
         return build_with_weights(
-            lambda key: cls(input_size, hidden_size, activation=activation, key=key),
+            cls,
+            {"input_size": input_size, "hidden_size": hidden_size, "activation": activation},
             {"weight_ih": weight_ih, "weight_hh": weight_hh, "bias": bias},
         )
 
@@ -98,7 +100,7 @@ class VanillaCell(eqx.Module):
 
     def initial_state(self) -> Float[Array, " H"]:
         """The zero state."""
-        return jnp.zeros(self.hidden_size, self.weight_hh.dtype)
+        return jnp.zeros(self.hidden_size, jnp.result_type(self.weight_hh))
 
     def output(self, state: Any) -> Array | np.ndarray:
         """What a readout sees: the state."""
@@ -118,5 +120,5 @@ class VanillaCell(eqx.Module):
         bounds = activation_range(self.activation)
         if bounds is None:
             return None
-        ones = jnp.ones(self.hidden_size, self.weight_hh.dtype)
+        ones = jnp.ones(self.hidden_size, jnp.result_type(self.weight_hh))
         return bounds[0] * ones, bounds[1] * ones

@@ -106,7 +106,7 @@ def test_a_history_prints_saves_and_loads(history, tmp_path):
     _, result = history
     assert "birth of 1, 2" in str(result)
     again = rd.load(result.save(tmp_path / "history"))
-    assert isinstance(again, rd.TrainingHistory)
+    assert isinstance(again, rd.FixedPointHistory)
     assert again.events[0].step == result.events[0].step
 
 

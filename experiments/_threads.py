@@ -1,0 +1,23 @@
+"""How many threads a process may use; to be set before it imports NumPy or JAX, which read it once.
+
+Nothing is changed that the user has set. `docs/performance.md` has the measurements.
+"""
+
+from collections.abc import MutableMapping
+
+BLAS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+def limit_blas(environment: MutableMapping[str, str]) -> None:
+    """One BLAS thread: the matrices here are small, and on a busy machine threads of BLAS wait for each other."""
+    for name in BLAS:
+        environment.setdefault(name, "1")
+
+
+def limit_to_one_core(environment: MutableMapping[str, str]) -> None:
+    """One BLAS thread and one of XLA's, for a process that has others beside it."""
+    limit_blas(environment)
+    # XLA takes the size of its pool from here; --xla_cpu_multi_thread_eigen=false leaves the pool as large as before.
+    environment.setdefault("NPROC", "1")
+    # On a GPU the first process would otherwise take three quarters of the memory, and the second fail.
+    environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

@@ -1,0 +1,216 @@
+"""The command line of the studies: what goes where, what is said in one line, and all of them in one run."""
+
+import dataclasses
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rnndyn as rd
+from experiments import __main__ as command_line
+from experiments import _study
+from experiments._catalog import FOLDER, studies
+
+ROOT = FOLDER.parent
+
+FAKE = '''"""A title of {name}."""
+
+import dataclasses
+import os
+
+import matplotlib.pyplot as plt
+
+import rnndyn as rd
+from experiments._settings import check
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    num_steps: int = 3
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+SMOKE = Config(2)
+
+
+class Threads(rd.Result):
+    blas: str
+    num_steps: int
+
+
+def compute(config):
+    {first}
+    return Threads(os.environ["OPENBLAS_NUM_THREADS"] + os.environ["NPROC"], config.num_steps)
+
+
+def report(result):
+    return f"threads {{result.blas}}, steps {{result.num_steps}}"
+
+
+def plot(result):
+    return plt.figure()
+'''
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A folder with the runner and fake studies in it, where it can be run from."""
+
+    def checkout(real_studies=False, **fakes):
+        kept = lambda name: real_studies or name.startswith("_")
+        (tmp_path / "experiments").mkdir()
+        for path in FOLDER.glob("*.py"):
+            if kept(path.name):
+                shutil.copy(path, tmp_path / "experiments")
+        for name, first in fakes.items():
+            (tmp_path / f"experiments/{name}.py").write_text(FAKE.format(name=name, first=first))
+        return tmp_path
+
+    return checkout
+
+
+def run(folder, *arguments):
+    names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NPROC")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    environment["PYTHONPATH"] = os.pathsep.join([str(folder), str(Path(rd.__file__).parent.parent)])
+    command = [sys.executable, "-m", "experiments", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_all_in_processes_of_their_own_with_one_that_fails(checkout):
+    folder = checkout(bad="raise RuntimeError('planted')", good="pass")
+    done = run(folder, "all", "--jobs", "2")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "RuntimeError: planted" in done.stdout
+    for name, result in (("good", "done"), ("bad", "failed \\(exit code 1\\)")):
+        assert re.search(rf"^{name} .*  {result}$", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(r"^together .*  1 done, 1 failed$", done.stdout, re.MULTILINE)
+    assert "threads 11, steps 3" in (folder / "results/logs/good.log").read_text()
+    assert [path.name for path in (folder / "figures").iterdir()] == ["good.png"]
+
+
+@pytest.mark.slow
+def test_all_studies_with_tiny_settings_and_one_that_fails(checkout):
+    folder = checkout(real_studies=True, planted="raise RuntimeError('planted')")
+    done = run(folder, "all", "--smoke")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "RuntimeError: planted" in done.stdout
+    for name in studies():
+        assert re.search(rf"^{name} .*  done$", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(r"^planted .*  failed \(exit code 1\)$", done.stdout, re.MULTILINE)
+    assert re.search(rf"^together .*  {len(studies())} done, 1 failed$", done.stdout, re.MULTILINE)
+    assert not (folder / "figures").exists()
+
+
+def test_the_list_imports_no_jax():
+    code = (
+        "import sys; from experiments.__main__ import entry; entry([]); "
+        "sys.exit(', '.join({'jax', 'numpy', 'matplotlib'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search("^  flip_flop  +The fixed points", done.stdout, re.MULTILINE)
+
+
+def test_what_starts_first_exists():
+    assert set(command_line.LONGEST) <= set(studies())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "no study is called 'nothing'; `python -m experiments` lists them."),
+        (["cliffs", "--resolution", "-3"], "resolution: got -3; allowed is a whole number, 2 or more."),
+        (["char_lm", "--cells", "foo"], "cells: got foo; allowed is one of vanilla, GRU, LSTM."),
+        (["flip_flop", "--num-bits", "three"], "--num-bits: invalid literal for int() with base 10: 'three'"),
+        (["flip_flop", "--nothing"], "Unrecognized options: --nothing"),
+        (["flip_flop", "--smoke", "--figures", "figures"], "figures: figures/ holds the figures of the default"),
+        (["all", "--jobs", "0"], "jobs: got 0; allowed is a whole number, 1 or more."),
+        (["all", "--num-bits", "2"], "Unrecognized options: --num-bits"),
+    ],
+)
+def test_what_is_wrong_is_one_line(arguments, message, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    try:
+        code = command_line.entry(arguments)
+    except SystemExit as end:
+        code = end.code
+    out, err = capsys.readouterr()
+    assert code == 2
+    assert out == ""
+    assert err.startswith(message)
+    assert err.count("\n") == 1
+
+
+def test_an_interruption_is_one_line(capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line, "one_study", interrupted)
+    assert command_line.entry(["flip_flop"]) == 130
+    assert capsys.readouterr().err == "interrupted; nothing of this run is kept\n"
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What a command line asks for: the settings, and where the figure goes."""
+    calls = []
+    monkeypatch.setattr(_study, "run", lambda study, config, options, path: calls.append((config, path)))
+
+    def asked(*arguments):
+        _study.main(_study.load_study("cliffs"), list(arguments))
+        return calls.pop()
+
+    return asked
+
+
+def test_tiny_settings_and_others_together(asked):
+    study = _study.load_study("cliffs")
+    config, _ = asked("--smoke", "--num-updates", "7")
+    assert config == dataclasses.replace(study.SMOKE, num_updates=7)
+    config, _ = asked("--num-updates", "7")
+    assert config == study.Config(num_updates=7)
+
+
+def test_only_the_default_settings_draw_into_figures(asked, tmp_path):
+    assert asked()[1] == ROOT / "figures/cliffs.png"
+    # Settings that are the default, said again, are no change.
+    assert asked("--num-updates", str(_study.load_study("cliffs").Config().num_updates))[1] == asked()[1]
+    paths = [asked(*arguments)[1] for arguments in (["--smoke"], ["--num-updates", "7"], ["--num-updates", "8"])]
+    assert all(path.parent == ROOT / "results" for path in paths)
+    # Two settings do not overwrite each other's figure.
+    assert len(set(paths)) == 3
+    for arguments in ([], ["--num-updates", "7"]):
+        assert asked("--figures", str(tmp_path), *arguments)[1] == tmp_path / "cliffs.png"
+
+
+def test_figures_carry_their_provenance():
+    data = _study.provenance("flip_flop", "abc")
+    assert "configuration abc" in data["Source"]
+    assert rd.__version__ in data["Software"]
+
+
+def test_a_new_figure_makes_no_dirty_tree(tmp_path, monkeypatch):
+    monkeypatch.setattr(_study, "ROOT", tmp_path)
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    git = lambda *arguments: subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
+    (tmp_path / "figures").mkdir()
+    for name in ("figures/a.png", "code.py"):
+        (tmp_path / name).write_text("before")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    clean = _study._commit()
+    assert re.fullmatch("[0-9a-f]{7,}", clean)
+    (tmp_path / "figures/a.png").write_text("after")
+    assert _study._commit() == clean
+    (tmp_path / "code.py").write_text("after")
+    assert _study._commit() == f"{clean}-dirty"
+    monkeypatch.setattr(_study, "ROOT", tmp_path.parent)
+    assert _study._commit() == "unknown"
