@@ -65,6 +65,8 @@ def linearize_one_sided(
     P. Kowalczyk (2008), *Piecewise-smooth Dynamical Systems* (border collisions).
     """
     check_state("x", x)
+    if not np.isfinite(np.asarray(x)).all():
+        raise ValueError("x: it holds NaN or infinity. Look at where it comes from.")
     if error is not None and not error >= 0:
         raise ValueError(f"error: expected a distance of at least 0, got {error}.")
     with double_precision():

@@ -29,8 +29,8 @@ def linearize(f: Callable[..., Array], x: ArrayLike, input: ArrayLike | None = N
     Pure but for one thing: on concrete arrays the eigen-decomposition is done on the host, in the precision of `x`,
     because accelerators lack one for non-symmetric matrices. Under `jit` or `vmap` it is JAX's own, which needs a CPU.
 
-    On a kink (a rectifier at 0) the Jacobian is that of one side, the one JAX takes. On concrete arrays this is noticed,
-    `kink` then holds the others, and `is_stable` follows it. Under `jit` or `vmap` it is not.
+    On a kink (a rectifier at 0) the Jacobian is that of one side, the one JAX takes. On concrete arrays this is
+    noticed, `kink` then holds the others, and `is_stable` follows it. Under `jit` or `vmap` it is not.
 
     Reference: D. Sussillo & O. Barak (2013), *Opening the black box*; L. N. Trefethen & M. Embree (2005), *Spectra and
     Pseudospectra*.

@@ -149,7 +149,7 @@ class FixedPoints(Result):
 
     @property
     def is_stable(self) -> Bool[np.ndarray, " K"]:
-        """Whether all multipliers of each point lie inside the unit circle; on a kink, whether all directions shrink."""
+        """Whether all multipliers lie inside the unit circle; on a kink, whether every direction shrinks."""
         if self.kinks is None:
             return self.spectral_radii < 1
         return np.where(self.kinks.is_on_kink, self.kinks.stabilities == 0, self.spectral_radii < 1)
@@ -161,7 +161,7 @@ class FixedPoints(Result):
 
     @property
     def num_unstable(self) -> Int[np.ndarray, " K"]:
-        """The number of multipliers outside the unit circle, for each point; on a kink 0 where stable, else at least 1."""
+        """The number of multipliers outside the unit circle; on a kink 0 where stable, else at least 1."""
         count = np.sum(np.abs(self.multipliers) > 1, axis=1)
         if self.kinks is None:
             return count
@@ -260,8 +260,8 @@ class FixedPoints(Result):
             lines.append(f"  index sum {self.index_sum}: {note[self.may_be_complete]}")
             if self.kinks is not None:
                 lines.append(
-                    f"  {int(self.kinks.is_on_kink.sum())} on a kink of the map, where the growth in the long run decides "
-                    f"({int(self.is_undecided.sum())} undecided); their unstable directions are those of one side"
+                    f"  {int(self.kinks.is_on_kink.sum())} on a kink of the map, where growth in the long run decides "
+                    f"({int(self.is_undecided.sum())} undecided): their multipliers are those of one side"
                 )
             if self.is_degenerate.any():
                 lines.append(f"  {self.is_degenerate.sum()} degenerate (I - DF singular): not counted in the index sum")

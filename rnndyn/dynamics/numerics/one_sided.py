@@ -97,8 +97,7 @@ def _run(jaxpr: Any, variables: Sequence[Any], values: Sequence[Any], log: _Log)
 def _apply(eqn: Any, operands: list[Any], log: _Log) -> list[Any]:
     name, params = eqn.primitive.name, eqn.params
     if not any(isinstance(a, _Sided) for a in operands):
-        if not (name == "cond" or name in _CALLS) or not _has_switches(eqn):
-            return _plain(eqn, log)(operands)
+        return _plain(eqn, log)(operands)
     if name in _CALLS and _has_switches(eqn):
         return _call(params[_CALLS[name]], operands, log)
     if name == "cond":
@@ -331,7 +330,7 @@ def _rem(eqn: Any, log: _Log, a: Any, b: Any) -> Any:
 
 
 def _reduce(eqn: Any, log: _Log, a: _Sided) -> Any:
-    """The largest (or smallest) of several: of those that are it within their errors, the one with the largest slope."""
+    """The largest (or smallest) of several: of those that are it within their errors, the one that grows fastest."""
     axes, sign = tuple(eqn.params["axes"]), 1 if eqn.primitive.name == "reduce_max" else -1
     value, slope = sign * a.value, sign * a.slope
     top = jnp.max(value, axis=axes, keepdims=True)
