@@ -65,6 +65,8 @@ from rnndyn.dynamics.growth.lyapunov_sweep import LyapunovSweep as LyapunovSweep
 from rnndyn.dynamics.growth.lyapunov_sweep import lyapunov_sweep as lyapunov_sweep
 from rnndyn.dynamics.growth.max_lyapunov import MaxLyapunovExponent as MaxLyapunovExponent
 from rnndyn.dynamics.growth.max_lyapunov import max_lyapunov_exponent as max_lyapunov_exponent
+from rnndyn.dynamics.growth.verdicts import ChaosVerdict as ChaosVerdict
+from rnndyn.dynamics.growth.verdicts import GrowthVerdict as GrowthVerdict
 from rnndyn.dynamics.growth.zero_one_test import ZeroOneTest as ZeroOneTest
 from rnndyn.dynamics.growth.zero_one_test import zero_one_test as zero_one_test
 from rnndyn.dynamics.interpolation import interpolate_maps as interpolate_maps
@@ -78,6 +80,8 @@ from rnndyn.dynamics.linear_regions.enumeration import enumerate_cycles as enume
 from rnndyn.dynamics.linearization import Linearization as Linearization
 from rnndyn.dynamics.linearization import linearize as linearize
 from rnndyn.dynamics.numerics.newton import newton as newton
+from rnndyn.dynamics.numerics.torus import TorusMap as TorusMap
+from rnndyn.dynamics.numerics.torus import on_torus as on_torus
 from rnndyn.dynamics.proofs.certificates import FixedPointCertificate as FixedPointCertificate
 from rnndyn.dynamics.proofs.certificates import FixedPointCertificates as FixedPointCertificates
 from rnndyn.dynamics.proofs.certificates import certify_fixed_point as certify_fixed_point

@@ -14,7 +14,7 @@ from rnndyn.networks.adapters import Cell, FunctionCell, as_cell
 from rnndyn.networks.cells._claims import known_bounds
 from rnndyn.networks.cells.checks import check_weights
 from rnndyn.networks.cells.dropout import without_dropout
-from rnndyn.networks.flat_state import FlatState, written_order
+from rnndyn.networks.flat_state import FlatState, flat_state
 from rnndyn.networks.precision import Numbers, as_leaf, zero_input
 
 Region = tuple[ArrayLike, ArrayLike]
@@ -79,22 +79,9 @@ def as_driven_map(cell: Callable, *, state_like: PyTree | None = None) -> "Drive
         raise ValueError("cell: got a whole model; its dynamics are those of its cell. Pass model.cell.")
     known: Any = without_dropout(as_cell(cell, state_like=state_like))
     check_weights(known)
-    if state_like is None:
-        if type(known) is FunctionCell:
-            raise ValueError("state_like: a plain callable does not tell the shape of its state; pass a state.")
-        orders = []
-
-        def start() -> PyTree:
-            # JAX forgets in which order the entries of a dict were written as soon as a state passes through it.
-            state = known.initial_state()
-            orders.append(written_order(state))
-            return state
-
-        state_like, order = eqx.filter_eval_shape(start), orders[0]
-    else:
-        order = written_order(state_like)
-    leaves, structure = jax.tree.flatten(state_like)
-    return DrivenCellMap(known, FlatState(structure, tuple(tuple(np.shape(leaf)) for leaf in leaves), order))
+    if state_like is None and type(known) is FunctionCell:
+        raise ValueError("state_like: a plain callable does not tell the shape of its state; pass a state.")
+    return DrivenCellMap(known, flat_state(known, state_like))
 
 
 class DrivenCellMap(eqx.Module):

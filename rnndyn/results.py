@@ -1,12 +1,7 @@
 """What every analysis returns: a frozen record that prints as a table and is saved without pickle."""
 
 import dataclasses
-import hashlib
-import json
-import os
-import struct
-import zipfile
-import zlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,37 +9,24 @@ import equinox as eqx
 import jax
 import numpy as np
 
-_FORMAT = 1
-_HEADER = "__rnndyn__"
-# What the readers of zip files, arrays and JSON raise at bytes that make no sense to them.
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    json.JSONDecodeError,
-    UnicodeDecodeError,
-    EOFError,
-    LookupError,
-    ArithmeticError,
-    RuntimeError,
-    TypeError,
-    SyntaxError,
-    MemoryError,
-)
+from rnndyn._archive import read_archive, write_archive
+
+_FORMAT = 2
 _result_types: dict[str, type["Result"]] = {}
+"""By `_type_name`: a class of the same bare name elsewhere is another one."""
 
 
 class Result(eqx.Module):
     """A frozen record of values and the evidence for them.
 
     A subclass declares its fields and may override `table`, the short text that `print` shows. Fields hold
-    arrays, numbers, strings, booleans, `None`, other results, and tuples, lists or string-keyed dictionaries
-    of these.
+    arrays, numbers, strings, booleans, `None`, items of an `equinox.Enumeration` (verdicts), other results, and
+    tuples, lists or string-keyed dictionaries of these.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        _result_types[cls.__name__] = cls
+        _result_types[_type_name(cls)] = cls
 
     def table(self) -> str:
         """A short table of the result, as `print` shows it."""
@@ -69,8 +51,8 @@ class Result(eqx.Module):
     def save(self, path: str | Path) -> Path:
         """Write the result to `path` (`.npz` is appended when missing); `rnndyn.load` reads it back.
 
-        Nothing is pickled: arrays go into an npz archive, everything else into its JSON header, with a checksum of
-        both. The file appears only when it is complete.
+        Nothing is pickled: arrays go into an npz archive, everything else into its JSON header, and a checksum of all
+        beside them. The file is replaced at once: an interruption leaves the last whole one.
 
         **Arguments:**
 
@@ -83,20 +65,9 @@ class Result(eqx.Module):
         path = Path(path)
         if path.suffix != ".npz":
             path = path.with_name(path.name + ".npz")
-        path.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, np.ndarray] = {}
         body = _encode(self, type(self).__name__, arrays)
-        header = json.dumps({"format": _FORMAT, "body": body, "sha256": _checksum(body, arrays)})
-        unfinished = path.with_name(path.name + ".tmp")
-        try:
-            with unfinished.open("wb") as file:
-                np.savez_compressed(file, allow_pickle=False, **{_HEADER: np.array(header)}, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(unfinished, path)
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
+        write_archive(path, {"format": _FORMAT, "body": body}, arrays)
         return path
 
 
@@ -107,44 +78,33 @@ def load(path: str | Path) -> Result:
 
     - `path`: the `.npz` file.
 
-    **Returns:** a result of the class that was saved, with NumPy arrays for its arrays.
+    **Returns:** a result of the class that was saved, with NumPy arrays for its arrays. A class of your own is found by
+    its module and name, so its module has to be imported first.
 
-    **Raises:** `ValueError` when the file was not written by `Result.save`, by a newer format, or when a byte of it is
-    not as it was written; `FileNotFoundError` when there is none.
+    **Raises:** `ValueError` when the file is damaged, was not written by `Result.save`, by another version, or holds a
+    class that is not known here; `FileNotFoundError` when there is none.
     """
+    header, arrays = read_archive(Path(path))
+    if not isinstance(header.get("format"), int) or "body" not in header:
+        raise ValueError(f"path: {path} holds no saved rnndyn result (it holds something else of rnndyn).")
+    if header["format"] > _FORMAT:
+        raise ValueError(
+            f"path: {path} has format {header['format']}; this version of rnndyn reads up to {_FORMAT}. Upgrade rnndyn."
+        )
     try:
-        header, arrays = _read(path)
-    except _DAMAGE as error:
-        raise ValueError(f"path: {path} is damaged, or no result of rnndyn ({error}).") from error
-    # Files of before 0.1.0 have none.
-    if "sha256" in header and header["sha256"] != _checksum(header["body"], arrays):
-        raise ValueError(f"path: {path} is damaged (its checksum is not that of its content).")
-    result = _decode(header["body"], arrays)
+        result = _decode(header["body"], arrays)
+    # The checksum held, so the file is what was written: by another version, whose layout this one does not know.
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(f"path: {path} has a layout that this version of rnndyn does not know ({error!r}).") from error
     if not isinstance(result, Result):
         raise ValueError(f"path: {path} holds no saved rnndyn result.")
     return result
 
 
-def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    with np.load(path, allow_pickle=False) as archive:
-        if _HEADER not in archive:
-            raise ValueError(f"path: {path} holds no saved rnndyn result (its header is missing).")
-        header = json.loads(str(archive[_HEADER]))
-        if header["format"] > _FORMAT:
-            raise ValueError(
-                f"path: {path} has format {header['format']}; this version of rnndyn reads up to {_FORMAT}. "
-                "Upgrade rnndyn."
-            )
-        return header, {name: archive[name] for name in archive.files if name != _HEADER}
-
-
-def _checksum(body: Any, arrays: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256(json.dumps(body).encode())
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name}{array.dtype}{array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+def _type_name(cls: type) -> str:
+    """What a class is called in a file: the library's own by bare name, for they may move; others with their module."""
+    module = "rnndyn" if cls.__module__.partition(".")[0] == "rnndyn" else cls.__module__
+    return f"{module}:{cls.__qualname__}"
 
 
 def _is_array(value: Any) -> bool:
@@ -160,7 +120,7 @@ def _to_plain(value: Any) -> Any:
         return type(value)(_to_plain(item) for item in value)
     if isinstance(value, dict):
         return {key: _to_plain(item) for key, item in value.items()}
-    return value
+    return verdict_words(value) if _is_verdict(value) else value
 
 
 def _encode(value: Any, where: str, arrays: dict[str, np.ndarray]) -> Any:
@@ -168,11 +128,23 @@ def _encode(value: Any, where: str, arrays: dict[str, np.ndarray]) -> Any:
         return value
     if _is_array(value):
         key = f"array_{len(arrays)}"
-        arrays[key] = np.asarray(value)
+        try:
+            arrays[key] = np.asarray(value)
+        except TypeError as error:  # typed PRNG keys
+            raise ValueError(
+                f"{where}: an array of {value.dtype} cannot be saved. Keep jax.random.key_data."
+            ) from error
+        if arrays[key].dtype.hasobject:
+            raise ValueError(f"{where}: an array of Python objects cannot be saved.")
         return {"array": key}
+    if _is_verdict(value):
+        return {
+            "verdict": _type_name(value._enumeration),
+            "names": np.asarray(_look_up(value, {n: n for n in _items(value._enumeration)})).tolist(),
+        }
     if isinstance(value, Result):
         return {
-            "result": type(value).__name__,
+            "result": _type_name(type(value)),
             "fields": {
                 field.name: _encode(getattr(value, field.name), f"{where}.{field.name}", arrays)
                 for field in dataclasses.fields(value)  # pyright: ignore[reportArgumentType]
@@ -199,20 +171,97 @@ def _decode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         return [_decode(item, arrays) for item in value["list"]]
     if "dict" in value:
         return {key: _decode(item, arrays) for key, item in value["dict"].items()}
+    if "verdict" in value:
+        return _read_verdict(value["verdict"], value["names"])
     cls = _result_types.get(value["result"])
     if cls is None:
+        module, _, name = value["result"].partition(":")
         raise ValueError(
-            f"the file holds a {value['result']}, which this version of rnndyn does not know. Upgrade rnndyn."
+            f"the file holds a {name} of {module}, which is not known here. "
+            + ("Upgrade rnndyn." if module == "rnndyn" else f"Import {module} before you load it.")
+        )
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
+    missing = [name for name, field in fields.items() if name not in value["fields"] and not _has_default(field)]
+    unknown = [name for name in value["fields"] if name not in fields]
+    if missing or unknown:
+        raise ValueError(
+            f"the file holds a {cls.__name__} of another version: it lacks the fields {missing} and has the unknown "
+            f"fields {unknown}. Save it again with this version."
         )
     # A result may compute fields in its __init__; what was saved is laid in as it was.
     result = object.__new__(cls)
-    for name, item in value["fields"].items():
-        object.__setattr__(result, name, _decode(item, arrays))
+    for name, field in fields.items():
+        if name in value["fields"]:
+            object.__setattr__(result, name, _decode(value["fields"][name], arrays))
+        elif field.default_factory is not dataclasses.MISSING:
+            object.__setattr__(result, name, field.default_factory())
     return result
+
+
+def _has_default(field: dataclasses.Field) -> bool:
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+
+
+class _Sample(eqx.Enumeration):
+    """Here for the class of its item, which has no public name, and for nothing else."""
+
+    item = ""
+
+
+def verdict_words(verdict: Any) -> Any:
+    """The message of an item of an `equinox.Enumeration`; for a batch of them, an array of messages."""
+    enumeration = verdict._enumeration
+    return _look_up(verdict, {name: enumeration[item] for name, item in _items(enumeration).items()})
+
+
+def _is_verdict(value: Any) -> bool:
+    return isinstance(value, type(_Sample.item))
+
+
+def _items(enumeration: Any) -> dict[str, Any]:
+    return dict(enumeration._name_to_item)
+
+
+def _look_up(verdict: Any, texts: dict[str, str]) -> Any:
+    """One of the texts, by name, for each item of a batch; a string for a single item."""
+    by_number = {int(_number(item)): texts[name] for name, item in _items(verdict._enumeration).items()}
+    numbers = _number(verdict)
+    found = np.array([by_number[int(n)] for n in numbers.ravel()], dtype=str).reshape(numbers.shape)
+    return found if found.ndim else str(found)
+
+
+def _number(verdict: Any) -> np.ndarray:
+    return np.asarray(jax.tree.leaves(verdict)[0])
+
+
+def _read_verdict(which: str, names: Any) -> Any:
+    """Items by their names: their numbers change when a verdict is added.
+
+    The enumeration must have been imported by somebody else: no module runs because a file names it.
+    """
+    module, _, name = which.partition(":")
+    within = lambda key: key == module or (module == "rnndyn" and key.startswith("rnndyn."))
+    places = [place for key, place in list(sys.modules.items()) if within(key)]
+    found = {id(cls): cls for cls in (getattr(place, name, None) for place in places) if _is_enumeration(cls)}
+    if len(found) != 1:
+        raise ValueError(f"the file holds a verdict {name} of {module}, which is not known here.")
+    enumeration = next(iter(found.values()))
+    items, names = _items(enumeration), np.asarray(names)
+    unknown = sorted({str(n) for n in names.ravel()} - set(items))
+    if unknown:
+        raise ValueError(f"the file holds verdicts that this version does not know: {unknown} of {name}.")
+    numbers = np.array([_number(items[str(n)]) for n in names.ravel()], np.int32).reshape(names.shape)
+    return jax.tree.map(lambda _: numbers, next(iter(items.values())))
+
+
+def _is_enumeration(cls: Any) -> bool:
+    return isinstance(cls, type) and issubclass(cls, eqx.Enumeration)
 
 
 def _summary(value: Any) -> str:
     if not _is_array(value):
+        if _is_verdict(value):
+            return str(verdict_words(value))
         lines = (str(value) if isinstance(value, Result) else repr(value)).splitlines()
         return lines[0] if len(lines) == 1 else lines[0] + " ..."
     array = np.asarray(value)

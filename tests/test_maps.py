@@ -73,7 +73,10 @@ def test_dict_states_keep_the_order_they_were_written_in(x64):
             return None
 
     for cell in (Named(), rd.StackedCell([Named()])):
-        np.testing.assert_allclose(rd.as_map(cell)(jnp.ones(3)), [0.9, 0.1, 0.1])
+        f = rd.as_map(cell)
+        np.testing.assert_allclose(f(jnp.ones(3)), [0.9, 0.1, 0.1])
+        jacobian = rd.step_jacobian(cell, f.unflatten(jnp.ones(3)), jnp.ones(1))
+        np.testing.assert_allclose(jacobian, np.diag([0.9, 0.1, 0.1]))
 
 
 def test_the_time_of_a_step_is_in_units_of_the_time_constant():

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 import rnndyn as rd
+from rnndyn._archive import write_archive
 
 
 class Inner(rd.Result):
@@ -60,8 +61,8 @@ def test_what_cannot_be_saved_is_named(tmp_path):
 
 def test_foreign_and_newer_files_are_refused(tmp_path):
     np.savez(tmp_path / "foreign.npz", a=np.zeros(2))
-    with pytest.raises(ValueError, match="holds no saved rnndyn result"):
+    with pytest.raises(ValueError, match="holds nothing saved by rnndyn"):
         rd.load(tmp_path / "foreign.npz")
-    np.savez(tmp_path / "newer.npz", __rnndyn__=np.array('{"format": 99, "body": 0}'))
+    write_archive(tmp_path / "newer.npz", {"format": 99, "body": 0}, {})
     with pytest.raises(ValueError, match="Upgrade rnndyn"):
         rd.load(tmp_path / "newer.npz")

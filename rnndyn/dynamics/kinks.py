@@ -11,8 +11,10 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from rnndyn._programs import Program
 from rnndyn._validation import check_state
+from rnndyn.dynamics.numerics.birkhoff import bump_weights
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in
 from rnndyn.dynamics.numerics.one_sided import OneSide, may_have_kinks, one_side
+from rnndyn.dynamics.numerics.torus import difference, period_of
 from rnndyn.results import Result
 
 STABILITIES = ("stable", "unstable", "undecided")
@@ -235,8 +237,8 @@ class _Place:
 
     def jumps(self, looked: _Looked) -> bool:
         """Whether the limits from different sides differ by more than their errors."""
-        spread = np.ptp(looked.limit, axis=0)
-        return bool(np.any(spread > 4 * np.max(looked.limit_error, axis=0)))
+        apart = np.abs(difference(looked.limit, looked.limit[:1], period_of(self.program, self.points.shape[1])))
+        return bool(np.any(np.max(apart, axis=0) > 4 * np.max(looked.limit_error, axis=0)))
 
     def is_exact(self, looked: _Looked) -> bool:
         """Whether every switch on its border has no difference at all, and the cycle closes to the last bit."""
@@ -260,12 +262,12 @@ def _explore(place: _Place, looked: _Looked, ds: np.ndarray) -> OneSidedLineariz
     num_combinations = len(first)
     directions = tried[np.sort(first)][:_MAX_PIECES]
     jacobians = place.pieces(directions)
-    growth = max(_settled_growth(place, logs, ends), _growth_along_rays(place, jacobians))
+    growth, doubt = max(_settled_growth(place, logs, ends), (_growth_along_rays(place, jacobians), _MARGIN))
     seen_sides = {row.tobytes() for row in place.look(_late(path)).sides}
     is_seen = np.array([row.tobytes() in seen_sides for row in place.look(directions).sides], bool)
     is_exact = place.is_exact(looked)
     is_exhaustive = num <= _FEW and num_combinations == 2**num
-    stability, reason = _verdict(place, looked, jacobians, growth, is_exact)
+    stability, reason = _verdict(place, looked, jacobians, growth, doubt, is_exact)
     if stability == "stable" and not is_exhaustive:
         reason += f"; {len(starts)} directions were followed, not all"
     return OneSidedLinearization(
@@ -278,7 +280,7 @@ def _verdict(place: _Place, looked: _Looked, jacobians: np.ndarray, growth: floa
         return "undecided", "the derivative is NaN or infinite"
     if place.jumps(looked):
         return "undecided", "the map jumps within the error of the point"
-    if abs(growth - 1) <= _MARGIN:
+    if abs(growth - 1) <= max(doubt, _MARGIN):
         return "undecided", "neither growth nor decay in the long run"
     whole = growth < 1
     word = "shrinks" if whole else "grows"
@@ -309,11 +311,11 @@ def _late(path: np.ndarray) -> np.ndarray:
     return late[np.any(late != 0, axis=1)] if np.any(late) else late[:1]
 
 
-def _settled_growth(place: _Place, logs: np.ndarray, ends: np.ndarray) -> float:
-    """The largest growth factor of a direction that is followed for long."""
+def _settled_growth(place: _Place, logs: np.ndarray, ends: np.ndarray) -> tuple[float, float]:
+    """The largest growth factor of a direction that is followed for long, and how far it may be off."""
     alive = np.isfinite(logs).all(axis=1)
     if not alive.any():
-        return 0.0
+        return 0.0, 0.0
     rates, ends = logs[alive, logs.shape[1] // 2 :].mean(axis=1), ends[alive]
     # One end for each cone, those that grow most first.
     order = np.argsort(-rates)
@@ -323,21 +325,23 @@ def _settled_growth(place: _Place, logs: np.ndarray, ends: np.ndarray) -> float:
     return max(_growth_of_end(place, log, steps) for log, steps in zip(again, path))
 
 
-def _growth_of_end(place: _Place, log: np.ndarray, path: np.ndarray) -> float:
-    rate = float(np.mean(log))
+def _growth_of_end(place: _Place, log: np.ndarray, path: np.ndarray) -> tuple[float, float]:
     half = len(path) // 2
+    # Directions may turn for ever: averages with these weights then converge faster than any power of the number.
+    rate = float(bump_weights(len(log)) @ log)
+    first, second = (float(bump_weights(half) @ part) for part in (log[:half], log[-half:]))
     sides = place.look(path).sides
     for period in range(1, half + 1):
         if np.array_equal(sides[half:], sides[half - period : len(sides) - period]):
-            pieces = place.pieces(path[half - period : half])
             product = np.eye(path.shape[1])
-            for piece in pieces:
+            for piece in place.pieces(path[half - period : half]):
                 product = piece @ product
             moduli = np.abs(np.linalg.eigvals(product)) ** (1 / period)
-            nearest = moduli[np.argmin(np.abs(np.log(np.maximum(moduli, 1e-300)) - rate))]
-            # The mean of an orbit that turns is off by its swing over the number of steps.
-            return float(nearest) if abs(np.log(nearest) - rate) < 0.05 else float(np.exp(rate))
-    return float(np.exp(rate))
+            nearest = float(moduli[np.argmin(np.abs(np.log(np.maximum(moduli, 1e-300)) - rate))])
+            if abs(np.log(max(nearest, 1e-300)) - rate) < 0.05:
+                return nearest, _MARGIN
+            break
+    return float(np.exp(rate)), float(np.exp(rate) * max(abs(first - second), _MARGIN))
 
 
 def _growth_along_rays(place: _Place, jacobians: np.ndarray) -> float:

@@ -51,16 +51,17 @@ def trajectory(
 
 def as_step(
     f: Callable[..., Array], x0: Array, inputs: ArrayLike | None, num_rows: int
-) -> tuple[Callable[[Array, Array | None], Array], Array | None]:
+) -> tuple[Callable[[Array, Array | None], Array], Array | np.ndarray | None]:
     """`f` as a step `(x, u) -> x` that ignores `u` when nothing drives it, and the checked rows of input."""
     if inputs is None:
         check_map(f, x0)
         return lambda x, u: f(x), None
-    rows = jnp.asarray(inputs)
+    # NumPy's stay on the host, where they can be cut without compiling anything; a scan takes them as they are.
+    rows = np.asarray(inputs, jnp.result_type(inputs)) if isinstance(inputs, np.ndarray) else jnp.asarray(inputs)
     if rows.ndim == 0 or rows.shape[0] != num_rows:
         raise ValueError(
             f"inputs: expected {num_rows} rows (num_transient + num_steps, the transient's first), "
             f"got shape {np.shape(inputs)}."
         )
-    check_map(f, x0, rows[0])
+    check_map(f, x0, jax.ShapeDtypeStruct(rows.shape[1:], rows.dtype))
     return f, rows

@@ -22,13 +22,14 @@ _METHODS = ("initial_state", "output", "state_bounds")
 class Cell(Protocol):
     """One step of a recurrent network. Whatever has these is a cell; there is nothing to inherit from.
 
-    `input_size` is `None` when not known. Three things are optional:
+    `input_size` is `None` when not known. Four things are optional:
 
     - a keyword `key` of the step, for a cell that draws at every step (noise: `LeakyCell`). Without a key it must be
       deterministic: that is what analyses and evaluation see;
     - a method `sample(key) -> cell`, for what is drawn once for a whole sequence (`DropoutCell`);
     - a method `effective_cell() -> cell`, for a cell whose step is that of another cell with weights computed from its
-      own (`ConstrainedCell`): everything then works on that cell, and gradients pass through.
+      own (`ConstrainedCell`): everything then works on that cell, and gradients pass through;
+    - a property `time_step`, the time of one step in units of the (longest) time constant: `rnndyn.as_map(cell).dt`.
     """
 
     input_size: Any

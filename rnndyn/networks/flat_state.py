@@ -7,7 +7,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
+
+from rnndyn.networks.adapters import FunctionCell
 
 
 class FlatState(eqx.Module):
@@ -50,6 +53,32 @@ class FlatState(eqx.Module):
             leaves[index] = x[..., start:stop].reshape(*x.shape[:-1], *self.shapes[index])
             start = stop
         return jax.tree.unflatten(self.structure, leaves)
+
+
+def flat_state(cell: Any, state_like: PyTree | None = None) -> FlatState:
+    """The flat state of a cell: with dicts in the order in which its `initial_state` writes them.
+
+    A function has no initial state; there it is the order of `state_like`. JAX sorts the keys of a dict that passes
+    through it, so of a cell the order is asked at the source.
+    """
+    if type(cell) is FunctionCell:
+        return _flat(state_like, written_order(state_like))
+    orders = []
+
+    def start() -> PyTree:
+        state = cell.initial_state()
+        orders.append(written_order(state))
+        return state
+
+    own = eqx.filter_eval_shape(start)
+    if state_like is None or jax.tree.structure(state_like) == jax.tree.structure(own):
+        return _flat(own if state_like is None else state_like, orders[0])
+    return _flat(state_like, written_order(state_like))
+
+
+def _flat(state_like: PyTree, order: tuple[int, ...]) -> FlatState:
+    leaves, structure = jax.tree.flatten(state_like)
+    return FlatState(structure, tuple(tuple(np.shape(leaf)) for leaf in leaves), order)
 
 
 def written_order(tree: PyTree) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from rnndyn.networks.cells.low_rank import LowRankCell
 from rnndyn.networks.cells.lstm import LSTMCell
 from rnndyn.networks.cells.piecewise_linear import PiecewiseLinearCell
 from rnndyn.networks.cells.vanilla import VanillaCell
-from rnndyn.networks.flat_state import FlatState, written_order
+from rnndyn.networks.flat_state import flat_state
 
 
 def step_jacobian(cell: Any, state: Any, input: Any) -> Float[Array, "N N"]:
@@ -62,14 +62,12 @@ def step_jacobian(cell: Any, state: Any, input: Any) -> Float[Array, "N N"]:
     """
     cell = without_dropout(as_cell(cell, state_like=state))
     input = None if input is None else jnp.asarray(input)
-    state = check_transition(cell, state, input)
+    state_like, state = state, check_transition(cell, state, input)
     # By exact type: a subclass of a known cell has a step of its own.
     formula = _FORMULAS.get(type(cell))
     if formula is not None:
         return formula(cell, state, input)
-    leaves, structure = jax.tree.flatten(state)
-    shapes = tuple(leaf.shape for leaf in leaves)
-    flat = FlatState(structure, shapes, written_order(state))
+    flat = flat_state(cell, state_like)
     return jax.jacfwd(lambda x: flat.flatten(cell(flat.unflatten(x), input)))(flat.flatten(state))
 
 

@@ -50,11 +50,12 @@ class HostBatches:
         shapes = _shapes(first)
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(first))
         largest = max(1, min(largest, BLOCK_BYTES // max(1, size)))
+        most = min(num, largest, _MIXED_BLOCK if len(self._shapes) > 1 else largest)
         taken = []
-        while len(taken) < min(num, largest) and _shapes(self._peek()) == shapes:
+        while len(taken) < most and _shapes(self._peek()) == shapes:
             taken.append(self._pending.pop())
-        if len(self._shapes) > 1:
-            largest = 1 if len(taken) == 1 else max(min(largest, _MIXED_BLOCK), len(taken))
+        if len(self._shapes) > 1 and len(taken) <= _MIXED_BLOCK:
+            largest = 1 if len(taken) == 1 else min(largest, _MIXED_BLOCK)
 
         def stack(*leaves: Any) -> Any:
             if _is_keys(leaves[0]):

@@ -80,6 +80,7 @@ def floss(
     *,
     target: ArrayLike = 0.0,
     inputs: ArrayLike | None = None,
+    inputs_per_update: bool = False,
     num_transient: int = 0,
     optimizer: optax.GradientTransformation | None = None,
 ) -> "FlossingResult":
@@ -90,8 +91,8 @@ def floss(
     - `f`, `x0`, `num_steps`, `num_exponents`, `target`, `num_transient`: as in `flossing_loss`. Of a network,
       `rnndyn.as_driven_map(cell)` or `rnndyn.as_map(cell)`; the trained cell is `result.f.cell`.
     - `num_updates`: steps of the optimiser.
-    - `inputs`: (num_transient + num_steps, ...) to see the same at every update, or
-      (num_updates, num_transient + num_steps, ...) for one sequence each.
+    - `inputs`: (num_transient + num_steps, ...), the same at every update.
+    - `inputs_per_update`: `inputs` has one sequence per update, (num_updates, num_transient + num_steps, ...).
     - `optimizer`: an optax optimiser (default: Adam at 1e-3).
 
     **Returns:** a `FlossingResult`.
@@ -101,7 +102,14 @@ def floss(
     check_at_least("num_updates", num_updates, 1)
     optimizer = optax.adam(1e-3) if optimizer is None else optimizer
     rows = None if inputs is None else jnp.asarray(inputs)
-    per_update = rows is not None and rows.ndim > 1 and rows.shape[:2] == (num_updates, num_transient + num_steps)
+    if inputs_per_update:
+        wanted = (num_updates, num_transient + num_steps)
+        if rows is None or rows.shape[:2] != wanted:
+            raise ValueError(
+                f"inputs: with inputs_per_update, expected shape {wanted} + the shape of one input, "
+                f"got {None if rows is None else rows.shape}."
+            )
+    per_update = inputs_per_update
     x0 = jnp.asarray(x0)
 
     def loss(f, sequence):
@@ -110,7 +118,7 @@ def floss(
         )
 
     sequences = rows if per_update else None
-    first = rows if rows is None or not per_update else rows[0]
+    first = rows[0] if rows is not None and per_update else rows
     loss_before = eqx.filter_jit(loss)(f, first)  # also checks the shapes before anything is trained
     parameters, rest = eqx.partition(f, eqx.is_inexact_array)
 

@@ -19,7 +19,7 @@ from rnndyn.training.truncated import check_forwards
 
 def scheduled_sampling(
     model: Any,
-    inputs: Array,
+    inputs: Any,
     probability: Any,
     *,
     key: PRNGKeyArray,
@@ -110,10 +110,10 @@ def scheduled_sampling(
 
 def generalized_teacher_forcing(
     model: Any,
-    targets: Array,
+    targets: Any,
     alpha: Any,
     *,
-    inputs: Array | None = None,
+    inputs: Any = None,
     state: Any = None,
     mask: Any = None,
 ) -> Float[Array, "T O"]:

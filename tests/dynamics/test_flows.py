@@ -58,7 +58,7 @@ def test_an_explosion_in_finite_time_is_nan_and_reported():
     f = rd.time_map(lambda x: x**2, 0.3)  # from 1 it reaches infinity at t = 1
     assert np.isnan(rd.trajectory(f, jnp.ones(1), 4)[-1]).all()
     spectrum = rd.lyapunov_spectrum(f, jnp.ones(1), 10, dt=0.3)
-    assert "not finite" in spectrum.result
+    assert "not finite" in spectrum.message
     assert int(spectrum.first_nonfinite) == 3
 
 

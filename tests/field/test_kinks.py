@@ -125,27 +125,25 @@ def test_smooth_points_have_no_kink(f, x):
 
 
 def test_stable_pieces_can_make_an_unstable_kink():
-    """Branicky's pair, made continuous: each piece is a stable focus, but the orbit sees the growing half of both.
-
-    In NumPy: the piecewise-linear map is iterated from many directions.
-    """
+    """Each piece is a stable focus, but the directions come to alternate so that they grow; by iteration in NumPy."""
     # Two pieces that agree on x0 = 0: their second columns are equal.
-    right, left = np.array([[-1.2, 1.0], [-0.75, 0.0]]), np.array([[1.7, 1.0], [-0.75, 0.0]])
+    right, left = np.array([[-1.7, 1.0], [-0.87, 0.0]]), np.array([[0.8, 1.0], [-0.86, 0.0]])
     assert np.max(np.abs(np.linalg.eigvals(right))) < 1
     assert np.max(np.abs(np.linalg.eigvals(left))) < 1
     f = lambda x: jnp.where(x[0] > 0, right @ x, left @ x)
     rates = []
-    for angle in np.linspace(0, 2 * np.pi, 41):
+    for angle in np.linspace(0, 2 * np.pi, 11):
         x, total = np.array([np.cos(angle), np.sin(angle)]), 0.0
-        for step in range(6000):
+        for step in range(3000):
             x = (right if x[0] > 0 else left) @ x
             total += np.log(np.linalg.norm(x)) * (step >= 1000)
             x /= np.linalg.norm(x)
-        rates.append(np.exp(total / 5000))
+        rates.append(np.exp(total / 2000))
     found = rd.linearize_one_sided(f, np.zeros(2))
     assert found is not None
     assert found.growth == pytest.approx(max(rates), rel=2e-3)
-    assert found.stability == ("stable" if max(rates) < 1 else "unstable")
+    assert max(rates) > 1
+    assert found.stability == "unstable"
 
 
 def test_a_point_within_its_error_of_a_kink_is_undecided_where_the_sides_disagree():
@@ -156,7 +154,8 @@ def test_a_point_within_its_error_of_a_kink_is_undecided_where_the_sides_disagre
     assert (found.stability, found.is_exact) == ("undecided", False)
     assert "rounding decides" in found.reason
     # Where all sides agree nothing hangs on it.
-    agreed = rd.linearize_one_sided(lambda x: 1 / 3 + jnp.where(x - 1 / 3 > 1e-17, 0.9, 0.8) * (x - 1 / 3), np.array([1 / 3]))
+    milder = lambda x: 1 / 3 + jnp.where(x - 1 / 3 > 1e-17, 0.9, 0.8) * (x - 1 / 3)
+    agreed = rd.linearize_one_sided(milder, np.array([1 / 3]))
     assert agreed is not None
     assert agreed.is_stable
 
@@ -187,8 +186,8 @@ def test_concatenated_selected_and_saved(tmp_path):
     both = rd.FixedPoints.concatenate([points, points])
     assert both.kinks is not None
     assert both.kinks.growths == pytest.approx(1.1, abs=1e-12)
-    assert both.select([0]).is_stable.tolist() == [False]
-    assert both.select([]).kinks is None
+    assert both.select(np.array([0])).is_stable.tolist() == [False]
+    assert both.select(np.zeros(0, int)).kinks is None
     assert str(rd.load(points.save(tmp_path / "points"))) == str(points)
     found = rd.linearize_one_sided(f, np.zeros(1))
     assert found is not None

@@ -270,6 +270,23 @@ def test_bad_functions_are_named(cell, state, message):
         rd.unroll(cell, np.zeros((T, IN)), state)
 
 
+def test_a_cell_is_checked_once_for_all_calls_of_one_shape():
+    """Outside of jit too, where tracing the cell at every call took fifteen times as long as running it."""
+    traced = []
+
+    def step(state, input):
+        traced.append(1)
+        return jnp.tanh(state + input)
+
+    rd.unroll(step, np.ones((T, IN)), np.zeros(IN))
+    first = len(traced)
+    for seed in range(3):
+        rd.unroll(step, normal(T, IN, seed=seed), np.zeros(IN))
+    assert len(traced) == first
+    with pytest.raises(ValueError, match="cell: expected it to keep the shape"):
+        rd.unroll(lambda state, input: state[:1], np.ones((T, IN)), np.zeros(IN))
+
+
 def test_nan_weights_are_named():
     cell = fill(lambda key: rd.GRUCell(IN, H, key=key))
     broken = eqx.tree_at(lambda c: c.weight_hh, cell, cell.weight_hh.at[0, 0].set(jnp.nan))

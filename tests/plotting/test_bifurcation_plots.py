@@ -32,6 +32,7 @@ def bifurcation(kind, parameter, points, angle=0.0):
         error=0.0,
         converged=True,
         index=1,
+        tangent=np.zeros(points.size + 1),
     )
 
 

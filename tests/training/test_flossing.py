@@ -36,7 +36,16 @@ def test_targets_and_inputs():
     inputs = jax.random.normal(jax.random.key(0), (150, 25, 1))
     target = jnp.array([0.0, -0.5])
     result = rd.floss(
-        f, 0.1 * jnp.ones(6), 150, 20, 2, target=target, inputs=inputs, num_transient=5, optimizer=optax.adam(2e-2)
+        f,
+        0.1 * jnp.ones(6),
+        150,
+        20,
+        2,
+        target=target,
+        inputs=inputs,
+        inputs_per_update=True,
+        num_transient=5,
+        optimizer=optax.adam(2e-2),
     )
     assert result.history.loss_after < 0.2 * result.history.loss_before
     reached = rd.lyapunov_spectrum(result.f, 0.1 * jnp.ones(6), 20, inputs=inputs[0], num_transient=5, num_exponents=2)

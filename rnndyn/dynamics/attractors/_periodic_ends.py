@@ -8,10 +8,11 @@ from jaxtyping import Array, Complex, Float
 
 from rnndyn._programs import Program
 from rnndyn.dynamics.kinks import OneSidedLinearization, at_kinks
-from rnndyn.dynamics.numerics.drivers import map_in_chunks
 from rnndyn.dynamics.numerics.eigenvalues import product_eigenvalues
-from rnndyn.dynamics.numerics.evaluation import images_and_jacobians
-from rnndyn.dynamics.numerics.periodic_orbits import CyclicSystem, closing_defects, divisors, from_smallest
+from rnndyn.dynamics.numerics.evidence import DEGENERATE_RESOLUTION, by_modulus, root_errors, rounding_floor
+from rnndyn.dynamics.numerics.newton import polish
+from rnndyn.dynamics.numerics.periodic_orbits import CyclicSystem, from_smallest, smallest_period
+from rnndyn.dynamics.numerics.torus import difference, period_of
 
 SETTLED = 1e-6
 """An orbit closer than this to an attracting cycle, as a fraction of the scale of the states, has settled on it."""
@@ -31,6 +32,8 @@ class PeriodicOrbit(NamedTuple):
     multipliers: Complex[np.ndarray, " N"]
     distance: float
     """How far the last states of the orbit lie from it, phase by phase, as a fraction of the scale."""
+    error: float
+    """How far the points may lie from the true ones: this and the points are what tells two of them apart."""
     kink: OneSidedLinearization | None = None
     """The linear maps that meet there, where it lies on a kink: the multipliers are those of one of them."""
 
@@ -67,7 +70,7 @@ class PeriodicOrbit(NamedTuple):
 
 
 def closest_returns(
-    states: Float[np.ndarray, "L N"], max_period: int, scale: float
+    states: Float[np.ndarray, "L N"], max_period: int, scale: float, angles: np.ndarray | None = None
 ) -> tuple[list[int], Float[np.ndarray, " P"]]:
     """Times after which an orbit is back, shortest first, and the gap of every time as a fraction of the scale.
 
@@ -76,11 +79,11 @@ def closest_returns(
     """
     longest = min(max_period, len(states) // 2)
     last = states[-1]
-    gaps = np.max(np.abs(states[-1 - longest : -1][::-1] - last), axis=1) / scale
+    gaps = np.max(np.abs(difference(states[-1 - longest : -1][::-1], last, angles)), axis=1) / scale
     # Only close returns of the last state are looked at in full.
     for p in np.flatnonzero(gaps <= 1e-3) + 1:
         span = min(max(int(p), 64), len(states) - int(p))
-        gaps[p - 1] = np.max(np.abs(states[-span:] - states[-span - p : -p])) / scale
+        gaps[p - 1] = np.max(np.abs(difference(states[-span:], states[-span - p : -p], angles))) / scale
     near = np.flatnonzero(gaps <= 1e-4) + 1
     # Of the multiples of a period the first ones say it all; those of the closest return are kept.
     chosen, best = [], np.inf
@@ -91,91 +94,58 @@ def closest_returns(
     return chosen, gaps
 
 
-def polish(
+def polish_end(
     f: Callable[[Array], Array], states: Float[np.ndarray, "L N"], period: int, scale: float
-) -> "PeriodicOrbit | None":
+) -> PeriodicOrbit | None:
     """The cycle that Newton's method reaches from the last `period` states, with its minimal period; or `None`."""
-    found = _newton(f, states[-period:], scale)
+    angles = period_of(f, states.shape[1])
+    found = _newton(f, states[-period:], scale, angles)
     if found is None:
         return None
+    points, _, _, error = found
+    tolerance = max(2 * min(error, 1e-4 * scale), 1e-9 * scale)
+    minimal = smallest_period(points, tolerance, angles)
+    if minimal < period:
+        found = _newton(f, points[:minimal], scale, angles) or found
     points, residual, jacobians, error = found
-    for divisor in divisors(period)[:-1]:
-        shift = np.max(np.abs(np.roll(points, divisor, axis=0) - points))
-        if shift <= max(2 * min(error, 1e-4 * scale), 1e-9 * scale):
-            shorter = _newton(f, points[:divisor], scale)
-            if shorter is not None:
-                points, residual, jacobians, error = shorter
-                break
     return PeriodicOrbit(
-        points=from_smallest(points[None], scale)[0],
+        points=from_smallest(points[None], scale, angles)[0],
         residual=residual,
-        multipliers=_multipliers(jacobians),
-        distance=distance_from(points, states[-len(points) :]) / scale,
+        multipliers=by_modulus(
+            product_eigenvalues(jacobians) if len(jacobians) > 1 else np.linalg.eigvals(jacobians[0])
+        ),
+        distance=distance_from(points, states[-len(points) :], angles) / scale,
+        error=error,
         kink=at_kinks(f, points, min(error, 1e-6 * scale)) if isinstance(f, Program) else None,
     )
 
 
-def distance_from(points: Float[np.ndarray, "p N"], states: Float[np.ndarray, "p N"]) -> float:
+def distance_from(
+    points: Float[np.ndarray, "p N"], states: Float[np.ndarray, "p N"], angles: np.ndarray | None = None
+) -> float:
     """The largest distance of successive states from a cycle, in the phase in which it is least."""
-    shifts = [np.max(np.abs(np.roll(points, shift, axis=0) - states)) for shift in range(len(points))]
-    return float(np.min(shifts))
+    apart = [np.max(np.abs(difference(np.roll(points, k, axis=0), states, angles))) for k in range(len(points))]
+    return float(np.min(apart))
 
 
-def _newton(f: Callable, points: np.ndarray, scale: float) -> tuple[np.ndarray, float, np.ndarray, float] | None:
+def is_same(first: PeriodicOrbit, second: PeriodicOrbit, scale: float, angles: np.ndarray | None = None) -> bool:
+    """Whether two polished cycles are one: as far apart as their errors explain, in one of the phases."""
+    if first.period != second.period:
+        return False
+    errors = min(2 * (first.error + second.error), DEGENERATE_RESOLUTION * scale)
+    return distance_from(first.points, second.points, angles) <= errors + 1e-9 * scale
+
+
+def _newton(
+    f: Callable, points: np.ndarray, scale: float, angles: np.ndarray | None
+) -> tuple[np.ndarray, float, np.ndarray, float] | None:
     """Points, residual, Jacobians and error estimate of the cycle next to `points`, or `None`."""
-    best = None
-    # An orbit that is close needs five steps; next to a degenerate cycle each step only halves the distance.
-    for _ in range(40):
-        images, jacobians = _evaluate(f, points)
-        residual = float(closing_defects(points[None], images[None])[0])
-        if best is not None and not residual < best[1]:
-            break
-        system = CyclicSystem(jacobians) if len(points) > 1 else _PointSystem(jacobians[0])
-        best = (points, residual, jacobians, system)
-        points = points + system.solve(images - np.roll(points, -1, axis=0))
-        if not np.isfinite(points).all():
-            break
-    if best is None:
+    polished = polish(f, points[None], period=angles)
+    points, residual, jacobians = polished.points[0], float(polished.residuals[0]), polished.jacobians[0]
+    if not np.isfinite(residual) or not np.isfinite(jacobians).all():
         return None
-    points, residual, jacobians, system = best
     row_sum = float(np.max(np.sum(np.abs(jacobians), axis=2)))
-    floor = np.finfo(float).eps * (1 + row_sum) * max(scale, float(np.max(np.abs(points))))
-    # 64 units in the last place: room for the sums inside of F.
-    if not residual <= 64 * floor:
+    size = max(scale, float(np.max(np.abs(points))))
+    if not residual <= rounding_floor(size, row_sum):
         return None
-    gap = system.gap
-    return points, residual, jacobians, max(residual, floor) / gap if gap > 0 else np.inf
-
-
-class _PointSystem:
-    """The equation s - J s = b of a fixed point: the dense counterpart of `CyclicSystem`."""
-
-    def __init__(self, jacobian: Float[np.ndarray, "N N"]):
-        try:
-            self._inverse = np.linalg.inv(np.eye(len(jacobian)) - jacobian)
-        except np.linalg.LinAlgError:
-            self._inverse = None
-
-    def solve(self, rhs: Float[np.ndarray, "1 N"]) -> Float[np.ndarray, "1 N"]:
-        return np.zeros_like(rhs) if self._inverse is None else rhs @ self._inverse.T
-
-    @property
-    def gap(self) -> float:
-        return 0.0 if self._inverse is None else 1 / float(np.linalg.norm(self._inverse, np.inf))
-
-
-def _multipliers(jacobians: Float[np.ndarray, "p N N"]) -> Complex[np.ndarray, " N"]:
-    if len(jacobians) > 1:
-        return product_eigenvalues(jacobians)
-    values = np.linalg.eigvals(jacobians[0]).astype(complex)
-    return values[np.argsort(-np.abs(values), kind="stable")]
-
-
-def _evaluate(f: Callable, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return map_in_chunks(
-        lambda x: images_and_jacobians(f, x),
-        points,
-        bytes_per_item=32 * points.shape[1] ** 2,
-        description="polishing",
-        progress=False,
-    )
+    return points, residual, jacobians, float(root_errors(residual, size, row_sum, CyclicSystem(jacobians).gap))

@@ -8,11 +8,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from rnndyn.dynamics.attractors._orbits import SEGMENT, follow, late_states, least_scale, run_until_return
-from rnndyn.dynamics.attractors._periodic_ends import PeriodicOrbit, closest_returns, polish
+from rnndyn.dynamics.attractors._periodic_ends import PeriodicOrbit, closest_returns, is_same, polish_end
 from rnndyn.dynamics.attractors.classification import ClassifiedAttractor, classify, periodic_attractor
 from rnndyn.dynamics.flows import TimeMap
 from rnndyn.dynamics.numerics.evaluation import orbits_from
 from rnndyn.dynamics.numerics.frames import random_frame
+from rnndyn.dynamics.numerics.torus import difference, embedded, period_of
 
 UNDECIDED, UNBOUNDED, _OPEN = -1, -2, -3
 
@@ -45,6 +46,7 @@ class AttractorSearch:
         flow: TimeMap | None = None,
     ):
         self.f, self.flow = f, flow
+        self.angles = period_of(f, starts.shape[1])
         self.max_steps, self.max_period, self.radius, self.progress = max_steps, max_period, radius, progress
         self.representatives_left = max_representatives
         self.states = starts.copy()
@@ -119,10 +121,10 @@ class AttractorSearch:
         orbit = np.asarray(orbits_from(self.f, x[None], 2 * self.max_period + 64))[0]
         if not np.isfinite(orbit).all():
             return None, "the orbit came back once, and then left for infinity"
-        candidates, _ = closest_returns(orbit, self.max_period, self.scale)
+        candidates, _ = closest_returns(orbit, self.max_period, self.scale, self.angles)
         reason = f"the orbit came back once, but not with a period up to max_period = {self.max_period}"
         for period in candidates:
-            found = polish(self.f, orbit, period, self.scale)
+            found = polish_end(self.f, orbit, period, self.scale)
             if found is None:
                 continue
             if found.stability == "stable" and found.holds and (self.flow is None or found.period == 1):
@@ -179,7 +181,9 @@ class AttractorSearch:
             self._without_verdict.append((OrbitSet(self.f, verdict.final_state), verdict.reason))
             return None
         if verdict.is_periodic:
-            found = PeriodicOrbit(verdict.points, verdict.residual, verdict.multipliers, verdict.distance, verdict.kink)
+            found = polish_end(self.f, verdict.points, len(verdict.points), self.scale)
+            assert found is not None  # the points are those that Newton's method found before
+            found = found._replace(distance=verdict.distance)
             return self._add_periodic(found, verdict.final_state, row)
         late = late_states(self.f, verdict.final_state[None], _NUM_LATE, _LATE_EVERY)
         for index, known in self._aperiodic.items():
@@ -195,7 +199,7 @@ class AttractorSearch:
     def _add_periodic(self, found: PeriodicOrbit, state: np.ndarray, row: int) -> int:
         """The index of a verified cycle, new or known; it takes the states that have come to it."""
         for index, known in self._periodic.items():
-            if known.period == found.period and self._is_on(known, state[None])[0]:
+            if is_same(known, found, self.scale, self.angles):
                 self.labels[row] = index
                 return index
         index = len(self.attractors)
@@ -213,7 +217,7 @@ class AttractorSearch:
     def _is_on(self, known: PeriodicOrbit, states: Float[np.ndarray, "K N"]) -> Bool[np.ndarray, " K"]:
         near = np.zeros(len(states), bool)
         for point in known.points:
-            near |= np.max(np.abs(states - point), axis=1) <= known.reach * self.scale
+            near |= np.max(np.abs(difference(states, point, self.angles)), axis=1) <= known.reach * self.scale
         return near
 
 
@@ -233,7 +237,8 @@ class OrbitSet:
         frame = jnp.asarray(random_frame(x.size, min(2, x.size), np.float64))
         first = jax.device_get(follow(f, jnp.asarray(x), frame, SEGMENT)).states
         second = jax.device_get(follow(f, jnp.asarray(first[-1]), frame, SEGMENT)).states
-        self.sample = first[::_SAMPLE_EVERY]
+        self.angles = period_of(f, x.size)
+        self.sample = embedded(first[::_SAMPLE_EVERY], self.angles)
         # Three is coprime to most periods of bands; a thousand states fix a quantile of 99 % well.
         self.reach = float(np.quantile(self._distances(second[::3]), 0.99))
 
@@ -248,6 +253,7 @@ class OrbitSet:
         """From each state to the nearest of the sample."""
         centre = self.sample.mean(axis=0)
         sample = self.sample - centre
+        states = embedded(states, self.angles)
         squares = np.sum(sample**2, axis=1)
         nearest = []
         for first in range(0, len(states), 4096):

@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Complex, Float
 
 from rnndyn._validation import check_at_least, check_state
 from rnndyn.dynamics.attractors._orbits import SEGMENT, LongOrbit, skip
-from rnndyn.dynamics.attractors._periodic_ends import PeriodicOrbit, closest_returns, polish
+from rnndyn.dynamics.attractors._periodic_ends import PeriodicOrbit, closest_returns, polish_end
 from rnndyn.dynamics.cycles.invariant_circles import InvariantCircle, find_invariant_circle
 from rnndyn.dynamics.cycles.limit_cycles import LimitCycle, find_limit_cycle
 from rnndyn.dynamics.flows import TimeMap
@@ -268,7 +268,7 @@ class _Judge:
         candidates, gaps = closest_returns(orbit.states, self.max_period, orbit.scale)
         self.time = int(np.argmin(gaps)) + 1
         self.gap = float(gaps[self.time - 1])
-        found = [polish(self.f, orbit.states, p, orbit.scale) for p in candidates]
+        found = [polish_end(self.f, orbit.states, p, orbit.scale) for p in candidates]
         self.neighbours = [p for p in found if p is not None]
         for periodic in self.neighbours:
             if periodic.stability == "stable" and periodic.holds and (self.flow is None or periodic.period == 1):
@@ -289,9 +289,7 @@ class _Judge:
             )
             if is_kept(volume, error):
                 reason += f"; volume is kept (all exponents sum to {volume:.1g} +- {error:.1g}): not an attractor"
-            return self._result(
-                "chaotic", reason, points=self._sample(), volume_rate=volume, volume_rate_stderr=error
-            )
+            return self._result("chaotic", reason, points=self._sample(), volume_rate=volume, volume_rate_stderr=error)
         return self._circle()
 
     def _limit_cycle(self, flow: TimeMap) -> ClassifiedAttractor | None:
@@ -362,7 +360,9 @@ class _Judge:
         """The number of circles visited in turn, and the curve of one of them; or why there is none, in `refused`."""
         x = self.orbit.x
         for k in [num, 1] if num > 1 else [1]:
-            found = find_invariant_circle(_Iterated(self.f, k), x, num_transient=0, progress=False)
+            found = find_invariant_circle(
+                self.f if k == 1 else _Iterated(self.f, k), x, num_transient=0, progress=False
+            )
             if not found.converged:
                 self.refused = found.reason or f"the orbit is on a {found.kind}"
                 continue
@@ -410,7 +410,9 @@ class _Judge:
         elif growth.is_chaotic or rate > 5 * error:
             reason = f"the exponent {rate:.3g} +- {error:.1g} is positive, but it drifts or is correlated"
         elif self.refused:
-            reason = f"regular, with one exponent zero and the next negative, but no curve solves for it: {self.refused}"
+            reason = (
+                f"regular, with one exponent zero and the next negative, but no curve solves for it: {self.refused}"
+            )
         elif orbit.birkhoff_digits() >= _CIRCLE_DIGITS and growth.weighted[0] < -1e-6:
             reason = f"regular and contracting: a cycle longer than max_period = {self.max_period}?"
         elif orbit.birkhoff_digits() >= _CIRCLE_DIGITS:
@@ -425,7 +427,7 @@ class _Judge:
     def _central_point(self) -> PeriodicOrbit | None:
         """The fixed point in the middle of the orbit, around which it may spiral."""
         states = self.orbit.states
-        found = polish(self.f, np.concatenate([states, states.mean(axis=0)[None]]), 1, self.orbit.scale)
+        found = polish_end(self.f, np.concatenate([states, states.mean(axis=0)[None]]), 1, self.orbit.scale)
         if found is None:
             return None
         distance = float(np.max(np.abs(states[-64:] - found.points[0]))) / self.orbit.scale

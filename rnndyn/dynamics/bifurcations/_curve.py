@@ -22,6 +22,7 @@ from rnndyn.dynamics.bifurcations._steps import (
     trace_curve,
 )
 from rnndyn.dynamics.bifurcations._systems import CycleSystem, push_around
+from rnndyn.dynamics.numerics.evidence import by_modulus
 
 CHUNK = 64
 """Points that one call of the compiled loop returns; fewer where their monodromy matrices would fill the memory."""
@@ -229,9 +230,7 @@ def hermite(a: Node, b: Node, fraction: float) -> np.ndarray:
 
 def sorted_multipliers(monodromies: np.ndarray) -> np.ndarray:
     """Eigenvalues of a stack of matrices by falling modulus, complex; on the host, where they exist on all devices."""
-    values = np.linalg.eigvals(monodromies).astype(complex)
-    order = np.argsort(-np.abs(values), axis=-1, kind="stable")
-    return np.take_along_axis(values, order, axis=-1)
+    return by_modulus(np.linalg.eigvals(monodromies))
 
 
 def _largest_multipliers(matrix: np.ndarray | LinearOperator, num: int) -> np.ndarray:
@@ -248,7 +247,7 @@ def _largest_multipliers(matrix: np.ndarray | LinearOperator, num: int) -> np.nd
         except ArpackNoConvergence:
             break
         if np.min(np.abs(values)) < 1:
-            return values[np.argsort(-np.abs(values), kind="stable")].astype(complex)
+            return by_modulus(values)
         num *= 2
     return sorted_multipliers(np.asarray(matrix @ np.eye(size))[None])[0]
 

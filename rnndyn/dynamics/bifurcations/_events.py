@@ -275,10 +275,22 @@ def _may_hide(nodes: list[Node], arcs: np.ndarray, k: int) -> bool:
     start, end = _logs(a, rows), _logs(b, partners)
     if np.sum(start * end < 0) > events.total():
         return True
+    before, after = np.full(rows.size, np.nan), np.full(rows.size, np.nan)
+    if k > 0:
+        before = _logs(nodes[k - 1], _partners(a, nodes[k - 1], rows))
+    if k + 2 < len(nodes):
+        known = partners >= 0
+        after[known] = _logs(nodes[k + 2], _partners(b, nodes[k + 2], partners[known]))
+    slopes = np.full((3, rows.size), np.nan)
+    for row, (first, second, at) in enumerate(((before, start, k - 1), (start, end, k), (end, after, k + 1))):
+        if 0 <= at < len(arcs) - 1:
+            slopes[row] = (second - first) / (arcs[at + 1] - arcs[at])
+    length = arcs[k + 1] - arcs[k]
+    if _may_swap(start, end, float(np.nanmax(np.abs(slopes), initial=0.0)) * length):
+        return True
     if events:
         return False
     # The parameter may turn twice: its cubic does.
-    length = arcs[k + 1] - arcs[k]
     s = np.linspace(0, 1, 9)[1:-1]
     slope = 6 * s * (1 - s) * (b.zeta[-1] - a.zeta[-1]) + length * (
         (1 - s) * (1 - 3 * s) * a.tangent[-1] + s * (3 * s - 2) * b.tangent[-1]
@@ -286,19 +298,26 @@ def _may_hide(nodes: list[Node], arcs: np.ndarray, k: int) -> bool:
     if np.any(slope * a.tangent[-1] < 0) and a.tangent[-1] * b.tangent[-1] > 0:
         return True
     sides = np.where(start > 0, -1.0, 1.0)
-    start, end = sides * start, sides * end
-    up, down = np.full(rows.size, np.inf), np.full(rows.size, np.inf)
-    if k > 0:
-        before = sides * _logs(nodes[k - 1], _partners(a, nodes[k - 1], rows))
-        up = (start - before) / (arcs[k] - arcs[k - 1])
-    if k + 2 < len(nodes):
-        known = partners >= 0
-        after = np.full(rows.size, np.nan)
-        after[known] = _logs(nodes[k + 2], _partners(b, nodes[k + 2], partners[known]))
-        down = (end - sides * after) / (arcs[k + 2] - arcs[k + 1])
+    up = np.where(np.isnan(slopes[0]), np.inf, sides * slopes[0])
+    down = np.where(np.isnan(slopes[2]), np.inf, -sides * slopes[2])
     return any(
-        _peak(*values, length) > 0 for values in zip(start, end, up, down, strict=True) if not np.isnan(values).any()
+        _peak(*values, length) > 0
+        for values in zip(sides * start, sides * end, up, down, strict=True)
+        if not np.isnan(values).any()
     )
+
+
+def _may_swap(start: np.ndarray, end: np.ndarray, reach: float) -> bool:
+    """Whether one multiplier may come in while another goes out: both have less far to go than the fastest goes.
+
+    The multipliers alone do not tell this from both staying where they are.
+    """
+    outside, inside = start[start > 0], start[start < 0]
+    outside_after, inside_after = end[end > 0], end[end < 0]
+    if not (outside.size and inside.size and outside_after.size and inside_after.size):
+        return False
+    comes_in, goes_out = outside.min() - inside_after.max(), outside_after.min() - inside.max()
+    return max(comes_in, goes_out) <= reach
 
 
 def _peak(start: float, end: float, up: float, down: float, length: float) -> float:

@@ -15,6 +15,7 @@ from rnndyn.dynamics.bifurcations._curve import CLOSED, Curve, Node
 from rnndyn.dynamics.bifurcations._steps import Limits, Metric
 from rnndyn.dynamics.bifurcations._systems import CycleSystem
 from rnndyn.dynamics.numerics.newton import newton
+from rnndyn.dynamics.numerics.periodic_orbits import smallest_period
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,8 +100,8 @@ def start_node(curve: Curve, points: np.ndarray, p: np.ndarray, name: str) -> No
     if node is None:
         raise ValueError(f"{name}: the branch is singular at parameter {p}. Start at another value.")
     states = (node.zeta * scales)[: points.size].reshape(points.shape)
-    divided = smaller_period(states, 1e-7 * curve.metric.units[0])
-    if divided is not None:
+    divided = smallest_period(states, 1e-7 * curve.metric.units[0])
+    if divided < len(states):
         raise ValueError(
             f"{name}: Newton's method went to a cycle of period {divided}, not {len(points)}. Pass points nearer to "
             f"the cycle of period {len(points)}, or one round of the shorter cycle."
@@ -116,15 +117,6 @@ def check_span(name: str, p: Any, span_name: str, span: Any) -> None:
         raise ValueError(f"{span_name}: expected an interval (lowest, highest) of finite numbers, got {span!r}.")
     if not span[0] <= p <= span[1]:
         raise ValueError(f"{name}: {p} lies outside {span_name} = {tuple(span)}.")
-
-
-def smaller_period(points: np.ndarray, tolerance: float) -> int | None:
-    """The smallest period of points that repeat, within `tolerance`, before they are through; or None."""
-    period = len(points)
-    for divisor in range(1, period):
-        if period % divisor == 0 and np.max(np.abs(np.roll(points, divisor, axis=0) - points)) <= tolerance:
-            return divisor
-    return None
 
 
 def follow_both_ways(

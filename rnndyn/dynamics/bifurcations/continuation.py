@@ -14,11 +14,11 @@ from rnndyn.dynamics.bifurcations._setup import (
     check_span,
     follow_both_ways,
     make_curve,
-    smaller_period,
     start_node,
 )
 from rnndyn.dynamics.bifurcations.bifurcations import BRANCH_POINT, Bifurcation
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in
+from rnndyn.dynamics.numerics.periodic_orbits import smallest_period
 from rnndyn.results import Result
 
 
@@ -247,7 +247,7 @@ def _where_period_divides(
     first_reason, last_reason = stop_reasons
     for event in events:
         spread = float(np.max(np.ptp(event.points, axis=0), initial=0.0)) + float(np.max(np.abs(event.points)))
-        if event.kind == BRANCH_POINT and smaller_period(event.points, 1e-7 * spread) is not None:
+        if event.kind == BRANCH_POINT and smallest_period(event.points, 1e-7 * spread) < len(event.points):
             if event.index < start:
                 first, first_reason = event.index + 1, PERIOD_DIVIDED
             else:

@@ -17,7 +17,6 @@ from rnndyn.dynamics.bifurcations._setup import (
     check_span,
     follow_both_ways,
     make_curve,
-    smaller_period,
     start_node,
 )
 from rnndyn.dynamics.bifurcations._steps import RUNNING, STEP_TOO_SMALL
@@ -31,6 +30,7 @@ from rnndyn.dynamics.bifurcations.bifurcations import (
 )
 from rnndyn.dynamics.bifurcations.continuation import Branch, assemble
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in
+from rnndyn.dynamics.numerics.periodic_orbits import smallest_period
 from rnndyn.results import Result
 
 BORN = "born at a bifurcation"
@@ -206,7 +206,7 @@ def _can_switch(event: Bifurcation, max_period: int) -> bool:
         return 2 * event.period <= max_period
     # Where a doubled cycle meets the one that it doubles, the crossing branch is that one.
     spread = float(np.max(np.abs(event.points)) + np.max(np.ptp(event.points, axis=0)))
-    return event.kind == BRANCH_POINT and smaller_period(event.points, 1e-7 * spread) is None
+    return event.kind == BRANCH_POINT and smallest_period(event.points, 1e-7 * spread) == len(event.points)
 
 
 def _switch(parent: _Traced, event: Bifurcation, curve: Curve, step: float, min_step: float) -> list[tuple[Node, Node]]:

@@ -11,12 +11,12 @@ from tqdm.auto import tqdm
 
 from rnndyn._validation import check_at_least, check_states
 from rnndyn.dynamics.bifurcations._curve import PERIOD_DIVIDED
-from rnndyn.dynamics.bifurcations._setup import smaller_period
 from rnndyn.dynamics.bifurcations.bifurcations import BRANCH_POINT, FLIP, FOLD, Bifurcation
 from rnndyn.dynamics.bifurcations.continuation import Branch, continue_cycles, continue_fixed_points
-from rnndyn.dynamics.cycles.cycles import Cycles, find_cycles
+from rnndyn.dynamics.cycles.cycles import find_cycles
 from rnndyn.dynamics.fixed_points.fixed_points import find_fixed_points
 from rnndyn.dynamics.interpolation import InterpolatedMap, interpolate_maps
+from rnndyn.dynamics.numerics.periodic_orbits import smallest_period
 from rnndyn.results import Result
 
 BIRTH, DEATH = "birth", "death"
@@ -268,8 +268,8 @@ class _Tracker:
         for event in branch.bifurcations:
             kind = fold_kind if event is outermost else event.kind
             points = event.points
-            shorter = smaller_period(points, 1e-6 * (1 + np.max(np.abs(points))))
-            if kind == BRANCH_POINT and shorter is not None:
+            shorter = smallest_period(points, 1e-6 * (1 + np.max(np.abs(points))))
+            if kind == BRANCH_POINT and shorter < len(points):
                 # A doubled cycle shrinks onto the cycle that it doubles, which flips there.
                 kind, points = FLIP, points[:shorter]
             step = float((1 - event.parameter) * self.times[k] + event.parameter * self.times[k + 1])
@@ -311,9 +311,7 @@ def _search(f: Callable[[Array], Array], candidates: ArrayLike, period: int) -> 
             result = find_fixed_points(f, candidates, progress=False)
             points = result.points[:, None]
         else:
-            result = find_cycles(f, candidates, period, progress=False)
-            if not isinstance(result, Cycles):
-                raise TypeError(f"find_cycles gave a {type(result).__name__} for one period.")
+            result = find_cycles(f, candidates, period, progress=False)[period]
             points = result.points
     return [_Found(p, m, float(r)) for p, m, r in zip(points, result.multipliers, result.residuals, strict=True)]
 

@@ -10,24 +10,27 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from rnndyn.dynamics.cycles._stabilised import stabilised_ends
 from rnndyn.dynamics.cycles._tables import CycleTable, empty_cycles, group_cycles
 from rnndyn.dynamics.cycles.shooting import MultipleShooting, SequenceMap
+from rnndyn.dynamics.numerics.completeness import IndexGoal, draw_box, within
 from rnndyn.dynamics.numerics.drivers import MEMORY_BUDGET, map_in_chunks, run_in_lanes
 from rnndyn.dynamics.numerics.eigenvalues import product_eigenvalues
-from rnndyn.dynamics.numerics.evaluation import images_and_jacobians, orbits_from
-from rnndyn.dynamics.numerics.evidence import degeneracy_threshold
-from rnndyn.dynamics.numerics.newton import NewtonProblem, NewtonState
-from rnndyn.dynamics.numerics.periodic_orbits import CyclicSystem, canonical, closing_defects, divisors, from_smallest
-
-MIN_CONTINUUM = 8
-"""So many degenerate cycles, apart by more than their errors, are taken for a sample of a continuum."""
+from rnndyn.dynamics.numerics.evaluation import evaluate, orbits_from
+from rnndyn.dynamics.numerics.evidence import (
+    MIN_CONTINUUM,
+    degeneracy_threshold,
+    degenerate_reach,
+    robust_scale,
+    robust_spread,
+    root_errors,
+)
+from rnndyn.dynamics.numerics.newton import polish
+from rnndyn.dynamics.numerics.newton_method import NewtonProblem, NewtonState
+from rnndyn.dynamics.numerics.periodic_orbits import CyclicSystem, canonical, divisors, from_smallest, smallest_period
+from rnndyn.dynamics.numerics.torus import difference
 
 MERGE_FRACTION = 1e-9
 """Cycles, and points of one cycle, closer than this fraction of the spread of all points are one."""
-
-_RESOLUTION = 1e-4
-"""Degenerate cycles are known to about this fraction of the scale."""
 
 
 class CycleSearch:
@@ -38,6 +41,8 @@ class CycleSearch:
         f: Callable[[Array], Array],
         candidates: np.ndarray,
         region: np.ndarray | None,
+        angles: np.ndarray | None,
+        goal: IndexGoal,
         periods: list[int],
         *,
         max_steps: int,
@@ -47,6 +52,8 @@ class CycleSearch:
     ):
         self.f = f
         self.region = region
+        self.angles = angles
+        self.goal = goal
         self.max_steps = max_steps
         self.num_random = num_random
         self.rng = np.random.default_rng(seed)
@@ -68,46 +75,34 @@ class CycleSearch:
         )
         self.orbits = np.concatenate([candidates[:, None], orbits], axis=1)
         # Maps without a bounded region send some candidates to infinity: what is far outside of the rest is no start.
-        first = self.orbits[:, :2][np.isfinite(self.orbits[:, :2])]
-        self.scale = float(np.max(np.abs(first), initial=0.0)) or 1.0
+        self.scale = robust_scale(self.orbits[:, :2])
         bounded = np.all(np.abs(self.orbits) <= 1e3 * self.scale, axis=2)
         self.num_bounded = np.where(bounded.all(axis=1), length + 1, np.argmin(bounded, axis=1))
         settled = bounded.all(axis=1)
         self.pool = self.orbits[settled, 32:].reshape(-1, self.size) if settled.any() else candidates
 
-    def run(self, period: int, *, stabilised: bool, max_rounds: int, until_complete: bool) -> None:
-        """Rounds of one method, until one of them finds nothing new."""
+    def run(self, period: int, *, max_rounds: int, until_complete: bool) -> None:
+        """Rounds of multiple shooting, until one of them finds nothing new."""
         for round in range(max_rounds):
             num_before = self.num_found(period)
-            if stabilised:
-                self.stabilise(period, self.points_to_start(period))
-            elif round == 0:
-                self.shoot(period, self.segments(period))
-            else:
-                self.shoot(period, self.seeds(period, uniform=until_complete))
-            unbalanced = until_complete and self.index_sum(period) not in (None, 1)
+            self.shoot(period, self.segments(period) if round == 0 else self.seeds(period, uniform=until_complete))
+            unbalanced = until_complete and self.index_sum(period) not in (None, self.goal.expected(period))
             # Only a round of mixed and random starts is evidence that nothing is left.
             if round > 0 and self.num_found(period) == num_before and not unbalanced:
                 break
-
-    def points_to_start(self, period: int) -> np.ndarray:
-        """Single points: those of the cycles found, of any period, and as many again from the trajectories."""
-        known = np.concatenate([table.points.reshape(-1, self.size) for table in self.tables.values()])
-        num = max(self.num_random // 16, len(self.tables[period]))
-        if len(known) > num:
-            known = known[self.rng.choice(len(known), num, replace=False)]
-        return np.concatenate([known, self.pool[self.rng.integers(len(self.pool), size=num)]])
 
     def segments(self, period: int) -> np.ndarray:
         """Trajectory segments of the candidates: the first, and the one that comes closest to closing."""
         settled = np.flatnonzero(self.num_bounded == self.orbits.shape[1])
         orbits = self.orbits[settled]
         with np.errstate(invalid="ignore", over="ignore"):
-            gaps = np.max(np.abs(orbits[:, period:] - orbits[:, :-period]), axis=2)
+            gaps = np.max(np.abs(difference(orbits[:, period:], orbits[:, :-period], self.angles)), axis=2)
         best = np.argmin(gaps, axis=1)
         returns = orbits[np.arange(len(orbits))[:, None], best[:, None] + np.arange(period)]
         # Candidates whose orbits settle on one attractor close up at the same place: its repeats are not run.
-        _, distinct = np.unique(np.round(canonical(returns) / (1e-3 * self.scale)), axis=0, return_index=True)
+        _, distinct = np.unique(
+            np.round(canonical(returns, self.angles) / (1e-3 * self.scale)), axis=0, return_index=True
+        )
         return np.concatenate([self.heads(period), returns[distinct]])
 
     def heads(self, period: int) -> np.ndarray:
@@ -135,9 +130,10 @@ class CycleSearch:
             # A search among F cycles must draw several times F sequences before finding nothing new means anything.
             num = max(self.num_random, 16 * len(self.tables[period]))
             parts.append(self.pool[rng.integers(len(self.pool), size=(num, period))])
-        if uniform and self.region is not None:
+        box = draw_box(self.region, self.angles)
+        if uniform and box is not None:
             shape = (max(64, 4 * len(known)), period, self.size)
-            parts.append(rng.uniform(self.region[0], self.region[1], shape))
+            parts.append(rng.uniform(box[0], box[1], shape))
         seeds = np.concatenate(parts)
         return seeds if self.region is None else np.clip(seeds, self.region[0], self.region[1])
 
@@ -183,7 +179,9 @@ class CycleSearch:
         else:
             num_lanes = max(1, min(8192, MEMORY_BUDGET // (8 * 12 * entries)))
         ends: NewtonState = map_in_chunks(
-            lambda part: _shoot_in_lanes(self.f, part, jnp.arange(slots) < period, self.max_steps, num_lanes),
+            lambda part: _shoot_in_lanes(
+                self.f, part, jnp.arange(slots) < period, self.angles, self.max_steps, num_lanes
+            ),
             problems,
             bytes_per_item=64 * slots * self.size,
             description=f"cycles of period {period}",
@@ -196,32 +194,13 @@ class CycleSearch:
         self._count(period, num_starts, converged)
         self._add(np.asarray(ends.x).reshape(num_starts, slots, self.size)[converged, :period])
 
-    def stabilise(self, period: int, starts: Float[np.ndarray, "K N"]) -> None:
-        """Run the stabilised iteration from `starts` and add the cycles that are new."""
-        ends, converged = stabilised_ends(
-            self.f, starts, period, scale=self.scale, max_steps=self.max_steps, progress=self.progress
-        )
-        orbits = map_in_chunks(
-            lambda x: orbits_from(self.f, x, self.num_slots),
-            ends,
-            bytes_per_item=16 * self.num_slots * self.size,
-            description="orbits",
-            progress=False,
-        )
-        # Where the iterated map is steep, its rounding floor is high: what counts is that the orbit closes, well below
-        # the distance of different cycles.
-        with np.errstate(invalid="ignore", over="ignore"):
-            converged = converged & (np.max(np.abs(orbits[:, period - 1] - ends), axis=1) <= 1e-6 * self.scale)
-        self._count(period, len(ends), converged)
-        self._add(np.concatenate([ends[:, None], orbits[:, : period - 1]], axis=1)[converged])
-
     def index_sum(self, period: int) -> int | None:
         """The sum of the indices of all fixed points of F^p found; `None` where one of them has none."""
         total = 0
         for divisor, table in self.tables.items():
             if period % divisor:
                 continue
-            inside = self.reachable(table)
+            inside = self.counted(table)
             powers = table.multipliers[inside] ** (period // divisor)
             # An indifferent direction of the iterate has no index, and on the edge of the region only attractors do.
             indifferent = np.min(np.abs(powers - 1), axis=1, initial=np.inf) <= 1e-6
@@ -233,18 +212,17 @@ class CycleSearch:
 
     def reachable(self, table: CycleTable) -> np.ndarray:
         """Which cycles lie in the region."""
-        if self.region is None:
-            return np.ones(len(table), bool)
-        # A point on the edge belongs to the region; its own error is how far out rounding can put it.
-        margin = np.minimum(table.errors, 1e-9 * self.scale)[:, None, None] + 1e-12 * self.scale
-        inside = (table.points >= self.region[0] - margin) & (table.points <= self.region[1] + margin)
-        return np.all(inside, axis=(1, 2))
+        return within(table.points, table.errors, self.region)
+
+    def counted(self, table: CycleTable) -> np.ndarray:
+        """Which cycles count in the index sum."""
+        return self.reachable(table) & within(table.points, table.errors, self.goal.trap)
 
     def _undecided_at_edge(self, table: CycleTable) -> np.ndarray:
         if self.region is None:
             return np.zeros(len(table), bool)
         distance = np.minimum(table.points - self.region[0], self.region[1] - table.points)
-        at_edge = np.any(distance <= 1e-12 * self.scale, axis=(1, 2))
+        at_edge = np.any(distance <= 1e-12 * np.abs(table.points), axis=(1, 2))
         return at_edge & np.any(np.abs(table.multipliers) >= 1, axis=1)
 
     def _count(self, period: int, num_starts: int, converged: np.ndarray) -> None:
@@ -264,7 +242,9 @@ class CycleSearch:
             # A sequence that goes round a shorter cycle several times is polished and measured as that cycle. Where
             # there is none so close, two cycles of a degenerate case were confused, and it keeps its period.
             short = dataclasses.replace(self._polish(full.points[rows, :period]), hits=hits[rows])
-            is_cycle = short.residuals <= 1e-10 * self.scale
+            is_cycle = short.residuals <= 1e-10 * np.max(
+                np.abs(full.points[rows]), axis=(1, 2), initial=1e-3 * self.scale
+            )
             minimal[rows[~is_cycle]] = full.period
             if period in self.tables and is_cycle.any():
                 self._merge(short.take(is_cycle))
@@ -284,7 +264,10 @@ class CycleSearch:
                 known.append(np.tile(table.points, (1, period // divisor, 1)))
                 owners += [(table, row) for row in range(len(table))]
         num_known = len(owners)
-        rounded = np.round(canonical(np.concatenate([*known, ends])) / (1e-8 * self.scale))
+        places = canonical(np.concatenate([*known, ends]), self.angles)
+        unit = 1e-8 * np.maximum(np.max(np.abs(places), axis=1, keepdims=True), 1e-3 * self.scale)
+        unit = 2.0 ** np.ceil(np.log2(unit))
+        rounded = np.concatenate([np.round(places / unit), unit], axis=1)
         _, first, inverse = np.unique(rounded, axis=0, return_index=True, return_inverse=True)
         hits = np.bincount(inverse[num_known:], minlength=len(first))
         for row, count in zip(first, hits):
@@ -296,7 +279,7 @@ class CycleSearch:
 
     def _merge(self, new: CycleTable) -> None:
         table = self.tables[new.period].join(new)
-        labels = group_cycles(table.points, self._tolerances(table))
+        labels = group_cycles(table.points, self._tolerances(table), self.angles)
         best, counts = [], []
         for label in np.unique(labels):
             rows = np.flatnonzero(labels == label)
@@ -305,64 +288,38 @@ class CycleSearch:
         table = dataclasses.replace(table.take(np.array(best)), hits=np.array(counts))
         rows = np.flatnonzero(np.isnan(table.multipliers[:, 0]))
         if rows.size:
-            _, jacobians = self._evaluate(table.points[rows])
+            points = table.points[rows]
+            _, jacobians = evaluate(self.f, points.reshape(-1, self.size))
+            jacobians = jacobians.reshape(*points.shape, self.size)
             table.multipliers[rows] = [product_eigenvalues(factors) for factors in jacobians]
         self.tables[new.period] = table
 
     def _tolerances(self, table: CycleTable) -> np.ndarray:
         """How far the computed points of each cycle may lie from the true ones."""
-        spread = float(np.max(np.ptp(self.pool, axis=0)))
-        resolution = _RESOLUTION * self.scale
-        errors = np.where(table.degenerate, resolution, np.minimum(2 * table.errors, resolution))
-        return errors + 0.5 * MERGE_FRACTION * spread
+        sizes = np.maximum(np.max(np.abs(table.points), axis=(1, 2), initial=0.0), 1e-3 * self.scale)
+        limit = degenerate_reach(table.errors, sizes)
+        errors = np.where(table.degenerate, limit, np.minimum(2 * table.errors, limit))
+        # Of the half of the states in the middle: one orbit far out joins no others.
+        spread = float(np.median(robust_spread(self.pool)))
+        return errors + 0.5 * MERGE_FRACTION * np.minimum(spread, sizes)
 
     def _minimal_periods(self, table: CycleTable) -> np.ndarray:
         """The smallest divisor of the period after which each sequence repeats."""
-        minimal = np.full(len(table), table.period)
-        for divisor in reversed(divisors(table.period)[:-1]):
-            shift = np.max(np.abs(np.roll(table.points, divisor, axis=1) - table.points), axis=(1, 2))
-            minimal[shift <= 2 * self._tolerances(table)] = divisor
-        return minimal
-
-    def _evaluate(self, points: Float[np.ndarray, "K p N"]) -> tuple[np.ndarray, np.ndarray]:
-        """Images (K, p, N) and Jacobians (K, p, N, N) of all points."""
-        images, jacobians = map_in_chunks(
-            lambda x: images_and_jacobians(self.f, x),
-            points.reshape(-1, self.size),
-            bytes_per_item=32 * self.size**2,
-            description="polishing",
-            progress=self.progress,
-        )
-        return images.reshape(points.shape), jacobians.reshape(*points.shape, self.size)
+        tolerances = 2 * self._tolerances(table)
+        return np.array([smallest_period(p, t, self.angles) for p, t in zip(table.points, tolerances)], int)
 
     def _polish(self, points: Float[np.ndarray, "K p N"]) -> CycleTable:
-        """Newton steps for as long as they lower the residual, then the evidence; the multipliers are left open."""
-        images, jacobians = self._evaluate(points)
-        residuals = closing_defects(points, images)
-        # Two steps: the first reaches the floor from where the search stopped, the second tries once more.
-        for _ in range(2):
-            defects = images - np.roll(points, -1, axis=1)
-            new_points = points + np.stack([CyclicSystem(j).solve(d) for j, d in zip(jacobians, defects)])
-            new_images, new_jacobians = self._evaluate(new_points)
-            new_residuals = closing_defects(new_points, new_images)
-            better = new_residuals < residuals
-            points = np.where(better[:, None, None], new_points, points)
-            images = np.where(better[:, None, None], new_images, images)
-            jacobians = np.where(better[:, None, None, None], new_jacobians, jacobians)
-            residuals = np.where(better, new_residuals, residuals)
-            if not better.any():
-                break
+        """The polished cycles with their evidence; the multipliers are left open."""
+        polished = polish(self.f, points, period=self.angles)
+        points, residuals, jacobians = polished
         gaps = np.array([CyclicSystem(j).gap for j in jacobians])
         rows = jacobians.reshape(len(points), -1, self.size)
         row_sums = np.max(np.sum(np.abs(rows), axis=2), axis=1)
         reach = np.maximum(np.max(np.abs(points), axis=(1, 2)), 1e-3 * self.scale)
-        floor = np.maximum(residuals, np.finfo(float).eps * (1 + row_sums) * reach)
-        with np.errstate(divide="ignore"):
-            errors = floor / gaps
         return CycleTable(
-            points=from_smallest(points, self.scale),
+            points=from_smallest(points, self.scale, self.angles),
             residuals=residuals,
-            errors=errors,
+            errors=root_errors(residuals, reach, row_sums, gaps),
             multipliers=np.full((len(points), self.size), np.nan, complex),
             gaps=gaps,
             degenerate=gaps <= degeneracy_threshold(rows),
@@ -371,6 +328,6 @@ class CycleSearch:
 
 
 @eqx.filter_jit
-def _shoot_in_lanes(f: Any, problems: Any, active: Array, max_steps: int, num_lanes: int) -> NewtonState:
-    method = MultipleShooting(SequenceMap(f, active), max_steps=max_steps)
+def _shoot_in_lanes(f: Any, problems: Any, active: Array, angles: Any, max_steps: int, num_lanes: int) -> NewtonState:
+    method = MultipleShooting(SequenceMap(f, active), max_steps=max_steps, period=angles)
     return run_in_lanes(method.init, method.step, method.done, jax.tree.map(jnp.asarray, problems), num_lanes)

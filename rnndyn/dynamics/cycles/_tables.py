@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from rnndyn.dynamics.numerics.deduplication import group_points
+from rnndyn.dynamics.numerics.torus import embedded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +52,11 @@ def empty_cycles(period: int, size: int) -> CycleTable:
     )
 
 
-def group_cycles(points: Float[np.ndarray, "K p N"], tolerances: Float[np.ndarray, " K"]) -> Int[np.ndarray, " K"]:
+def group_cycles(
+    points: Float[np.ndarray, "K p N"], tolerances: Float[np.ndarray, " K"], angles: np.ndarray | None = None
+) -> Int[np.ndarray, " K"]:
     """Label cycles so that two share a label when they are equal within tolerances, up to a cyclic shift."""
+    points = embedded(points, angles)
     # Equal cycles have equal means, whatever their shift; only those with equal means are compared point by point.
     groups = group_points(points.mean(axis=1), tolerances)
     labels = np.full(len(points), -1)

@@ -1,6 +1,5 @@
 """The cycles of a map: periodic points of a given minimal period, each cycle once, with its evidence."""
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -9,16 +8,19 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int
 
 from rnndyn._validation import check_at_least, check_states
-from rnndyn.dynamics.cycles._search import MIN_CONTINUUM, CycleSearch, CycleTable
+from rnndyn.dynamics.cycles._search import CycleSearch, CycleTable
+from rnndyn.dynamics.numerics.completeness import check_until_complete, completeness_note, index_goal, warn_incomplete
 from rnndyn.dynamics.numerics.deduplication import farthest_points
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in
+from rnndyn.dynamics.numerics.evaluation import evaluate
+from rnndyn.dynamics.numerics.evidence import MIN_CONTINUUM
+from rnndyn.dynamics.numerics.jumps import near_jump
+from rnndyn.dynamics.numerics.periodic_orbits import divisors
+from rnndyn.dynamics.numerics.torus import embedded, period_of
 from rnndyn.results import Result
 
 MAX_RANDOM_SIZE = 8
 """States of up to so many entries are also searched from random point sequences: beyond, these lead nowhere."""
-
-MAX_STABILISED_SIZE = 4
-"""The stabilised method runs 2^N N! transformations, 384 for N = 4."""
 
 
 def find_cycles(
@@ -26,14 +28,13 @@ def find_cycles(
     candidates: ArrayLike,
     period: ArrayLike | Iterable[int],
     *,
-    method: str = "shooting",
     max_steps: int = 100,
     max_rounds: int = 6,
     num_random: int | None = None,
     until_complete: bool = False,
     seed: int = 0,
     progress: bool = True,
-) -> "Cycles | CycleSet":
+) -> "CycleSet":
     r"""Find cycles $x_0 \to x_1 \to \dots \to x_{p-1} \to x_0$ of minimal period p, polished to rounding in float64.
 
     All points are solved for at once (multiple shooting), $F(x_i) - x_{i+1} = 0$ with indices modulo p, by the
@@ -49,8 +50,6 @@ def find_cycles(
         itself) candidates inside stay inside, and the index count below applies.
     - `candidates`: states to start from, shape `(K, N)`; see `sample_candidates`.
     - `period`: the minimal period, or several, for instance `range(1, 13)`.
-    - `method`: `"shooting"`, or `"stabilised"` for states of up to 4 entries: an independent method, single shooting
-        with stabilising transformations.
     - `max_steps`: Newton steps for one start.
     - `max_rounds`: the most rounds for one period, the first one included.
     - `num_random`: random sequences in each later round; by default 1024 for states of up to 8 entries, else none.
@@ -59,57 +58,52 @@ def find_cycles(
     - `seed`: of the random sequences.
     - `progress`: show a bar when it takes longer than two seconds.
 
-    **Returns:** a `Cycles` for one period; a `CycleSet` with one for each of several. With `period=1` these are
+    **Returns:** a `CycleSet`: `find_cycles(f, candidates, 5)[5]` are the `Cycles` of period 5. Those of period 1 are
     the fixed points. Each cycle appears once, from its smallest point on.
 
     **Raises:** `ValueError` for bad candidates, for a map that changes the shape or dtype of its state, for a period
-    below 1 or none, for `method="stabilised"` with more than 4 entries, for `until_complete` without a region.
+    below 1 or none, for `until_complete` without a region or angles.
 
-    **Warns:** when the map takes a box into itself and the indices $\operatorname{sign}\det(I - DF^p)$ of all fixed
-    points of $F^p$ found, those of shorter cycles included, do not sum to 1 (Lefschetz): some are missing. The
-    converse does not hold: missing cycles whose indices cancel leave the sum at 1.
+    **Warns:** when the indices $\operatorname{sign}\det(I - DF^p)$ of all fixed points of $F^p$ found, those of shorter
+    cycles included, do not sum to the Lefschetz number of $F^p$: some are missing. It is 1 for a box that is mapped
+    into itself, $\det(I - A^p)$ on a torus (`on_torus`) whose angles F winds by the integer matrix A. The converse does
+    not hold: missing cycles whose indices cancel leave the sum as it is. Without a region or angles a box around the
+    candidates is tried for one that is kept; where none is, the result says that nothing is known
+    (`Cycles.expected_index_sum` is `None`).
 
     Multipliers are eigenvalues of the product of the Jacobians, small ones as accurate as large ones (see
     `docs/cycles.md`). A state on a repelling cycle is reproduced by `f` only until rounding errors have grown; `errors`
     bounds each point, not a trajectory from it.
 
-    Reference: P. Cvitanović et al., *Chaos: Classical and Quantum*, chapter on fixed points and how to get them;
-    P. Schmelcher & F. K. Diakonos (1997), R. L. Davidchack & Y.-C. Lai (1999) (stabilised).
+    Reference: P. Cvitanović et al., *Chaos: Classical and Quantum*, chapter on fixed points and how to get them.
     """
     check_states("candidates", candidates)
     check_at_least("max_steps", max_steps, 1)
     check_at_least("max_rounds", max_rounds, 1)
     periods = _periods(period)
-    if method not in ("shooting", "stabilised"):
-        raise ValueError(f"method: expected 'shooting' or 'stabilised', got {method!r}.")
     with double_precision():
         starts = np.asarray(candidates, np.float64)
         size = starts.shape[1]
         f = let_in(f, starts[0])
-        if method == "stabilised" and size > MAX_STABILISED_SIZE:
-            raise ValueError(
-                f"method: 'stabilised' is for states of up to {MAX_STABILISED_SIZE} entries, got {size}. "
-                "Use 'shooting'."
-            )
         region = getattr(f, "region", None)
         if region is not None:
             region = np.stack([np.asarray(bound, np.float64) for bound in region])
-        elif until_complete:
-            raise ValueError(
-                "until_complete: completeness is judged by the index sum, which needs a map with a region that it "
-                "takes into itself. Pass region=(lower, upper) to as_map, or until_complete=False."
-            )
+        angles = period_of(f, size)
+        goal = index_goal(f, starts, region, angles)
+        check_until_complete(until_complete, goal)
         if num_random is None:
             num_random = 1024 if size <= MAX_RANDOM_SIZE else 0
         check_at_least("num_random", num_random, 0)
         needed = set(periods)
-        if region is not None:
+        if goal.winding is not None and goal.trap is None:
             # The index sum of F^p counts the cycles of every divisor of p.
             needed |= {d for p in periods for d in range(1, p) if p % d == 0}
         search = CycleSearch(
             f,
             starts,
             region,
+            angles,
+            goal,
             sorted(needed),
             max_steps=max_steps,
             num_random=num_random,
@@ -119,20 +113,13 @@ def find_cycles(
         for p in sorted(needed):
             search.run(
                 p,
-                stabilised=method == "stabilised",
                 max_rounds=max(max_rounds, 20) if until_complete else max_rounds,
                 until_complete=until_complete,
             )
         found = tuple(_assemble(search, p) for p in periods)
-    incomplete = {p: cycles.index_sum for p, cycles in zip(periods, found) if cycles.may_be_complete is False}
-    if incomplete:
-        sums = ", ".join(f"{s} for period {p}" for p, s in incomplete.items())
-        warnings.warn(
-            f"The indices of the fixed points found of the iterated map sum to {sums}, not to 1: some are missing. "
-            "Add candidates, or search with until_complete=True.",
-            stacklevel=2,
-        )
-    return found[0] if isinstance(period, int | np.integer) else CycleSet(tuple(periods), found)
+    wrong = {p: (c.index_sum, c.expected_index_sum) for p, c in zip(periods, found) if c.may_be_complete is False}
+    warn_incomplete("fixed points of the iterated map", wrong)
+    return CycleSet(tuple(periods), found)
 
 
 class Cycles(Result):
@@ -147,8 +134,15 @@ class Cycles(Result):
     - `num_hits`: how many starts ended there, `(K,)`, those of searches for a multiple of the period included.
     - `num_candidates`: how many starting sequences of this length were run.
     - `num_unconverged`: how many of them ended on no cycle, of this period or a divisor.
-    - `index_sum`: the sum of the indices of all fixed points of F^p found in the region; `None` where there is no
-        region, or where an index is undefined (degenerate cycles, unstable ones on the edge of the region).
+    - `index_sum`: the sum of the indices of all fixed points of F^p found (in the region, in the trap); `None` where it
+        has no value to be compared with, or where an index is undefined (degenerate cycles, unstable ones on the edge
+        of the region).
+    - `expected_index_sum`: what all of them sum to (see `find_cycles`); `None` where that is not known.
+    - `near_jump`: whether the map jumps within four errors of a point of the cycle, `(K,)`: it may then lie on one side
+        of a cut (angles? see `on_torus`).
+    - `trap`: where there is no region, a box around the candidates that the map takes into itself at 4096 sampled
+        places (evidence, no proof), `(2, N)`; or `None`.
+    - `angles`: the periods of the coordinates that are angles, `(N,)`, infinite for the others; or `None`.
     - `region`: the box that the map takes into itself, `(2, N)`, or `None`.
     - `outside`: cycles outside the region, which no trajectory from inside can reach; or `None`.
     - `continuum`: up to 64 cycles, far from one another, of a family of cycles that are not isolated; or `None`.
@@ -163,6 +157,10 @@ class Cycles(Result):
     num_candidates: int
     num_unconverged: int
     index_sum: int | None
+    expected_index_sum: int | None
+    near_jump: Bool[np.ndarray, " K"]
+    trap: Float[np.ndarray, "2 N"] | None = None
+    angles: Float[np.ndarray, " N"] | None = None
     region: Float[np.ndarray, "2 N"] | None = None
     outside: "Cycles | None" = None
     continuum: "Cycles | None" = None
@@ -193,14 +191,15 @@ class Cycles(Result):
     @property
     def may_be_complete(self) -> bool | None:
         """Whether the index sum allows that no cycle, of this period or a divisor, is missing; `None`: cannot tell."""
-        if self.region is None or self.continuum is not None or self.index_sum is None:
+        if self.expected_index_sum is None or self.continuum is not None or self.index_sum is None:
             return None
-        return self.index_sum == 1
+        # Where the map jumps, the sum counts nothing.
+        return None if self.near_jump.any() else self.index_sum == self.expected_index_sum
 
     def select(self, mask: ArrayLike) -> "Cycles":
         """The cycles for which `mask` (`(K,)` booleans, or indices) holds; everything else is kept."""
         chosen = np.asarray(mask)
-        names = ("points", "residuals", "errors", "multipliers", "is_degenerate", "num_hits")
+        names = ("points", "residuals", "errors", "multipliers", "is_degenerate", "num_hits", "near_jump")
         return eqx.tree_at(
             lambda r: [getattr(r, name) for name in names], self, [getattr(self, name)[chosen] for name in names]
         )
@@ -221,8 +220,9 @@ class Cycles(Result):
                     f"  {count:8d}  {of.sum():6d}  {low:.4g} to {high:.4g}".ljust(40)
                     + f"{self.residuals[of].max():16.2g}  {self.errors[of].max():13.2g}"
                 )
-        note = {True: "no cycle need be missing", False: "cycles are missing", None: "says nothing here"}
-        lines.append(f"  index sum {self.index_sum}: {note[self.may_be_complete]}")
+        lines.append("  " + completeness_note(self.index_sum, self.expected_index_sum, self.may_be_complete, self.trap))
+        if self.near_jump.any():
+            lines.append(f"  {self.near_jump.sum()} next to a jump of the map (near_jump): one side of it only")
         if self.is_degenerate.any():
             lines.append(f"  {self.is_degenerate.sum()} degenerate (I - DF^p singular): their index is undefined")
         if self.continuum is not None:
@@ -276,11 +276,13 @@ class CycleSet(Result):
 
 
 def _periods(period: Any) -> list[int]:
-    periods = list(period) if isinstance(period, Iterable) else [period]
+    # A NumPy or JAX array without axes is as good as an integer.
+    one = getattr(period, "ndim", None) == 0 or not isinstance(period, Iterable)
+    periods = [p.item() if getattr(p, "ndim", None) == 0 else p for p in ([period] if one else list(period))]
     if not periods:
         raise ValueError("period: expected at least one period, got none.")
     for p in periods:
-        if not isinstance(p, int | np.integer) or p < 1:
+        if not isinstance(p, int) or isinstance(p, bool) or p < 1:
             raise ValueError(f"period: expected a whole number of at least 1, got {p!r}.")
     if len(set(periods)) < len(periods):
         raise ValueError(f"period: expected different periods, got {periods}.")
@@ -293,8 +295,17 @@ def _assemble(search: CycleSearch, period: int) -> Cycles:
     in_continuum = table.degenerate & reachable
     if in_continuum.sum() < MIN_CONTINUUM:
         in_continuum = np.zeros(len(table), bool)
-    # Without a region nothing is said about all fixed points, and the divisors were not searched.
-    index_sum = None if search.region is None else search.index_sum(period)
+    # Next to a box that was only seen to be kept, divisors that nobody asked for are not searched.
+    expected = search.goal.expected(period) if set(divisors(period)) <= set(search.tables) else None
+    index_sum = None if expected is None else search.index_sum(period)
+
+    def marked(part: CycleTable) -> np.ndarray:
+        if len(part) == 0:
+            return np.zeros(0, bool)
+        points = part.points.reshape(-1, search.size)
+        _, jacobians = evaluate(search.f, points)
+        jumps = near_jump(search.f, points, np.repeat(part.errors, period), jacobians, search.angles)
+        return jumps.reshape(len(part), period).any(axis=1)
 
     def collect(part: CycleTable, **extra: Any) -> Cycles:
         return Cycles(
@@ -307,13 +318,17 @@ def _assemble(search: CycleSearch, period: int) -> Cycles:
             search.num_candidates[period],
             search.num_unconverged[period],
             index_sum,
+            expected,
+            marked(part),
+            trap=search.goal.trap,
+            angles=search.angles,
             **extra,
         )
 
     outside = table.take(~reachable)
     continuum = table.take(in_continuum)
     if len(continuum):
-        continuum = continuum.take(farthest_points(continuum.points[:, 0], 64))
+        continuum = continuum.take(farthest_points(embedded(continuum.points[:, 0], search.angles), 64))
     return collect(
         table.take(reachable & ~in_continuum),
         region=search.region,

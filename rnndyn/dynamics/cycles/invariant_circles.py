@@ -11,8 +11,9 @@ from rnndyn._validation import check_at_least, check_state
 from rnndyn.dynamics.cycles._circle_newton import Circle, CircleNewton, coefficients_of, derivative, solve_circle
 from rnndyn.dynamics.cycles.cycles import Cycles, find_cycles
 from rnndyn.dynamics.numerics.birkhoff import bump_weights, fourier_averages, leading_frequencies, refined_frequency
-from rnndyn.dynamics.numerics.drivers import double_precision, let_in, map_in_chunks
-from rnndyn.dynamics.numerics.evaluation import images_and_jacobians, orbits_from
+from rnndyn.dynamics.numerics.drivers import double_precision, let_in
+from rnndyn.dynamics.numerics.evaluation import evaluate as evaluate_map
+from rnndyn.dynamics.numerics.evaluation import orbits_from
 from rnndyn.dynamics.numerics.frames import orthonormalize
 from rnndyn.results import Result
 
@@ -85,13 +86,7 @@ def find_invariant_circle(
         size = start.size
 
         def evaluate(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return map_in_chunks(
-                lambda x: images_and_jacobians(f, x),
-                points,
-                bytes_per_item=32 * size**2,
-                description="invariant circle",
-                progress=progress,
-            )
+            return evaluate_map(f, points, description="invariant circle", progress=progress)
 
         first = _first_circle(f, orbit, max_modes)
         if first is None:
@@ -269,8 +264,7 @@ def _settled_cycle(f: Callable, orbit: np.ndarray, max_period: int) -> Cycles | 
             with warnings.catch_warnings():
                 # One cycle is looked for, not all of them.
                 warnings.filterwarnings("ignore", message="(?s).*some are missing", category=UserWarning)
-                cycles = find_cycles(f, orbit[-1:], period, max_rounds=1, num_random=0, progress=False)
-            assert isinstance(cycles, Cycles)
+                cycles = find_cycles(f, orbit[-1:], period, max_rounds=1, num_random=0, progress=False)[period]
             near = np.min(np.max(np.abs(cycles.points - orbit[-1]), axis=2), axis=1, initial=np.inf)
             near = near <= 1e-3 * (scale if period == 1 else extent)
             if np.any(near & cycles.is_stable):

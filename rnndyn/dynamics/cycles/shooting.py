@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
-from rnndyn.dynamics.numerics.newton import NewtonMethod
+from rnndyn.dynamics.numerics.newton_method import LinearModel, NewtonMethod, singular_shift
 
 
 class SequenceMap(NamedTuple):
@@ -36,11 +36,12 @@ class SequenceMap(NamedTuple):
 class MultipleShooting(NewtonMethod):
     """`NewtonMethod` on a `SequenceMap`; a step costs O(P N^3) instead of O((P N)^3)."""
 
-    def __init__(self, sequence_map: SequenceMap, *, max_steps: int):
-        super().__init__(sequence_map, linear_solver="dense", max_steps=max_steps)
+    def __init__(self, sequence_map: SequenceMap, *, max_steps: int, period: ArrayLike | None = None):
+        angles = None if period is None else jnp.tile(jnp.asarray(period), sequence_map.active.size)
+        super().__init__(sequence_map, linear_solver="dense", max_steps=max_steps, period=angles)
         self.sequence_map = sequence_map
 
-    def _linear_model(self, x: Array, g: Array) -> tuple[Array, Array, Callable[[Array], Array], Array]:
+    def _linear_model(self, x: Array, g: Array) -> LinearModel:
         jacobians = self.sequence_map.jacobians(x)
         shape = jacobians.shape[:2]
         row_sum = jnp.max(jnp.sum(jnp.abs(jacobians), axis=2))
@@ -52,8 +53,10 @@ class MultipleShooting(NewtonMethod):
 
         gradient = jnp.einsum("pij,pi->pj", jacobians, defects).ravel() - g
         # The same shift as in Newton's method for one point: a continuum of cycles gets a step, and none gets NaN.
-        shift = 50 * jnp.finfo(x.dtype).eps * (1 + row_sum)
-        return solve_cyclic(jacobians, defects, shift).ravel(), gradient, product, row_sum
+        shift = singular_shift(row_sum, x.dtype)
+        step = solve_cyclic(jacobians, defects, shift).ravel()
+        # The factors of the elimination are not kept: a chord would cost as much as a step.
+        return LinearModel(step, gradient, product, row_sum, None)
 
 
 MAX_SEGMENT = 6

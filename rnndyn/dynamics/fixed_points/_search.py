@@ -2,18 +2,24 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from rnndyn.dynamics.fixed_points._newton_lanes import NewtonEnds, NewtonLanes
+from rnndyn.dynamics.fixed_points._rescue import rescue
+from rnndyn.dynamics.numerics.completeness import draw_box
 from rnndyn.dynamics.numerics.deduplication import group_points, thin_points
-from rnndyn.dynamics.numerics.drivers import MEMORY_BUDGET, map_in_chunks, run_in_lanes
-from rnndyn.dynamics.numerics.evidence import is_degenerate
-from rnndyn.dynamics.numerics.newton import NewtonMethod, NewtonProblem, NewtonState
+from rnndyn.dynamics.numerics.evaluation import images_of
+from rnndyn.dynamics.numerics.evidence import (
+    by_modulus,
+    degenerate_reach,
+    is_degenerate,
+    robust_scale,
+    root_errors,
+)
+from rnndyn.dynamics.numerics.newton import polish
+from rnndyn.dynamics.numerics.torus import difference, embedded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +67,7 @@ class FixedPointSearch:
         f: Callable[[Array], Array],
         candidates: np.ndarray,
         region: np.ndarray | None,
+        period: np.ndarray | None,
         *,
         max_steps: int,
         linear_solver: str,
@@ -69,18 +76,21 @@ class FixedPointSearch:
         self.f = f
         self.candidates = candidates
         self.region = region
-        self.max_steps = max_steps
-        self.linear_solver = linear_solver
+        self.period = period
         self.progress = progress
         self.num_candidates = 0
         self.roots = empty_roots(candidates.shape[1])
         self._unconverged: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        images = map_in_chunks(
-            lambda x: _images(f, x), candidates, bytes_per_item=64 * candidates.shape[1], description="", progress=False
+        self._images = images_of(f, candidates)
+        self.scale = robust_scale(np.concatenate([candidates, self._images]))
+        self._lanes = NewtonLanes(
+            f,
+            size=candidates.shape[1],
+            scale=self.scale,
+            linear_solver=linear_solver,
+            max_steps=max_steps,
+            period=period,
         )
-        images = images[np.isfinite(images).all(axis=1)]
-        largest = max(np.max(np.abs(candidates)), np.max(np.abs(images), initial=0.0))
-        self.scale = float(largest) if largest > 0 else 1.0
 
     @property
     def num_found(self) -> int:
@@ -95,34 +105,26 @@ class FixedPointSearch:
 
     def run(self, starts: np.ndarray) -> None:
         """Run Newton's method from `starts` and add the roots that are new."""
-        num_starts, size = starts.shape
+        ends = self._newton(starts)
+        rescued = np.flatnonzero(ends.stalled)
+        if rescued.size:
+            points, reached = rescue(self.f, ends.points[rescued], self._newton, self.region, self.scale, self.period)
+            rescued = rescued[reached]
+            ends.points[rescued], ends.converged[rescued], ends.stalled[rescued] = points[reached], True, False
+        self.num_candidates += len(starts)
+        lost = ~ends.converged
+        self._unconverged.append((ends.points[lost], ends.residuals[lost], ends.stalled[lost]))
+        if ends.converged.any():
+            self._add(ends.points[ends.converged])
+
+    def _newton(self, starts: np.ndarray) -> NewtonEnds:
         lower, upper = np.full_like(starts, -np.inf), np.full_like(starts, np.inf)
         if self.region is not None:
             inside = np.all((starts >= self.region[0]) & (starts <= self.region[1]), axis=1)
             lower[inside], upper[inside] = self.region
-        problems = NewtonProblem(starts, np.full(num_starts, self.scale), lower, upper)  # pyright: ignore
-        # Dense: the Jacobian, its factors and the tangents of its columns. gmres: its Krylov basis.
-        bytes_per_lane = 8 * size * (6 * size if self.linear_solver == "dense" else 64)
-        # On a CPU more lanes only fall out of its cache; on an accelerator they fill it.
-        most = 256 if jax.default_backend() == "cpu" else 8192
-        num_lanes = max(1, min(most, MEMORY_BUDGET // bytes_per_lane))
-        ends: NewtonState = map_in_chunks(
-            lambda part: _newton_in_lanes(self.f, part, self.max_steps, self.linear_solver, num_lanes),
-            problems,
-            bytes_per_item=64 * size,
-            description="fixed points",
-            progress=self.progress,
-            # Later rounds are padded to the size of the first, so that they need no compilation of their own; a start
-            # at NaN is done at once.
-            least_size=len(self.candidates),
-            padding=np.nan,
-        )
-        self.num_candidates += num_starts
-        converged, stalled = np.asarray(ends.converged), np.asarray(ends.stalled)
-        x, residuals = np.asarray(ends.x), np.max(np.abs(ends.g), axis=1)
-        self._unconverged.append((x[~converged], residuals[~converged], stalled[~converged]))
-        if converged.any():
-            self._add(x[converged])
+        images = self._images if starts is self.candidates else images_of(self.f, starts)
+        residuals = difference(images, starts, self.period)
+        return self._lanes.run(starts, residuals, (lower, upper), progress=self.progress)
 
     def seeds(self, rng: np.random.Generator, *, uniform: bool) -> np.ndarray:
         """Starting points for the next round: between the roots, around them, between roots and candidates.
@@ -141,41 +143,39 @@ class FixedPointSearch:
         towards = self.candidates[rng.integers(len(self.candidates), size=num)]
         weights = rng.uniform(size=(num, 1))
         mixed = weights * pool[pairs[0]] + (1 - weights) * towards
-        spread = np.sqrt(np.mean(np.var(self.candidates, axis=0))) + 1e-3 * self.scale
+        # Quartiles, so that one candidate far out does not scatter the rest.
+        low, high = np.quantile(self.candidates, [0.25, 0.75], axis=0)
+        spread = np.sqrt(np.mean((high - low) ** 2)) / 1.35 + 1e-3 * self.scale
         parts = [between + 0.05 * spread * rng.standard_normal((num, size)), mixed]
-        if uniform and self.region is not None:
-            parts.append(rng.uniform(self.region[0], self.region[1], (2 * num, size)))
+        box = draw_box(self.region, self.period)
+        if uniform and box is not None:
+            parts.append(rng.uniform(box[0], box[1], (2 * num, size)))
         seeds = np.concatenate(parts)
         return seeds if self.region is None else np.clip(seeds, self.region[0], self.region[1])
 
     def _add(self, ends: np.ndarray) -> None:
-        # Repeats to eight digits are merged first, so that few points need to be polished and decomposed. Two ends
-        # of one root may fall into neighbouring cells of the grid; the grouping below joins them.
-        _, first, hits = np.unique(np.round(ends / (1e-8 * self.scale)), axis=0, return_index=True, return_counts=True)
-        new = self._polish(ends[first], hits)
-        self.roots = distinct_roots(self.roots.join(new), self.scale)
-
-    def _polish(self, points: np.ndarray, hits: np.ndarray) -> RootTable:
-        """Newton steps for as long as they lower the residual, then the linearisation at the end."""
-        size = points.shape[1]
-        points, residuals, jacobians = map_in_chunks(
-            lambda x: _polish_batch(self.f, x),
-            points,
-            bytes_per_item=48 * size**2,
-            description="polishing",
-            progress=self.progress,
-        )
-        return linearize_roots(points, residuals, jacobians, hits, self.scale)
+        # Repeats to eleven digits of their own size are merged first, so that few points need to be polished.
+        places = embedded(ends, self.period)
+        unit = 1e-11 * np.maximum(np.max(np.abs(places), axis=1), 1e-3 * self.scale)
+        unit = 2.0 ** np.ceil(np.log2(unit))[:, None]
+        keys = np.concatenate([np.round(places / unit), unit], axis=1)
+        _, first, hits = np.unique(keys, axis=0, return_index=True, return_counts=True)
+        polished = polish(self.f, ends[first], period=self.period)
+        new = linearize_roots(polished.points[:, 0], polished.residuals, polished.jacobians[:, 0], hits, self.scale)
+        self.roots = distinct_roots(self.roots.join(new), self.scale, self.period)
 
 
-def distinct_roots(roots: RootTable, scale: float) -> RootTable:
+def distinct_roots(roots: RootTable, scale: float, period: np.ndarray | None = None) -> RootTable:
     """Each root once, with the hits of all its repeats: of several rows for one root, that of the smallest residual."""
     degenerate = is_degenerate(roots.gaps, roots.jacobians)
+    places = embedded(roots.points, period)
     labels = np.empty(len(roots), int)
-    labels[~degenerate] = group_points(roots.points[~degenerate], roots.errors[~degenerate])
-    # A degenerate root is known to a fraction of the scale only, and may belong to a continuum, along which chains of
-    # neighbours would merge to one: its repeats are those within a fixed distance of one of them.
-    labels[degenerate] = len(roots) + thin_points(roots.points[degenerate], 1e-4 * scale)
+    labels[~degenerate] = group_points(places[~degenerate], roots.errors[~degenerate])
+    # A degenerate root may belong to a continuum, along which chains of neighbours would merge to one: its repeats are
+    # those within reach of one of them.
+    sizes = np.maximum(np.max(np.abs(roots.points), axis=1, initial=0.0), scale)
+    reach = degenerate_reach(roots.errors, sizes)
+    labels[degenerate] = len(roots) + thin_points(places[degenerate], reach[degenerate])
     best = []
     counts = []
     for label in np.unique(labels):
@@ -193,39 +193,5 @@ def linearize_roots(
     gaps = np.linalg.svd(np.eye(size) - jacobians, compute_uv=False)[:, -1]
     row_sums = np.max(np.sum(np.abs(jacobians), axis=2), axis=1)
     reach = np.maximum(np.max(np.abs(points), axis=1), 1e-3 * scale)
-    floor = np.maximum(residuals, np.finfo(float).eps * (1 + row_sums) * reach)
-    with np.errstate(divide="ignore"):
-        errors = floor * np.sqrt(size) / gaps
-    multipliers = np.linalg.eigvals(jacobians).astype(complex)
-    order = np.argsort(-np.abs(multipliers), axis=1, kind="stable")
-    multipliers = np.take_along_axis(multipliers, order, axis=1)
-    return RootTable(points, residuals, errors, jacobians, multipliers, gaps, hits)
-
-
-@eqx.filter_jit
-def _images(f: Callable[[Array], Array], points: Any) -> Array:
-    return jax.vmap(f)(jnp.asarray(points))
-
-
-@eqx.filter_jit
-def _newton_in_lanes(f: Any, problems: Any, max_steps: int, linear_solver: str, num_lanes: int) -> NewtonState:
-    method = NewtonMethod(f, linear_solver=linear_solver, max_steps=max_steps)
-    return run_in_lanes(method.init, method.step, method.done, jax.tree.map(jnp.asarray, problems), num_lanes)
-
-
-@eqx.filter_jit
-def _polish_batch(f: Callable[[Array], Array], points: Any) -> tuple[Array, Array, Array]:
-    def polish(x: Array) -> tuple[Array, Array, Array]:
-        identity = jnp.eye(x.size)
-
-        def improve(_: Any, x: Array) -> Array:
-            g = f(x) - x
-            new = x - jnp.linalg.solve(jax.jacfwd(f)(x) - identity, g)
-            better = jnp.max(jnp.abs(f(new) - new)) < jnp.max(jnp.abs(g))
-            return jnp.where(better, new, x)
-
-        # Two steps: the first reaches the floor from where the search stopped, the second tries once more.
-        x = jax.lax.fori_loop(0, 2, improve, x)
-        return x, jnp.max(jnp.abs(f(x) - x)), jax.jacfwd(f)(x)
-
-    return jax.vmap(polish)(jnp.asarray(points))
+    errors = root_errors(residuals, reach, row_sums, gaps / np.sqrt(size))
+    return RootTable(points, residuals, errors, jacobians, by_modulus(np.linalg.eigvals(jacobians)), gaps, hits)

@@ -1,6 +1,5 @@
 """The fixed points of a map: a search from many candidates at once, and what is found with its evidence."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,17 +10,22 @@ from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int
 from rnndyn._validation import check_at_least, check_states
 from rnndyn.dynamics.fixed_points._search import FixedPointSearch, RootTable, distinct_roots
 from rnndyn.dynamics.kinks import Kinks, kinks_at
+from rnndyn.dynamics.numerics.completeness import (
+    check_until_complete,
+    completeness_note,
+    index_goal,
+    warn_incomplete,
+    within,
+)
 from rnndyn.dynamics.numerics.deduplication import farthest_points
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in
-from rnndyn.dynamics.numerics.evidence import degeneracy_threshold, is_degenerate
+from rnndyn.dynamics.numerics.evidence import MIN_CONTINUUM, degeneracy_threshold, is_degenerate, robust_scale
+from rnndyn.dynamics.numerics.jumps import near_jump
+from rnndyn.dynamics.numerics.torus import embedded, period_of
 from rnndyn.results import Result
 
 DENSE_LIMIT = 400
 """States longer than this are searched without forming Jacobians (measured in `benchmarks/fixed_points.py`)."""
-
-
-MIN_CONTINUUM = 8
-"""So many degenerate points, apart by more than their errors, are taken for a sample of a continuum."""
 
 
 def find_fixed_points(
@@ -74,16 +78,13 @@ def find_fixed_points(
     with double_precision():
         starts = np.asarray(candidates, np.float64)
         f = let_in(f, starts[0])
-        region = _region(f)
-        if until_complete and region is None:
-            raise ValueError(
-                "until_complete: completeness is judged by the index sum, which needs a map with a region that it "
-                "takes into itself. Pass region=(lower, upper) to as_map, or until_complete=False."
-            )
+        region, period = _region(f), period_of(f, starts.shape[1])
+        goal = index_goal(f, starts, region, period)
+        check_until_complete(until_complete, goal)
         if linear_solver == "auto":
             linear_solver = "dense" if starts.shape[1] <= DENSE_LIMIT else "gmres"
         search = FixedPointSearch(
-            f, starts, region, max_steps=max_steps, linear_solver=linear_solver, progress=progress
+            f, starts, region, period, max_steps=max_steps, linear_solver=linear_solver, progress=progress
         )
         search.run(starts)
         rng = np.random.default_rng(seed)
@@ -91,16 +92,12 @@ def find_fixed_points(
         for _ in range(rounds_left):
             num_before = search.num_found
             search.run(search.seeds(rng, uniform=until_complete))
-            unbalanced = until_complete and _assemble(search).may_be_complete is False
+            unbalanced = until_complete and _assemble(search, goal.expected(1), goal.trap).may_be_complete is False
             if search.num_found == num_before and not unbalanced:
                 break
-        result = _with_kinks(f, _assemble(search))
+        result = _with_kinks(f, _assemble(search, goal.expected(1), goal.trap))
     if result.may_be_complete is False:
-        warnings.warn(
-            f"The indices of the {len(result)} fixed points found sum to {result.index_sum}, not 1: some are missing. "
-            "Add candidates, or search with until_complete=True.",
-            stacklevel=2,
-        )
+        warn_incomplete("fixed points", {1: (result.index_sum, result.expected_index_sum)})
     return result
 
 
@@ -117,7 +114,14 @@ class FixedPoints(Result):
     - `num_hits`: how many candidates ended there, `(K,)`.
     - `num_candidates`: how many candidates were run, seeds of later rounds included.
     - `unconverged`: the candidates that ended elsewhere.
+    - `near_jump`: whether the map jumps within four errors of the point, `(K,)`: the point may then be one side of a
+        cut (an angle? see `on_torus`), and its multipliers hold on that side only.
+    - `expected_index_sum`: what the indices of all fixed points sum to (Lefschetz): 1 for a map of a box into itself,
+        det(I - A) on a torus whose angles it winds by the integer matrix A; `None` where it is not known.
     - `region`: the box that the map takes into itself, `(2, N)`, or `None`.
+    - `period`: of the coordinates that are angles, `(N,)`, infinite for the others; or `None`.
+    - `trap`: where there is no region, a box around the candidates that the map takes into itself at 4096 sampled
+        places (evidence, no proof), `(2, N)`; or `None`. The index sum then counts the points inside.
     - `outside`: fixed points outside the region, which no trajectory from inside can reach; or `None`.
     - `continuum`: fixed points that are not isolated, or `None`.
     - `kinks`: which points lie on a kink of the map, and what they are there (see `linearize_one_sided`), or `None`
@@ -133,7 +137,11 @@ class FixedPoints(Result):
     num_hits: Int[np.ndarray, " K"]
     num_candidates: int
     unconverged: "Unconverged"
+    near_jump: Bool[np.ndarray, " K"]
+    expected_index_sum: int | None = None
     region: Float[np.ndarray, "2 N"] | None = None
+    period: Float[np.ndarray, " N"] | None = None
+    trap: Float[np.ndarray, "2 N"] | None = None
     outside: "FixedPoints | None" = None
     continuum: "Continuum | None" = None
     kinks: Kinks | None = None
@@ -181,20 +189,29 @@ class FixedPoints(Result):
 
     @property
     def index_sum(self) -> int:
-        """The sum of the indices: 1 for all fixed points of a map of a ball into itself, when none is degenerate."""
-        return int(self.indices.sum())
+        """The sum of the indices (in `trap`, where there is one), to be compared with `expected_index_sum`."""
+        return int(self.indices[self._counted].sum())
 
     @property
     def may_be_complete(self) -> bool | None:
-        """Whether the index sum allows that no point is missing; `None` where it cannot tell."""
-        if self.region is None or self.continuum is not None or self.is_degenerate.any() or self.kinks is not None:
+        """Whether the index sum allows that no point is missing; `None`: not known, nothing tells."""
+        if self.expected_index_sum is None or self.continuum is not None or self.kinks is not None:
             return None
-        return self.index_sum == 1
+        # Where the map jumps, the sum counts nothing.
+        if self.is_degenerate[self._counted].any() or self.near_jump.any():
+            return None
+        return self.index_sum == self.expected_index_sum
+
+    @property
+    def _counted(self) -> Bool[np.ndarray, " K"]:
+        if self.trap is None:
+            return np.ones(len(self), bool)
+        return np.all((self.points >= self.trap[0]) & (self.points <= self.trap[1]), axis=1)
 
     def select(self, mask: ArrayLike) -> "FixedPoints":
         """The points for which `mask` (`(K,)` booleans, or indices) holds; everything else is kept."""
         chosen = np.asarray(mask)
-        names = ("points", "residuals", "errors", "jacobians", "multipliers", "singular_gaps", "num_hits")
+        names = ("points", "residuals", "errors", "jacobians", "multipliers", "singular_gaps", "num_hits", "near_jump")
         new: list[Any] = [getattr(self, name)[chosen] for name in names]
         new.append(None if self.kinks is None else self.kinks.select(chosen).or_none())
         return eqx.tree_at(
@@ -219,8 +236,10 @@ class FixedPoints(Result):
         roots = _as_roots(parts[0])
         for part in parts[1:]:
             roots = roots.join(_as_roots(part))
-        scale = float(np.max(np.abs(roots.points), initial=0.0)) or 1.0
-        roots = distinct_roots(roots, scale).sorted()
+        roots = distinct_roots(roots, robust_scale(roots.points), parts[0].period).sorted()
+        # The rows of the table are rows of the parts, whose marks are found by their coordinates.
+        jumps = [part.points[part.near_jump] for part in parts if part.near_jump.any()]
+        marked = {row.tobytes() for row in np.concatenate(jumps)} if jumps else set()
         unconverged = Unconverged(
             *(
                 np.concatenate([getattr(part.unconverged, name) for part in parts])
@@ -232,7 +251,11 @@ class FixedPoints(Result):
             *vars(roots).values(),
             num_candidates=sum(part.num_candidates for part in parts),
             unconverged=unconverged,
+            near_jump=np.array([row.tobytes() in marked for row in roots.points], bool),
+            expected_index_sum=first("expected_index_sum"),
             region=first("region"),
+            period=first("period"),
+            trap=first("trap"),
             outside=first("outside"),
             continuum=first("continuum"),
             kinks=_kinks_of_rows(roots.points, parts),
@@ -242,7 +265,7 @@ class FixedPoints(Result):
         unconverged = self.unconverged
         lines = []
         if len(self) == 0:
-            best = f"{unconverged.residuals.min():.3g}" if len(unconverged) else "none"
+            best = f"{unconverged.best:.3g}" if len(unconverged) else "none"
             lines.append(f"No isolated fixed point found from {self.num_candidates} candidates. Best residual: {best}.")
         else:
             lines.append(
@@ -256,8 +279,11 @@ class FixedPoints(Result):
                     f"  {count:8d}  {of.sum():6d}  {low:.4g} to {high:.4g}".ljust(40)
                     + f"{self.residuals[of].max():16.2g}  {self.errors[of].max():13.2g}"
                 )
-            note = {True: "no point need be missing", False: "points are missing", None: "says nothing here"}
-            lines.append(f"  index sum {self.index_sum}: {note[self.may_be_complete]}")
+            lines.append(
+                "  " + completeness_note(self.index_sum, self.expected_index_sum, self.may_be_complete, self.trap)
+            )
+            if self.near_jump.any():
+                lines.append(f"  {self.near_jump.sum()} next to a jump of the map (near_jump): one side of it only")
             if self.kinks is not None:
                 lines.append(
                     f"  {int(self.kinks.is_on_kink.sum())} on a kink of the map, where growth in the long run decides "
@@ -279,7 +305,7 @@ class Unconverged(Result):
     - `points`: where they ended, `(M, N)`.
     - `residuals`: $|F(x) - x|_\\infty$ there, `(M,)`.
     - `stalled`: true for a local minimum of $|F(x) - x|$ (a slow point, see `find_slow_points`), false where the
-        steps ran out, `(M,)`.
+        steps ran out or the map gave NaN (the residual is then NaN too), `(M,)`.
     """
 
     points: Float[np.ndarray, "M N"]
@@ -292,11 +318,16 @@ class Unconverged(Result):
     def table(self) -> str:
         if len(self) == 0:
             return "every candidate converged"
-        num_stalled = int(self.stalled.sum())
+        num_stalled, num_lost = int(self.stalled.sum()), int(np.sum(~np.isfinite(self.residuals)))
         return (
             f"{len(self)} candidates did not converge: {num_stalled} at local minima of the speed, "
-            f"{len(self) - num_stalled} out of steps; best residual {self.residuals.min():.3g}"
+            f"{len(self) - num_stalled - num_lost} out of steps, {num_lost} lost to NaN; best residual {self.best:.3g}"
         )
+
+    @property
+    def best(self) -> float:
+        """The smallest residual that is a number; infinite where none is."""
+        return float(np.min(self.residuals[np.isfinite(self.residuals)], initial=np.inf))
 
 
 class Continuum(Result):
@@ -353,44 +384,44 @@ def _as_roots(result: FixedPoints) -> RootTable:
     )
 
 
-def _assemble(search: FixedPointSearch) -> FixedPoints:
+def _assemble(search: FixedPointSearch, expected: int | None, trap: np.ndarray | None) -> FixedPoints:
     """Sort what was found into isolated points, points out of reach, and a continuum."""
     roots, region = search.roots, search.region
-    reachable = np.ones(len(roots), bool)
-    if region is not None:
-        # A point on the edge of the region belongs to it; its own error is how far out rounding can put it.
-        margin = np.minimum(roots.errors, 1e-9 * search.scale)[:, None] + 1e-12 * search.scale
-        reachable = np.all((roots.points >= region[0] - margin) & (roots.points <= region[1] + margin), axis=1)
+    reachable = within(roots.points, roots.errors, region)
     degenerate = is_degenerate(roots.gaps, roots.jacobians) & reachable
     continuum = None
+    isolated = reachable
     if degenerate.sum() >= MIN_CONTINUUM:
-        continuum = _describe_continuum(roots.take(degenerate))
-        reachable_isolated, outside = reachable & ~degenerate, ~reachable
-    else:
-        reachable_isolated, outside = reachable, ~reachable
+        continuum = _describe_continuum(roots.take(degenerate), search.period)
+        isolated = reachable & ~degenerate
     unconverged = Unconverged(*search.unconverged)
 
     def collect(mask: np.ndarray, **extra: Any) -> FixedPoints:
+        part = roots.take(mask).sorted()
         return FixedPoints(
-            *vars(roots.take(mask).sorted()).values(),
+            *vars(part).values(),
             num_candidates=search.num_candidates,
             unconverged=unconverged,
+            near_jump=near_jump(search.f, part.points, part.errors, part.jacobians, search.period),
+            period=search.period,
             **extra,
         )
 
     return collect(
-        reachable_isolated,
+        isolated,
+        expected_index_sum=expected,
         region=region,
-        outside=collect(outside) if outside.any() else None,
+        trap=trap,
+        outside=collect(~reachable) if not reachable.all() else None,
         continuum=continuum,
     )
 
 
-def _describe_continuum(roots: RootTable) -> Continuum:
+def _describe_continuum(roots: RootTable, period: np.ndarray | None) -> Continuum:
     nullities = np.sum(
         np.linalg.svd(np.eye(roots.points.shape[1]) - roots.jacobians, compute_uv=False)
         <= degeneracy_threshold(roots.jacobians)[:, None],
         axis=1,
     )
-    chosen = farthest_points(roots.points, 64)
+    chosen = farthest_points(embedded(roots.points, period), 64)
     return Continuum(roots.points[chosen], roots.residuals[chosen], int(np.median(nullities)), int(roots.hits.sum()))

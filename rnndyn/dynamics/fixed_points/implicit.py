@@ -9,6 +9,7 @@ import optimistix as optx
 from jaxtyping import Array, ArrayLike, Float
 
 from rnndyn._validation import check_map, check_state
+from rnndyn.dynamics.numerics.evidence import singular_gap
 
 
 def implicit_fixed_point(f: Callable[[Array], Array], x0: ArrayLike, *, max_steps: int = 50) -> Float[Array, " N"]:
@@ -29,8 +30,10 @@ def implicit_fixed_point(f: Callable[[Array], Array], x0: ArrayLike, *, max_step
         respect to it is zero.
     - `max_steps`: Newton steps.
 
-    **Returns:** the fixed point, shape `(N,)`; NaN in every entry where Newton's method did not converge from `x0`, so
-    that a wrong derivative cannot pass unnoticed.
+    **Returns:** the fixed point, shape `(N,)`; NaN in every entry, and in every derivative, where Newton's method did
+    not converge from `x0`, or ended where I - DF is singular to the accuracy it is known with: there the point, if it
+    is one, is not a function of the parameters (a fold, a line of fixed points, a runaway $x + 1/(1 + x^2)$ that no
+    longer moves).
 
     **Raises:** `ValueError` for a bad state, or a map that changes its shape or dtype.
 
@@ -49,15 +52,30 @@ def implicit_fixed_point(f: Callable[[Array], Array], x0: ArrayLike, *, max_step
     check_state("x0", x0)
     start = jax.lax.stop_gradient(jnp.asarray(x0))
     check_map(f, start)
-    # The rounding floor of the residual, with the room that a sum over the units needs.
-    tolerance = 64 * float(jnp.finfo(start.dtype).eps)
-    solution = optx.root_find(
-        lambda x, f: f(x) - x,
-        optx.Newton(rtol=tolerance, atol=tolerance, linear_solver=lx.LU()),
-        start,
-        args=f,
-        adjoint=optx.ImplicitAdjoint(linear_solver=lx.LU()),
-        max_steps=max_steps,
-        throw=False,
-    )
-    return jnp.where(solution.result == optx.RESULTS.successful, solution.value, jnp.nan)
+    # Of a residual against the size of the state; DF is at most of the order of one near a fixed point worth having.
+    tolerance = rounding_floor(1.0, 1.0, start.dtype)
+
+    def solve(residual, start):
+        solution = optx.root_find(
+            lambda x, _: residual(x),
+            optx.Newton(rtol=tolerance, atol=tolerance, linear_solver=lx.LU()),
+            start,
+            max_steps=max_steps,
+            throw=False,
+        )
+        return jnp.where(solution.result == optx.RESULTS.successful, solution.value, jnp.nan)
+
+    # Not optimistix' own adjoint: its linear solve raises on NaN, and one failure would end a whole batch.
+    def solve_linear(linear, y):
+        return jnp.linalg.solve(jax.jacfwd(linear)(jnp.zeros_like(y)), y)
+
+    value = jax.lax.custom_root(lambda x: f(x) - x, start, solve, solve_linear)
+    point = jax.lax.stop_gradient(value)
+    jacobian = jax.lax.stop_gradient(jax.jacfwd(f)(point))
+    usable = jnp.where(jnp.all(jnp.isfinite(jacobian)), jacobian, 0)
+    gap = jnp.linalg.svd(jnp.eye(point.size, dtype=point.dtype) - usable, compute_uv=False)[-1]
+    row_sum = jnp.max(jnp.sum(jnp.abs(usable), axis=1))
+    determined = gap > singular_gap(row_sum, start.dtype)
+    found = jnp.all(jnp.isfinite(jacobian)) & jnp.all(jnp.isfinite(point)) & determined
+    # A factor, for its derivative is NaN with it; that of the constant branch of `where` would be 0.
+    return value * jnp.where(found, jnp.ones((), start.dtype), jnp.nan)

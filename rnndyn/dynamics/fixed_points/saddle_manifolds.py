@@ -1,6 +1,6 @@
 """The stable and unstable manifolds of a saddle of a planar map: the curves that bound basins and steer transients."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -22,7 +22,7 @@ _LEAST_GAP = 1e-4
 
 def find_saddle_manifolds(
     f: Callable[[Array], Array],
-    point: ArrayLike,
+    point: ArrayLike | Sequence[float],
     lower: Any,
     upper: Any,
     *,
@@ -70,8 +70,11 @@ def find_saddle_manifolds(
         jacobian = np.asarray(jax.jacfwd(f)(jnp.asarray(saddle)))
         values, vectors = np.linalg.eig(jacobian)
         order = np.argsort(np.abs(values))
-        if np.iscomplexobj(values) or not np.abs(values[order[0]]) < 1 < np.abs(values[order[1]]):
+        # Whether the eigenvalues of a real matrix are stored as complex numbers is NumPy's affair.
+        is_real = not np.any(np.imag(values))
+        if not is_real or not np.abs(values[order[0]]) < 1 < np.abs(values[order[1]]):
             raise ValueError(f"point: expected a saddle, one multiplier inside the unit circle; they are {values}.")
+        values, vectors = np.real(values), np.real(vectors)
         defect = np.max(np.abs(np.asarray(f(jnp.asarray(saddle))) - saddle))
         if defect > 1e-6 * np.max(box[1] - box[0]):
             raise ValueError(f"point: expected a fixed point; the map moves it by {defect:.2g}. Polish it first.")

@@ -7,16 +7,20 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int
+from jaxtyping import Array, ArrayLike, Complex, Float, Int
 
 from rnndyn._validation import check_at_least, check_states
 from rnndyn.dynamics.fixed_points._search import linearize_roots
 from rnndyn.dynamics.numerics.deduplication import farthest_points, group_points
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in, map_in_chunks
+from rnndyn.dynamics.numerics.evaluation import images_of
+from rnndyn.dynamics.numerics.evidence import robust_scale, rounding_floor
 from rnndyn.results import Result
 
 RELAXATION_STEPS = 12
 """Newton steps in the fast directions; they converge quadratically, but which ones are fast changes on the way."""
+
+_UNFINISHED, _MINIMUM, _NO_MINIMUM, _ROOT = range(4)
 
 RELAXATION_MARGIN = 3.0
 """Directions up to this factor faster than the slow ones are left alone too, so that the slow ones are never moved."""
@@ -47,7 +51,8 @@ def find_slow_points(
 
     - `f`: the map, `(N,) -> (N,)`.
     - `candidates`: starting points, shape `(K, N)`; see `sample_candidates`.
-    - `slow_time`: the time constant $\tau$ in steps beyond which a mode counts as slow.
+    - `slow_time`: the time constant $\tau$ beyond which a mode counts as slow; in units of time where the map has a
+        `dt` (a time map, a leaky cell with its time step), else in steps.
     - `num_samples`: how many points of the slow manifold to linearise.
     - `max_steps`: of the minimisation.
     - `progress`: show a bar when it takes longer than two seconds.
@@ -55,39 +60,54 @@ def find_slow_points(
     **Returns:** a `SlowPoints`.
 
     **Raises:** `ValueError` for bad candidates, a map that changes the shape or dtype of its state, or a `slow_time`
-    that is not above 1.
+    that is not longer than one step.
 
-    A mode counts as slow when $|1 - \mu| < 1 / \tau$: it is nearly at rest. A rotation with $|\mu| \approx 1$ is not.
+    A mode counts as slow when $|1 - \mu| < dt / \tau$: it is nearly at rest. A rotation with $|\mu| \approx 1$ is not.
+    Slow modes alone make no slow manifold: its points must stay, and how far they drift within $\tau$ is told.
 
     Reference: D. Sussillo & O. Barak (2013), *Opening the black box*; N. Maheswaranathan et al. (2019), *Reverse
     engineering recurrent networks for sentiment classification reveals line attractor dynamics*.
     """
     check_states("candidates", candidates)
     check_at_least("num_samples", num_samples, 1)
-    if not slow_time > 1:
-        raise ValueError(f"slow_time: expected more than 1 step, got {slow_time}.")
+    given = getattr(f, "dt", None)
+    dt = 1.0 if given is None else float(given)
+    slow_steps = slow_time / dt
+    if not slow_steps > 1:
+        raise ValueError(f"slow_time: expected more than 1 step (of length {dt:g}), got {slow_time}.")
     with double_precision():
         starts = np.asarray(candidates, np.float64)
         f = let_in(f, starts[0])
         bytes_per_item = 64 * starts.shape[1] ** 2
+        scale = robust_scale(np.concatenate([starts, images_of(f, starts)]))
         relaxed, relaxed_speeds = map_in_chunks(
-            lambda x: _relax(f, x, RELAXATION_MARGIN / slow_time),
+            lambda x: _relax(f, x, RELAXATION_MARGIN / slow_steps),
             starts,
             bytes_per_item=bytes_per_item,
             description="slow manifold",
             progress=progress,
         )
-        ends, speeds, converged = map_in_chunks(
-            lambda x: _minimise_speed(f, x, max_steps),
-            starts,
-            bytes_per_item=bytes_per_item,
-            description="slow points",
-            progress=progress,
-        )
+
+        def minimise(points: np.ndarray) -> list[np.ndarray]:
+            found = map_in_chunks(
+                lambda x: _minimise_speed(f, x, scale, max_steps),
+                points,
+                bytes_per_item=bytes_per_item,
+                description="slow points",
+                progress=progress,
+                least_size=len(starts),
+            )
+            return [np.array(a) for a in found]
+
+        ends, speeds, verdicts, downhill = minimise(starts)
+        top = np.flatnonzero(verdicts == _NO_MINIMUM)
+        if top.size:
+            # Where the gradient vanishes but the Hessian has a negative eigenvalue, on along its eigenvector.
+            again = minimise(ends[top] + 1e-3 * scale * downhill[top])
+            ends[top], speeds[top], verdicts[top], _ = again
         finite = np.isfinite(relaxed).all(axis=1) & np.isfinite(relaxed_speeds)
-        manifold = _describe(f, relaxed[finite], relaxed_speeds[finite], slow_time, num_samples)
-        scale = max(np.max(np.abs(starts)), np.max(np.abs(ends[converged]), initial=0.0))
-        return _collect(f, ends, speeds, converged, scale, manifold)
+        manifold = _describe(f, relaxed[finite], relaxed_speeds[finite], slow_time, dt, num_samples)
+        return _collect(f, ends, speeds, verdicts, scale, manifold)
 
 
 class SlowPoints(Result):
@@ -131,7 +151,8 @@ class SlowManifold(Result):
     """The set onto which fast modes relax, from a sample of points on it.
 
     - `dimension`: the median number of slow modes over the sample.
-    - `slow_time`: the time constant beyond which a mode counts as slow, steps.
+    - `slow_time`: the time constant beyond which a mode counts as slow, in units of `dt`.
+    - `dt`: the time of one step; 1 where the map does not tell.
     - `points`: the sample, spread out, `(M, N)`.
     - `drift`: the speed $|F(x) - x|_2$ along the manifold at the sample, `(M,)`.
     - `multipliers`: eigenvalues of DF at the sample, nearest to 1 first, `(M, N)` complex.
@@ -143,6 +164,7 @@ class SlowManifold(Result):
 
     dimension: int
     slow_time: float
+    dt: float
     points: Float[np.ndarray, "M N"]
     drift: Float[np.ndarray, " M"]
     multipliers: Complex[np.ndarray, "M N"]
@@ -152,24 +174,47 @@ class SlowManifold(Result):
 
     @property
     def time_constants(self) -> Float[np.ndarray, "M D"]:
-        """1 / |ln |mu|| of the slow modes, in steps."""
+        """dt / |ln |mu|| of the slow modes."""
         with np.errstate(divide="ignore"):
-            return 1 / np.abs(np.log(np.abs(self.multipliers[:, : self.dimension])))
+            return self.dt / np.abs(np.log(np.abs(self.multipliers[:, : self.dimension])))
 
     @property
     def num_slow(self) -> Int[np.ndarray, " M"]:
         """The number of slow modes at each point of the sample."""
-        return np.sum(np.abs(1 - self.multipliers) < 1 / self.slow_time, axis=1)
+        return np.sum(np.abs(1 - self.multipliers) < self.dt / self.slow_time, axis=1)
+
+    @property
+    def travel(self) -> float:
+        """How far the points drift within `slow_time`, as a fraction of the extent of the sample: the median.
+
+        Infinite for a sample without extent that moves.
+        """
+        if len(self.points) == 0:
+            return float("nan")
+        way = float(np.median(self.drift)) * self.slow_time / self.dt
+        extent = float(np.linalg.norm(np.ptp(self.points, axis=0)))
+        return way / extent if extent > 0 else (np.inf if way > 0 else 0.0)
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether there is a slow manifold: slow modes, and a drift within `slow_time` below its extent."""
+        return self.dimension > 0 and self.travel < 1
 
     def table(self) -> str:
+        unit = "steps" if self.dt == 1 else "units of time"
         if self.dimension == 0:
-            return f"  no slow manifold: most points have no mode slower than {self.slow_time:g} steps"
+            return f"  no slow manifold: most points have no mode slower than {self.slow_time:g} {unit}"
+        if not self.is_slow:
+            return (
+                f"  no slow manifold: {self.dimension} modes are slower than {self.slow_time:g} {unit}, but in that "
+                f"time the points drift by {self.travel:.2g} of their extent"
+            )
         times = np.median(self.time_constants, axis=0)
         shares = ", ".join(f"{100 * share:.1f} %" for share in self.variance_fractions[: self.dimension + 1])
         return (
             f"  slow manifold of dimension {self.dimension} ({len(self.points)} points): median time constants "
             + ", ".join(f"{time:.3g}" for time in times)
-            + f" steps, median drift {np.median(self.drift):.2g} per step\n"
+            + f" {unit}, drift within {self.slow_time:g} {unit} {self.travel:.2g} of the extent\n"
             + f"  variance along its principal components: {shares}, ..."
         )
 
@@ -199,14 +244,22 @@ def _relax(f: Callable[[Array], Array], points: Any, threshold: float) -> tuple[
 
 
 @eqx.filter_jit
-def _minimise_speed(f: Callable[[Array], Array], points: Any, max_steps: int) -> tuple[Array, Array, Array]:
-    """Local minima of q = |F(x) - x|^2 / 2 by Newton's method with Levenberg damping."""
+def _minimise_speed(
+    f: Callable[[Array], Array], points: Any, scale: Any, max_steps: Any
+) -> tuple[Array, Array, Array, Array]:
+    """Local minima of q = |F(x) - x|^2 / 2 by Newton's method with Levenberg damping.
+
+    Gives the ends, their speeds, what they are, and the direction of the least curvature of q there.
+    """
 
     def q(x: Array) -> Array:
         return 0.5 * jnp.sum((f(x) - x) ** 2)
 
-    def minimise(x0: Array) -> tuple[Array, Array, Array]:
+    def minimise(x0: Array) -> tuple[Array, Array, Array, Array]:
         eps = jnp.finfo(x0.dtype).eps
+
+        def floor(x: Array) -> Array:
+            return rounding_floor(jnp.maximum(jnp.max(jnp.abs(x)), scale), 0.0, x.dtype)
 
         def step(state: tuple) -> tuple:
             x, damping, num_steps, _ = state
@@ -218,10 +271,10 @@ def _minimise_speed(f: Callable[[Array], Array], points: Any, max_steps: int) ->
             new = x + d
             # Where the damped Hessian is not positive definite the factor is NaN, and the step is refused.
             accept = q(new) < value
-            small = jnp.max(jnp.abs(d)) <= 64 * eps * (1e-3 + jnp.max(jnp.abs(x)))
+            small = jnp.max(jnp.abs(d)) <= 64 * eps * jnp.maximum(jnp.max(jnp.abs(x)), 1e-3 * scale)
             # The gradient of q is DG^T G: below this it is rounding.
             flat = jnp.linalg.norm(gradient) <= 1e-12 * jnp.sqrt(2 * value * size)
-            fixed = value <= (32 * eps * (1 + jnp.max(jnp.abs(x)))) ** 2
+            fixed = value <= floor(x) ** 2
             x = jnp.where(accept, new, x)
             damping = jnp.where(accept, damping / 10, jnp.maximum(10 * damping, 1e-12))
             return x, damping, num_steps + 1, small & jnp.isfinite(d).all() | flat | fixed | (damping > 1e8)
@@ -231,9 +284,15 @@ def _minimise_speed(f: Callable[[Array], Array], points: Any, max_steps: int) ->
         gradient = jax.grad(q)(x)
         speed = jnp.linalg.norm(f(x) - x)
         # At a minimum the gradient DG^T G vanishes against |G|, to the square root of eps where DG is singular.
-        at_minimum = jnp.linalg.norm(gradient) <= 1e-6 * speed
-        at_root = speed <= 1e3 * eps * (1 + jnp.max(jnp.abs(x)))
-        return x, speed, done & (at_minimum | at_root) & (damping < 1e9)
+        level = jnp.linalg.norm(gradient) <= 1e-6 * speed
+        at_root = speed <= jnp.sqrt(x.size) * floor(x)
+        curvatures, directions = jnp.linalg.eigh(jax.hessian(q)(x))
+        # Below this a negative curvature is rounding, or the error of the point.
+        bent_down = curvatures[0] < -1e-6 * jnp.max(jnp.abs(curvatures))
+        ended = done & (damping < 1e9)
+        verdict = jnp.where(level, jnp.where(bent_down, _NO_MINIMUM, _MINIMUM), _UNFINISHED)
+        verdict = jnp.where(at_root, _ROOT, verdict)
+        return x, speed, jnp.where(ended, verdict, _UNFINISHED), directions[:, 0]
 
     return jax.vmap(minimise)(jnp.asarray(points))
 
@@ -244,7 +303,7 @@ def _jacobians(f: Callable[[Array], Array], points: Any) -> Array:
 
 
 def _describe(
-    f: Callable[[Array], Array], relaxed: np.ndarray, speeds: np.ndarray, slow_time: float, num_samples: int
+    f: Callable[[Array], Array], relaxed: np.ndarray, speeds: np.ndarray, slow_time: float, dt: float, num_samples: int
 ) -> SlowManifold:
     if len(relaxed) == 0:
         none = np.zeros((0, relaxed.shape[1]))
@@ -252,6 +311,7 @@ def _describe(
         return SlowManifold(
             0,
             float(slow_time),
+            dt,
             none,
             np.zeros(0),
             none.astype(complex),
@@ -268,7 +328,7 @@ def _describe(
     order = np.argsort(np.abs(1 - values), axis=1, kind="stable")
     values = np.take_along_axis(values, order, axis=1).astype(complex)
     right = np.take_along_axis(right, order[:, None, :], axis=2).astype(complex)
-    dimension = int(np.median(np.sum(np.abs(1 - values) < 1 / slow_time, axis=1)))
+    dimension = int(np.median(np.sum(np.abs(1 - values) < dt / slow_time, axis=1)))
     left = np.linalg.pinv(right)
     centred = relaxed - relaxed.mean(axis=0)
     variances = np.zeros(points.shape[1])
@@ -277,6 +337,7 @@ def _describe(
     return SlowManifold(
         dimension,
         float(slow_time),
+        dt,
         points,
         speeds[chosen],
         values,
@@ -290,15 +351,17 @@ def _collect(
     f: Callable[[Array], Array],
     ends: np.ndarray,
     speeds: np.ndarray,
-    converged: Bool[np.ndarray, " K"],
+    verdicts: Int[np.ndarray, " K"],
     scale: float,
     manifold: SlowManifold,
 ) -> SlowPoints:
-    # A minimum of q where G is not zero has singular DG; one where G is rounding is a fixed point.
-    fixed = converged & (speeds <= 1e-10 * scale)
-    slow = np.flatnonzero(converged & ~fixed)
-    # A minimum of q is known to about sqrt(eps) of the scale only: q is flat to first order there.
-    labels = group_points(ends[slow], np.full(len(slow), 1e-6 * scale))
+    # A minimum of q where G is not zero has singular DG; one where G is rounding is a fixed point. Next to a fixed
+    # point with singular DG the minimisation ends early: what is that slow is one for every purpose.
+    sizes = np.maximum(np.max(np.abs(ends), axis=1), 1e-3 * scale)
+    fixed = (verdicts == _ROOT) | (verdicts == _MINIMUM) & (speeds <= 1e-10 * sizes)
+    slow = np.flatnonzero((verdicts == _MINIMUM) & ~fixed)
+    # A minimum of q is known to about sqrt(eps) of its size only: q is flat to first order there.
+    labels = group_points(ends[slow], 1e-6 * sizes[slow])
     first = np.array(
         [slow[labels == label][np.argmin(speeds[slow[labels == label]])] for label in np.unique(labels)], int
     )
@@ -312,4 +375,6 @@ def _collect(
         multipliers = linearize_roots(points, speeds[first], jacobians, hits, scale).multipliers
     else:
         multipliers = np.zeros(points.shape, complex)
-    return SlowPoints(points, speeds[first], multipliers, hits, int(fixed.sum()), int((~converged).sum()), manifold)
+    return SlowPoints(
+        points, speeds[first], multipliers, hits, int(fixed.sum()), int(len(ends) - fixed.sum() - len(slow)), manifold
+    )

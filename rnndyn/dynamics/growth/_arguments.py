@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
@@ -13,7 +14,7 @@ from rnndyn.dynamics.trajectory import as_step
 
 def check_growth_arguments(
     f: Callable, x0: Any, num_steps: int, num_transient: int, inputs: Any, num_exponents: int | None
-) -> tuple[Array, Array | None, int]:
+) -> tuple[Array, Array | np.ndarray | None, int]:
     """State, inputs and number of exponents, or a `ValueError` when they do not fit together or do not fit `f`."""
     check_state("x0", x0)
     check_at_least("num_steps", num_steps, 1)

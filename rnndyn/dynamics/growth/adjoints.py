@@ -10,8 +10,10 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from rnndyn.dynamics.growth._arguments import check_growth_arguments
+from rnndyn.dynamics.growth._polar import polar, scaled
+from rnndyn.dynamics.growth.verdicts import GrowthVerdict
 from rnndyn.dynamics.numerics.statistics import batch_means, block_sums
-from rnndyn.results import Result
+from rnndyn.results import Result, verdict_words
 
 
 def adjoints(
@@ -78,21 +80,30 @@ class Adjoints(Result):
     log_norms: Float[Array, " T_plus_1"]
     """$\\ln |a_t|$ (-inf where it vanishes)."""
     local_growth: Float[Array, " T"]
-    """$\\ln(|DF(x_t)^T a_{t+1}| / |a_{t+1}|)$: the growth of the backpropagated vector over each step."""
+    """$\\ln(|DF(x_t)^T a_{t+1}| / |a_{t+1}|)$: the growth of the backpropagated vector over each step. NaN where
+    $a_{t+1} = 0$ (steps after the last one that the loss looks at), -inf where the step destroys it."""
     growth_rate: Float[Array, ""]
-    """Its mean, in nats per step: gradients grow (positive) or vanish (negative) at this rate backwards in time."""
+    """Its mean over the steps that have one, in nats per step: gradients grow (positive) or vanish (negative) at this
+    rate backwards in time. NaN when there is no such step."""
     growth_rate_stderr: Float[Array, ""]
-    """The standard error of that (batch means)."""
+    """The standard error of that (batch means); NaN for a rate of -inf."""
     parameter_gradient: dict[str, Float[Array, "..."]]
     """$dL/d\\theta$, by parameter; the key is the path of the array in `f`."""
     contribution_norms: dict[str, Float[Array, " T"]]
     """The Frobenius norm of what each step contributes to the gradient of each parameter."""
+    result: GrowthVerdict
+    """The verdict on `growth_rate`: `not_finite` where the trajectory or a derivative left the floating-point range,
+    `no_gradient` where the loss depends on no state, `correlated` where the window is too short for the error bar."""
 
     @property
     def vectors(self) -> Float[Array, "T_plus_1 N"]:
         """$a_t = dL/dx_t$ itself; it overflows and underflows where the gradient does."""
-        # 0 * exp(-inf) is 0, as it should be.
-        return jnp.exp(jnp.asarray(self.log_norms))[..., None] * self.directions
+        return scaled(jnp.asarray(self.directions), jnp.asarray(self.log_norms)[..., None])
+
+    @property
+    def message(self) -> Any:
+        """The verdict in words."""
+        return verdict_words(self.result)
 
 
 def parameter_contributions(
@@ -108,18 +119,20 @@ def parameter_contributions(
     **Returns:** for each parameter, by its path in `f`, an array (T, *shape of the parameter); mind the memory.
     """
     rows = None if inputs is None else jnp.asarray(inputs)
-    return _contributions(f, rows, jnp.asarray(result.states), jnp.asarray(result.vectors))
+    return _contributions(f, rows, *(jnp.asarray(a) for a in (result.states, result.directions, result.log_norms)))
 
 
 @eqx.filter_jit
-def _contributions(f, inputs, states, vectors):
+def _contributions(f, inputs, states, directions, log_norms):
     parameters, rest = eqx.partition(f, eqx.is_inexact_array)
 
-    def one(x, u, a):
+    def one(x, u, direction, log_norm):
         step = lambda p: eqx.combine(p, rest)(x, *(() if inputs is None else (u,)))
-        return _named(jax.vjp(step, parameters)[1](a)[0])
+        share = jax.vjp(step, parameters)[1](direction)[0]
+        return _named(jax.tree.map(lambda g: scaled(g, log_norm), share))
 
-    return jax.vmap(one, in_axes=(0, None if inputs is None else 0, 0))(states[:-1], inputs, vectors[1:])
+    in_axes = (0, None if inputs is None else 0, 0, 0)
+    return jax.vmap(one, in_axes=in_axes)(states[:-1], inputs, directions[1:], log_norms[1:])
 
 
 @eqx.filter_jit
@@ -136,18 +149,20 @@ def _adjoints(f, x0, inputs, loss, num_steps):
     _, later = jax.lax.scan(forward, x0, inputs, length=num_steps)
     states = jnp.concatenate([x0[None], later])
     sources = jax.grad(lambda xs: loss(xs).astype(x0.dtype))(later)
-    directions, log_norms = jax.vmap(_polar)(sources)
+    directions, log_norms = jax.vmap(polar)(sources)
 
     def backward(carry, xs):
         (direction, log_norm), gradient = carry
         x, u, source, log_source = xs
         _, pull = jax.vjp(lambda p, y: call(p, y, u), parameters, x)
         per_parameter, pulled = pull(direction)
-        pulled, log_growth = _polar(pulled)
-        share = jax.tree.map(lambda g: g * jnp.exp(log_norm), per_parameter)
-        norms = jax.tree.map(lambda g: jnp.exp(jnp.log(jnp.linalg.norm(g)) + log_norm), per_parameter)
+        pulled, log_growth = polar(pulled)
+        share = jax.tree.map(lambda g: scaled(g, log_norm), per_parameter)
+        norms = jax.tree.map(lambda g: jnp.exp(polar(g.ravel())[1] + log_norm), per_parameter)
         gradient = jax.tree.map(jnp.add, gradient, share)
         before = _add((pulled, log_norm + log_growth), (source, log_source))
+        # A vector that is not there yet does not grow, which is not the same as being destroyed.
+        log_growth = jnp.where(jnp.isneginf(log_norm), jnp.nan, log_growth)
         return (before, gradient), (before, log_growth, norms)
 
     # x_0 has no direct part in the loss.
@@ -157,32 +172,35 @@ def _adjoints(f, x0, inputs, loss, num_steps):
     (_, gradient), (found, log_growth, norms) = jax.lax.scan(
         backward, start, (states[:-1], inputs, *earlier), length=num_steps, reverse=True
     )
-    blocks, block = block_sums(jnp.where(jnp.isneginf(log_growth), 0, log_growth)[:, None])
+    has_rate = ~jnp.isneginf(jnp.concatenate([found[1][1:], log_norms[-1:]]))
+    lost = ~jnp.all(jnp.isfinite(states)) | jnp.any(jnp.isnan(log_growth) & has_rate) | jnp.isnan(log_norms).any()
+    num_rates = jnp.sum(has_rate)
+    rate = jnp.sum(jnp.where(has_rate, log_growth, 0)) / num_rates  # 0 / 0 is NaN, and so it should be
+    # Steps without a rate sit at the mean: they add nothing to the scatter of the blocks, which then stands for fewer.
+    usual = has_rate & ~jnp.isneginf(log_growth)
+    blocks, block = block_sums(jnp.where(usual, log_growth - jnp.where(jnp.isfinite(rate), rate, 0), 0)[:, None])
+    stderr, _, resolved = (value[0] for value in batch_means(blocks / block))
+    stderr = jnp.where(jnp.isfinite(rate), stderr * num_steps / jnp.maximum(num_rates, 1), jnp.nan)
+    verdict = GrowthVerdict.where(resolved & (num_steps > 1), GrowthVerdict.converged, GrowthVerdict.correlated)
+    verdict = GrowthVerdict.where(num_rates == 0, GrowthVerdict.no_gradient, verdict)
     return Adjoints(
         states=states,
         directions=jnp.concatenate([found[0], directions[-1:]]),
         log_norms=jnp.concatenate([found[1], log_norms[-1:]]),
         local_growth=log_growth,
-        growth_rate=log_growth.mean(),
-        growth_rate_stderr=batch_means(blocks / block)[0][0],
+        growth_rate=jnp.where(lost, jnp.nan, rate),
+        growth_rate_stderr=jnp.where(lost, jnp.nan, stderr),
         parameter_gradient=_named(gradient),
         contribution_norms=_named(norms),
+        result=GrowthVerdict.where(lost, GrowthVerdict.not_finite, verdict),
     )
-
-
-def _polar(vector):
-    """Unit direction and log length; the zero vector is (0, -inf)."""
-    scale = jnp.max(jnp.abs(vector))  # keeps the squares of small and large entries in range
-    length = jnp.linalg.norm(vector / jnp.where(scale > 0, scale, 1))
-    direction = vector / jnp.where(scale > 0, scale, 1) / jnp.where(scale > 0, length, 1)
-    return direction, jnp.log(scale) + jnp.log(jnp.where(scale > 0, length, 1))
 
 
 def _add(first, second):
     (d1, l1), (d2, l2) = first, second
     top = jnp.maximum(l1, l2)
     top = jnp.where(jnp.isneginf(top), 0, top)
-    direction, log_norm = _polar(d1 * jnp.exp(l1 - top) + d2 * jnp.exp(l2 - top))
+    direction, log_norm = polar(d1 * jnp.exp(l1 - top) + d2 * jnp.exp(l2 - top))
     return direction, log_norm + top
 
 

@@ -10,7 +10,13 @@ from jaxtyping import Array, ArrayLike, Float
 
 from rnndyn._validation import check_at_least
 from rnndyn.dynamics.growth._arguments import check_dt, check_growth_arguments
-from rnndyn.dynamics.numerics.frames import orthonormalize, push_frame, random_frame, triangular_factor
+from rnndyn.dynamics.growth._step_qr import step_qr
+from rnndyn.dynamics.numerics.frames import (
+    orthonormalize,
+    push_frame,
+    random_frame,
+    triangular_factor,
+)
 from rnndyn.dynamics.numerics.statistics import batch_means, block_sums
 from rnndyn.results import Result
 
@@ -45,6 +51,8 @@ def covariant_lyapunov_vectors(
 
     **Returns:** a `CovariantLyapunovVectors`; its `convergence_error` tells whether both stretches were long enough.
     They converge like $e^{-(\lambda_i - \lambda_{i+1}) n}$, so equal exponents (complex multipliers) never separate.
+    Where a step destroys a direction (a singular map) its vector is in the kernel, $DF(x_t) v_i(t) = 0$, and its
+    exponent -inf; several of them are some basis of it.
 
     **Raises:** `ValueError` for wrong shapes or counts.
 
@@ -76,8 +84,8 @@ class CovariantLyapunovVectors(Result):
     stderr: Float[Array, " k"]
     """Standard errors of the exponents (batch means)."""
     convergence_error: Float[Array, " k"]
-    """The sine of the angle between two answers from different starts: the larger of that of the orthonormal vectors at
-    the start of the window and that of the covariant vectors at its end."""
+    """The sine of the angle between two answers from independent random starts: the larger of that of the orthonormal
+    vectors at the start of the window and that of the covariant vectors at its end."""
 
     def angles(self, num_unstable: int | None = None) -> Float[Array, " T"]:
         """The smallest angle between the span of the first `num_unstable` vectors and that of the others, in radians.
@@ -111,12 +119,32 @@ class CovariantLyapunovVectors(Result):
 def subspace_angle(first: Float[Array, "N a"], second: Float[Array, "N b"]) -> Float[Array, ""]:
     r"""The smallest principal angle between the column spans of two matrices, in radians.
 
-    It is $\arctan(\sigma_{\min}((1 - Q_1 Q_1^T) Q_2) / \sigma)$ with the cosine $\sigma = |Q_1^T v|$ of the same
-    direction $v$, which is accurate for small and for large angles.
+    $$\theta = \min_{u \in \operatorname{span} A,\; v \in \operatorname{span} B} \arccos \frac{|u \cdot v|}{|u|\,|v|}$$
+
+    **Arguments:**
+
+    - `first`: A, (N, a), of full column rank.
+    - `second`: B, (N, b), of full column rank.
+
+    **Returns:** the angle, between 0 (the spans share a direction) and $\pi / 2$ (they are orthogonal); NaN where the
+    matrices hold NaN.
+
+    **Raises:** `ValueError` for matrices of different height, or wider than high.
+
+    With orthonormal bases it is $\arctan(\sigma / |Q_1^T Q_2 w|)$, where $\sigma$ is the smallest singular value of
+    $(1 - Q_1 Q_1^T) Q_2$ and w its right singular vector: accurate for small angles, which the cosine is not, and for
+    large ones, which the sine is not. Of a rank-deficient matrix the missing directions are filled in arbitrarily.
+    Pure: `jit` and `vmap` work.
 
     ??? cite "Reference"
-        Å. Björck & G. H. Golub (1973), "Numerical methods for computing angles between linear subspaces".
+        Å. Björck & G. H. Golub (1973), "Numerical methods for computing angles between linear subspaces", Mathematics
+        of Computation 27.
     """
+    for name, matrix in (("first", first), ("second", second)):
+        if np.ndim(matrix) != 2 or not 1 <= np.shape(matrix)[1] <= np.shape(matrix)[0] == np.shape(first)[0]:
+            raise ValueError(
+                f"{name}: expected (N, k) with k <= N columns and the N of first, got shape {np.shape(matrix)}."
+            )
     q1, q2 = orthonormalize(first)[0], orthonormalize(second)[0]
     inside = q1.T @ q2
     outside = q2 - q1 @ inside
@@ -136,33 +164,47 @@ def _covariant(f, x0, inputs, num_steps, num_exponents, num_transient, num_backw
         x, vectors = push_frame(f, x, () if inputs is None else (u,), jnp.concatenate(list(frames), axis=1))
         return (x, jax.vmap(lambda v: orthonormalize(v)[0])(jnp.stack(jnp.split(vectors, 2, axis=1)))), None
 
-    # A second frame, the first with its columns reversed, shows whether the transient was long enough.
-    (x, frames), _ = jax.lax.scan(warm_up, (x0, jnp.stack([frame, frame[:, ::-1]])), transient, length=num_transient)
+    # A second frame shows whether the transient was long enough. It is drawn anew: one that spans the same space, such
+    # as the first in another order, would be as wrong as the first and agree with it.
+    both = jnp.stack([frame, random_frame(x0.size, num_exponents, x0.dtype, seed=1)])
+    (x, frames), _ = jax.lax.scan(warm_up, (x0, both), transient, length=num_transient)
     forward_error = _sine(frames[0], frames[1])
 
     def record(carry, u):
         x, frame = carry
         x_next, vectors = push_frame(f, x, () if inputs is None else (u,), frame)
-        next_frame = orthonormalize(vectors)[0]
-        return (x_next, next_frame), (x, frame, triangular_factor(next_frame, vectors))
+        next_frame, log_diagonal, _ = step_qr(f, x, () if inputs is None else (u,), frame, vectors)
+        factor = triangular_factor(next_frame, vectors)
+        factor = factor + jnp.diag(jnp.exp(log_diagonal) - jnp.diagonal(factor))
+        destroyed = jnp.isneginf(log_diagonal)
+        return (x_next, next_frame), (x, frame, factor, destroyed)
 
-    _, (states, frames, factors) = jax.lax.scan(record, (x, frames[0]), rest, length=num_steps + num_backward)
+    length = num_steps + num_backward
+    _, (states, frames, factors, destroyed) = jax.lax.scan(record, (x, frames[0]), rest, length=length)
 
-    def back(coefficients, factor):
+    def back(coefficients, step):
+        factor, destroyed = step
+        # R^-1 has no entries for a direction that is mapped to 0. The limit of a vanishing R_ii has: the column that
+        # ends in it is the kernel vector R c = 0, c_i = 1, and those before it do not see it.
+        size = jnp.max(jnp.abs(factor))
+        tiny = jnp.finfo(factor.dtype).eps ** 2 * jnp.where(size > 0, size, 1)
+        factor = jnp.where(destroyed[:, None], jnp.diag(jnp.where(destroyed, tiny, 0)), factor)
         before = jax.lax.linalg.triangular_solve(factor, coefficients, left_side=True, lower=False)
         before, log_lengths = _unit_columns(before)
-        return before, (before, -log_lengths)
+        return before, (before, jnp.where(destroyed, -jnp.inf, -log_lengths))
 
-    # Two upper triangular starts with unit columns.
-    upper = jnp.triu(jax.random.normal(jax.random.key(1), (num_exponents, num_exponents), x0.dtype), 1)
-    unit = jnp.eye(num_exponents, dtype=x0.dtype)
-    starts = jnp.stack([_unit_columns(unit + upper)[0], _unit_columns(unit - upper)[0]])
-    ends = jax.vmap(lambda start: jax.lax.scan(back, start, factors[num_steps:], reverse=True)[0])(starts)
+    # Two independent upper triangular starts with unit columns.
+    upper = jnp.triu(jax.random.normal(jax.random.key(1), (2, num_exponents, num_exponents), x0.dtype), 1)
+    starts = jax.vmap(lambda u: _unit_columns(jnp.eye(num_exponents, dtype=x0.dtype) + u)[0])(upper)
+    after = (factors[num_steps:], destroyed[num_steps:])
+    ends = jax.vmap(lambda start: jax.lax.scan(back, start, after, reverse=True)[0])(starts)
     backward_error = _sine(ends[0], ends[1])
-    _, (coefficients, log_growth) = jax.lax.scan(back, ends[0], factors[:num_steps], reverse=True)
+    _, (coefficients, log_growth) = jax.lax.scan(
+        back, ends[0], (factors[:num_steps], destroyed[:num_steps]), reverse=True
+    )
 
     local = log_growth / dt
-    blocks, block = block_sums(local)
+    blocks, block = block_sums(jnp.where(jnp.isneginf(local), 0, local))
     return CovariantLyapunovVectors(
         states=states[:num_steps],
         vectors=frames[:num_steps] @ coefficients,
@@ -174,8 +216,12 @@ def _covariant(f, x0, inputs, num_steps, num_exponents, num_transient, num_backw
 
 
 def _unit_columns(matrix):
-    lengths = jnp.linalg.norm(matrix, axis=0)
-    return matrix / lengths, jnp.log(lengths)
+    scale = jnp.max(
+        jnp.abs(matrix), axis=0
+    )  # after a destroyed direction 1 / eps^2, whose square float32 does not hold
+    unit = matrix / scale
+    lengths = jnp.linalg.norm(unit, axis=0)
+    return unit / lengths, jnp.log(lengths) + jnp.log(scale)
 
 
 def _sine(first, second):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -11,10 +12,13 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
 from rnndyn._validation import check_at_least
 from rnndyn.dynamics.growth._arguments import check_growth_arguments
+from rnndyn.dynamics.growth._graded_qr import graded_qr
 from rnndyn.dynamics.growth._graded_svd import log_singular_values
+from rnndyn.dynamics.growth._polar import polar
+from rnndyn.dynamics.growth.verdicts import GrowthVerdict
 from rnndyn.dynamics.numerics.frames import push_frame
 from rnndyn.dynamics.numerics.statistics import batch_means
-from rnndyn.results import Result
+from rnndyn.results import Result, verdict_words
 
 
 def jacobian_product_spectrum(
@@ -47,7 +51,8 @@ def jacobian_product_spectrum(
 
     The product is never formed: it is kept as $Q D S$ with Q orthogonal, D diagonal (as logarithms) and S well
     conditioned, whose singular values one-sided Jacobi rotations find with a small error relative to each of them. So
-    ratios of $10^{\pm 1000}$ are no difficulty. Pure: `jit` and `vmap` work.
+    ratios of $10^{\pm 1000}$ are no difficulty. A direction that a step destroys, exactly or to the last digit of the
+    rows it lives on, has the singular value 0 (logarithm -inf) from then on. Pure: `jit` and `vmap` work.
 
     ??? cite "Reference"
         G. W. Stewart (1997), "On graded QR decompositions of products of matrices"; Z. Drmač (1997), "Implementation of
@@ -148,6 +153,14 @@ class MemoryHorizon(Result):
     """$g(\\tau)$."""
     log_gradient_stderr: Float[Array, " L"]
     """Its standard error over windows."""
+    result: GrowthVerdict
+    """The verdict: `not_finite` where the orbit or a derivative left the floating-point range (nothing is known of the
+    horizon then, and it is NaN), `correlated` where the windows are too few or too much alike for the error bars."""
+
+    @property
+    def message(self) -> Any:
+        """The verdict in words."""
+        return verdict_words(self.result)
 
 
 @eqx.filter_jit
@@ -160,13 +173,8 @@ def _product_spectrum(f, x0, inputs, lags, num_transient):
     def step(carry, u):
         x, q, log_d, s = carry
         x, vectors = push_frame(f, x, () if inputs is None else (u,), q)
-        q, r = jnp.linalg.qr(vectors)
-        new = log_d + jnp.log(jnp.abs(jnp.diagonal(r)))
-        # D'^-1 R D, every entry formed from logarithms so that no scale leaves the range; 0 / 0 rows stay empty.
-        scaled = jnp.sign(r) * jnp.exp(
-            jnp.log(jnp.abs(r)) + log_d[None, :] - jnp.where(jnp.isneginf(new), 0, new)[:, None]
-        )
-        return (x, q, new, scaled @ s)
+        q, log_d, t = graded_qr(vectors, log_d)
+        return x, q, log_d, t @ s
 
     def segment(carry, rows, length):
         return jax.lax.scan(lambda c, u: (step(c, u), None), carry, rows, length=length)[0]
@@ -196,9 +204,8 @@ def _memory_horizon(f, x0, inputs, num_steps, num_transient, max_lag, ends, prob
             vectors, log_norms = carry
             x, u = xu
             pulled = jax.vmap(lambda v: jax.vjp(lambda y: call(y, u), x)[1](v)[0])(vectors)
-            lengths = jnp.linalg.norm(pulled, axis=1)
-            vectors = pulled / jnp.where(lengths > 0, lengths, 1)[:, None]
-            log_norms = log_norms + jnp.log(lengths)
+            vectors, log_lengths = jax.vmap(polar)(pulled)
+            log_norms = log_norms + log_lengths
             return (vectors, log_norms), log_norms.mean()
 
         start = (probes, jnp.zeros(probes.shape[0], probes.dtype))
@@ -208,8 +215,12 @@ def _memory_horizon(f, x0, inputs, num_steps, num_transient, max_lag, ends, prob
     curves = jax.vmap(window)(jnp.asarray(ends), probes)  # (windows, lags)
     curve = curves.mean(axis=0)
     half = max_lag // 2
-    slopes = (curves[:, -1] - curves[:, half]) / (max_lag - half)
+    # A gradient that some step destroys falls at an infinite rate, with no fluctuations to speak of.
+    destroyed = jnp.isneginf(curve[-1])
+    slopes = (curves[:, -1] - jnp.where(destroyed, 0, curves[:, half])) / (max_lag - half)
     exponent = slopes.mean()
+    stderr, _, resolved = (value[0] for value in batch_means(jnp.where(destroyed, 0, slopes)[:, None]))
+    lost = jnp.isnan(curve).any()
 
     crossed = curve <= -log_factor
     first = jnp.argmax(crossed)
@@ -217,11 +228,17 @@ def _memory_horizon(f, x0, inputs, num_steps, num_transient, max_lag, ends, prob
     inside = first - 1 + jnp.where(jnp.isneginf(below), 1, (above + log_factor) / (above - below))
     beyond = jnp.where(exponent < 0, max_lag + (curve[-1] + log_factor) / -exponent, jnp.inf)
     return MemoryHorizon(
-        horizon=jnp.where(crossed.any(), inside, beyond),
+        horizon=jnp.where(lost, jnp.nan, jnp.where(crossed.any(), inside, beyond)),
         extrapolated=~crossed.any(),
         exponent=exponent,
-        exponent_stderr=batch_means(slopes[:, None])[0][0],
+        exponent_stderr=stderr,
         lags=jnp.arange(max_lag + 1),
         log_gradient=curve,
-        log_gradient_stderr=batch_means(curves)[0],
+        log_gradient_stderr=batch_means(jnp.where(jnp.isneginf(curve), 0, curves))[0],
+        result=_verdict(lost, resolved & (len(ends) > 1)),
     )
+
+
+def _verdict(lost, resolved):
+    fine = GrowthVerdict.where(resolved, GrowthVerdict.converged, GrowthVerdict.correlated)
+    return GrowthVerdict.where(lost, GrowthVerdict.not_finite, fine)

@@ -1,10 +1,12 @@
 """The dimension of an attractor, from its Lyapunov exponents."""
 
-import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from rnndyn.dynamics.numerics.statistics import namespace
 
-def kaplan_yorke_dimension(exponents: Float[Array, " k"], num_units: int) -> Float[Array, ""]:
+
+def kaplan_yorke_dimension(exponents: Float[Array | np.ndarray, " k"], num_units: int) -> Float[Array | np.ndarray, ""]:
     r"""The Kaplan-Yorke dimension of a descending spectrum.
 
     $$D = j + \frac{\lambda_1 + \dots + \lambda_j}{|\lambda_{j+1}|}, \qquad
@@ -20,12 +22,32 @@ def kaplan_yorke_dimension(exponents: Float[Array, " k"], num_units: int) -> Flo
     ??? cite "Reference"
         J. L. Kaplan & J. A. Yorke (1979), "Chaotic behavior of multidimensional difference equations".
     """
-    num_exponents = exponents.shape[0]
-    partial_sums = jnp.cumsum(exponents)
-    j = jnp.sum(jnp.cumprod(partial_sums >= 0))
-    last_sum = jnp.where(j > 0, partial_sums[jnp.maximum(j - 1, 0)], 0)
-    next_exponent = exponents[jnp.minimum(j, num_exponents - 1)]
-    inside = j < num_exponents
-    dimension = j + last_sum / jnp.where(inside, -next_exponent, 1)
-    at_end = num_units if num_exponents == num_units else jnp.nan
-    return jnp.where(inside, dimension, at_end).astype(exponents.dtype)
+    j, last_sum, next_exponent = _where_the_sum_turns(exponents)
+    xp = namespace(exponents)
+    inside = j < exponents.shape[0]
+    dimension = j + last_sum / xp.where(inside, -next_exponent, 1)
+    at_end = num_units if exponents.shape[0] == num_units else np.nan
+    dimension = xp.where(inside, dimension, at_end).astype(exponents.dtype)
+    return xp.where(xp.any(xp.isnan(exponents)), xp.nan, dimension).astype(exponents.dtype)
+
+
+def kaplan_yorke_gradient(
+    exponents: Float[Array | np.ndarray, " k"], num_units: int
+) -> Float[Array | np.ndarray, " k"]:
+    """Its derivative: 1 / |lambda_{j+1}| for the first j, (lambda_1 + ... + lambda_j) / lambda_{j+1}^2 for the next."""
+    del num_units  # beyond j = k the dimension is constant, or unknown
+    j, last_sum, next_exponent = _where_the_sum_turns(exponents)
+    xp = namespace(exponents)
+    safe = xp.where(j < exponents.shape[0], next_exponent, 1)
+    index = xp.arange(exponents.shape[0])
+    slope = xp.where(index < j, -1 / safe, xp.where(index == j, last_sum / safe**2, 0))
+    return xp.where(j < exponents.shape[0], slope, 0).astype(exponents.dtype)
+
+
+def _where_the_sum_turns(exponents):
+    """j, the sum of the first j exponents, and the next one."""
+    xp = namespace(exponents)
+    partial_sums = xp.cumsum(exponents)
+    j = xp.sum(xp.cumprod(partial_sums >= 0))
+    last_sum = xp.where(j > 0, partial_sums[xp.maximum(j - 1, 0)], 0)
+    return j, last_sum, exponents[xp.minimum(j, exponents.shape[0] - 1)]

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from rnndyn.dynamics.growth._arguments import check_dt, check_growth_arguments
-from rnndyn.dynamics.numerics.frames import orthonormalize, push_frame, random_frame
+from rnndyn.dynamics.growth._step_qr import step_qr
+from rnndyn.dynamics.numerics.frames import push_frame, random_frame
 from rnndyn.results import Result
 
 
@@ -60,8 +61,9 @@ def _local(f, x0, inputs, num_steps, num_exponents, num_transient, dt):
 
     def step(carry, u):
         x, frame = carry
-        x_next, vectors = push_frame(f, x, () if inputs is None else (u,), frame)
-        frame, log_diagonal, _ = orthonormalize(vectors)
+        args = () if inputs is None else (u,)
+        x_next, vectors = push_frame(f, x, args, frame)
+        frame, log_diagonal, _ = step_qr(f, x, args, frame, vectors)
         return (x_next, frame), (x, log_diagonal)
 
     start = (x0, random_frame(x0.size, num_exponents, x0.dtype))

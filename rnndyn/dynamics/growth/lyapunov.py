@@ -1,11 +1,8 @@
 """The Lyapunov spectrum of a map or driven map, with error bars."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
@@ -13,24 +10,11 @@ from scipy import stats
 
 from rnndyn._validation import check_at_least
 from rnndyn.dynamics.growth._arguments import check_dt, check_growth_arguments
-from rnndyn.dynamics.growth._qr_schedule import FADING, next_interval, rate_of_loss
-from rnndyn.dynamics.growth._scan import scan_steps
-from rnndyn.dynamics.growth.kaplan_yorke import kaplan_yorke_dimension
-from rnndyn.dynamics.numerics.frames import log_abs_det, orthonormalize, push_frame, random_frame, shared_min
-from rnndyn.dynamics.numerics.statistics import batch_means, drift
-from rnndyn.results import Result
-
-_NUM_BLOCKS = 64
-_NUM_CHECKED_BLOCKS = 4
-
-_CONVERGED, _DRIFTING, _CORRELATED, _ILL_CONDITIONED, _NON_FINITE = range(5)
-VERDICTS = (
-    "converged",
-    "drifting: the start of the window differs from its end; raise num_transient",
-    "correlated: the window is too short for its error bars; raise num_steps",
-    "ill-conditioned: the frame lost more than half of its digits; see rounding_error, lower qr_every or use float64",
-    "not finite: the trajectory or its derivative left the floating-point range at step first_nonfinite",
-)
+from rnndyn.dynamics.growth._frame_run import make_plan, run_frame
+from rnndyn.dynamics.growth._spectrum_summary import summarise
+from rnndyn.dynamics.growth.verdicts import GrowthVerdict
+from rnndyn.dynamics.numerics.frames import random_frame
+from rnndyn.results import Result, verdict_words
 
 
 def lyapunov_spectrum(
@@ -71,7 +55,7 @@ def lyapunov_spectrum(
     - `dt`: time per step; exponents come in nats per unit of it (default: nats per step).
     - `frame`: the initial frame, (N, k), orthonormal. By default a fixed one in general position. To continue a
       run, pass the `final_state` and `final_frame` of the last one.
-    - `history_every`: steps per block of `local_exponents`, the history that is kept. Default: up to 64 blocks.
+    - `history_every`: steps per block of `local_exponents`, the history that is kept. Default: 64 blocks.
       Error bars are computed from these blocks.
     - `remat_every`: for `jax.grad` over long windows: keep the state and frame of every so manieth step only and
       recompute the others, for memory O((T / remat_every + remat_every) N k) in place of O(T N k).
@@ -87,8 +71,14 @@ def lyapunov_spectrum(
     Accuracy: the logarithm of one $R_{ii}$ carries a rounding error of about the machine epsilon times the condition
     of the frame; the result has it as `rounding_error`. In float64 that is below 1e-8 nats per interval. In float32,
     where half of the digits is a condition of 3e3, it is below about 4e-4, and the strongly contracting exponents
-    suffer first. An exponent is -inf where the map destroys a direction exactly; where it does so up to rounding,
-    the condition gives it away.
+    suffer first. An exponent is -inf where one step of the map destroys
+    a direction: beyond the rank of DF, to the last digit of its rows and columns. Where a single step loses more than
+    half of the digits, DF itself is decomposed with pivoting, so that saturated units (slopes over many decades) cost
+    none; several steps without a QR are not saved that way, and the condition gives them away.
+
+    Compilation: with plain arrays the program depends on the structure of `f`, the shapes of `x0` and of one input,
+    and k; other lengths, transients, schedules and networks share it. Under `jit`, `vmap` or `grad` the lengths are
+    part of it.
 
     Gradients are those of the finite-time exponents and exist while these are finite. Along a chaotic trajectory they
     grow with T, like the sensitivity of the trajectory itself.
@@ -111,10 +101,11 @@ def lyapunov_spectrum(
         if np.shape(frame) != (x0.shape[0], num_exponents):
             raise ValueError(f"frame: expected shape {(x0.shape[0], num_exponents)} (N, k), got {np.shape(frame)}.")
         frame = jnp.asarray(frame, x0.dtype)
-    plan = _plan(num_steps, num_transient, num_exponents, qr_every, history_every, remat_every)
-    # Two programs: the second depends on shapes only, so different systems and lengths of window share it.
-    final = _run(f, x0, inputs, frame, plan)
-    return _summarise(final, *(jnp.asarray(number, x0.dtype) for number in (dt, num_steps, plan.block)))
+    else:
+        frame = random_frame(x0.shape[0], num_exponents, x0.dtype)
+    plan = make_plan(num_steps, num_transient, qr_every, history_every)
+    final = run_frame(f, x0, inputs, frame, plan, remat_every)
+    return LyapunovSpectrum(**summarise(final, plan, jnp.asarray(dt, x0.dtype)))
 
 
 class LyapunovSpectrum(Result):
@@ -144,13 +135,15 @@ class LyapunovSpectrum(Result):
     """For k = N the volume grows by |det DF| at every step. This is the difference of the two rates, with dense
     determinants, over four blocks spread over the window (NaN for k < N)."""
     local_exponents: Float[Array, "M k"]
-    """Growth rates over consecutive blocks of the window."""
+    """Growth rates over consecutive blocks of the window, 64 of them that differ by at most one step (or QR interval)
+    where `history_every` says nothing else and the window has as many."""
     times: Float[Array, " M"]
     """The times at which the blocks end, counted from the end of the transient."""
     participation: Float[Array, " k"]
     """$1 / \\sum_j q_j^4$ averaged over the run: over how many units each orthonormal vector spreads (1 to N)."""
     condition: Float[Array, " k"]
-    """The largest cancellation $|v_i| / R_{ii}$ that a QR of the window met."""
+    """The largest cancellation that a QR of the window met: $|v_i| / R_{ii}$, or less where the direction lives on rows
+    of $DF$ that are small as a whole (saturated units). 1 for a destroyed direction."""
     rounding_error: Float[Array, " k"]
     """The rounding error of the exponents that this leads one to expect."""
     mean_qr_interval: Float[Array, ""]
@@ -161,25 +154,25 @@ class LyapunovSpectrum(Result):
     """and the frame there."""
     first_nonfinite: Int[Array, ""]
     """The step, counted from the start of the transient, that left the floating-point range; -1 if none did."""
-    status: Int[Array, ""]
-    """The verdict as a number; `result` has it in words."""
+    result: GrowthVerdict
+    """The verdict, one of `GrowthVerdict`; `message` has it in words."""
 
     @property
     def converged(self) -> Bool[Array | np.ndarray, "..."]:
         """Whether every check of `result` passed."""
-        return self.status == _CONVERGED
+        return self.result == GrowthVerdict.converged
 
     @property
-    def result(self) -> Any:
+    def message(self) -> Any:
         """The verdict in words, one string (or an array of them for a batch)."""
-        words = np.array(VERDICTS, dtype=object)[np.asarray(self.status)]
-        return words if np.ndim(self.status) else str(words)
+        return verdict_words(self.result)
 
     @property
     def finite_time_exponents(self) -> Float[Array, "... M k"]:
         """The exponents as they were known at each of `times`: running means of `local_exponents`."""
-        counts = jnp.arange(1, self.local_exponents.shape[-2] + 1)[:, None]
-        return jnp.cumsum(jnp.asarray(self.local_exponents), axis=-2) / counts
+        times = jnp.asarray(self.times)[..., None]
+        durations = jnp.diff(times, axis=-2, prepend=0)
+        return jnp.cumsum(jnp.asarray(self.local_exponents) * durations, axis=-2) / times
 
     @property
     def is_zero(self) -> Bool[Array | np.ndarray, "... k"]:
@@ -202,9 +195,9 @@ class LyapunovSpectrum(Result):
         return exponents - half_width, exponents + half_width
 
     def table(self) -> str:
-        if np.ndim(self.status):
+        if np.ndim(self.sum):
             share = float(np.mean(np.asarray(self.converged)))
-            return f"LyapunovSpectrum: a batch of shape {np.shape(self.status)}, {share:.0%} converged"
+            return f"LyapunovSpectrum: a batch of shape {np.shape(self.sum)}, {share:.0%} converged"
         lines = ["LyapunovSpectrum", "    i     exponent       stderr    condition"]
         exponents, stderr = np.asarray(self.exponents), np.asarray(self.stderr)
         shown = range(len(exponents)) if len(exponents) <= 12 else [*range(8), len(exponents) - 1]
@@ -219,206 +212,9 @@ class LyapunovSpectrum(Result):
             f"  entropy rate            {_pm(self.entropy_rate, self.entropy_stderr)}",
             f"  QR every {float(self.mean_qr_interval):.1f} steps; rounding error up to "
             f"{float(np.max(np.asarray(self.rounding_error))):.1e}",
-            f"  {self.result}" + (f" ({int(self.first_nonfinite)})" if self.status == _NON_FINITE else ""),
+            f"  {self.message}" + (f", at step {int(self.first_nonfinite)}" if self.first_nonfinite >= 0 else ""),
         ]
         return "\n".join(lines)
-
-
-class _Plan(eqx.Module):
-    """When things happen: all static, so that a schedule is part of the compiled program."""
-
-    num_steps: int = eqx.field(static=True)
-    num_transient: int = eqx.field(static=True)
-    num_exponents: int = eqx.field(static=True)
-    qr_every: int | None = eqx.field(static=True)
-    block: int = eqx.field(static=True)
-    remat_every: int | None = eqx.field(static=True)
-
-    @property
-    def num_blocks(self) -> int:
-        return self.num_steps // self.block
-
-
-def _plan(num_steps, num_transient, num_exponents, qr_every, history_every, remat_every):
-    if history_every is not None:
-        block = history_every
-    else:
-        # Blocks end with a QR, so they are made of whole QR intervals.
-        unit = qr_every or 1
-        block = unit * max(1, math.ceil(num_steps / (_NUM_BLOCKS * unit)))
-    return _Plan(num_steps, num_transient, num_exponents, qr_every, block, remat_every)
-
-
-def _checked_blocks(num_blocks: int) -> tuple[int, ...]:
-    """The blocks over which the sum rule is checked: few, for a dense determinant costs about as much as a step."""
-    return tuple(range(0, num_blocks, max(1, num_blocks // _NUM_CHECKED_BLOCKS)))[:_NUM_CHECKED_BLOCKS]
-
-
-class _Carry(eqx.Module):
-    x: Array
-    frame: Array
-    log_growth: Array  # (M + 1, k): per block, the last row for the steps after the last whole block
-    condition: Array
-    participation: Array
-    num_qrs: Array
-    log_det: Array  # of the checked blocks
-    until_qr: Array  # steps to the next QR; one for a whole batch
-    since_qr: Array
-    rate: Array  # of loss of digits, per step: the recent maximum
-    first_nonfinite: Array
-
-
-@eqx.filter_jit
-def _run(f, x0, inputs, frame, plan):
-    num_units, num_exponents = x0.size, plan.num_exponents
-    if frame is None:
-        frame = random_frame(num_units, num_exponents, x0.dtype)
-    num_blocks, block = plan.num_blocks, plan.block
-    total = plan.num_transient + plan.num_steps
-    initial = _Carry(
-        x=x0,
-        frame=frame,
-        log_growth=jnp.zeros((num_blocks + 1, num_exponents), x0.dtype),
-        condition=jnp.ones(num_exponents, x0.dtype),
-        participation=jnp.zeros(num_exponents, x0.dtype),
-        num_qrs=jnp.array(0, jnp.int32),
-        log_det=jnp.array(0, x0.dtype),
-        until_qr=jnp.array(plan.qr_every or 1, jnp.int32),
-        since_qr=jnp.array(0, jnp.int32),
-        rate=jnp.array(0, x0.dtype),
-        first_nonfinite=jnp.array(-1, jnp.int32),
-    )
-
-    def step(carry: _Carry, xs) -> _Carry:
-        t, u = xs
-        args = () if inputs is None else (u,)
-        elapsed = t - plan.num_transient  # steps of the window before this one
-        counts = elapsed >= 0
-        index = jnp.clip(elapsed // block, 0, num_blocks)
-
-        log_det = carry.log_det
-        if num_exponents == num_units:
-            checked = counts & jnp.isin(index, jnp.asarray(_checked_blocks(num_blocks)))
-            log_det += jax.lax.cond(
-                checked,
-                lambda x: jax.lax.stop_gradient(log_abs_det(f, jax.lax.stop_gradient(x), args)),
-                lambda x: jnp.zeros((), x.dtype),
-                carry.x,
-            )
-
-        x, vectors = push_frame(f, carry.x, args, carry.frame)
-        until_qr, since_qr = carry.until_qr - 1, carry.since_qr + 1
-        ends = (elapsed == -1) | (counts & ((elapsed + 1) % block == 0)) | (elapsed == plan.num_steps - 1)
-        due = (until_qr <= 0) | ends
-
-        finite = jnp.all(jnp.isfinite(x)) & ~(due & ~jnp.all(jnp.isfinite(vectors)))
-        first_nonfinite = jnp.where((carry.first_nonfinite < 0) & ~finite, t, carry.first_nonfinite)
-        # A lost run keeps its last good frame: NaN would send a whole batch through the slow branch of the QR.
-        vectors = jnp.where(first_nonfinite < 0, vectors, carry.frame)
-
-        def qr(vectors):
-            q, log_diagonal, condition = orthonormalize(vectors)
-            rate = jnp.maximum(rate_of_loss(vectors, log_diagonal, condition, since_qr), FADING * carry.rate)
-            interval = next_interval(rate, since_qr) if plan.qr_every is None else jnp.int32(plan.qr_every)
-            return q, log_diagonal, condition, 1 / jnp.sum(q**4, axis=0), rate, interval
-
-        def no_qr(vectors):
-            nothing = jnp.zeros(num_exponents, vectors.dtype)
-            return vectors, nothing, jnp.ones_like(nothing), nothing, carry.rate, until_qr
-
-        new_frame, log_diagonal, condition, participation, rate, until_qr = jax.lax.cond(due, qr, no_qr, vectors)
-        return _Carry(
-            x=x,
-            frame=new_frame,
-            log_growth=carry.log_growth.at[index].add(jnp.where(counts, log_diagonal, 0)),
-            condition=jnp.where(counts, jnp.maximum(carry.condition, condition), carry.condition),
-            participation=carry.participation + jnp.where(counts, participation, 0),
-            num_qrs=carry.num_qrs + (counts & due),
-            log_det=log_det,
-            until_qr=shared_min(until_qr),
-            since_qr=jnp.where(due, 0, since_qr),
-            rate=rate,
-            first_nonfinite=first_nonfinite,
-        )
-
-    times = jnp.arange(total, dtype=jnp.int32)
-    return scan_steps(step, initial, (times, inputs), total, plan.remat_every)
-
-
-@eqx.filter_jit
-def _summarise(final, dt, num_steps, block):
-    num_units, num_exponents, num_blocks = final.x.size, final.frame.shape[1], final.log_growth.shape[0] - 1
-    lost = final.first_nonfinite >= 0
-    log_growth = jnp.where(lost, jnp.nan, final.log_growth)
-    exponents = jnp.sum(log_growth, axis=0) / (num_steps * dt)
-    order = jnp.argsort(-exponents)
-    exponents, log_growth = exponents[order], log_growth[:, order]
-    blocks = log_growth[:num_blocks] / (block * dt)
-
-    def dimension(exponents):
-        return kaplan_yorke_dimension(exponents, num_units)
-
-    def entropy(exponents):
-        positive = jnp.sum(jnp.maximum(exponents, 0))
-        return positive if num_exponents == num_units else jnp.where(exponents[-1] > 0, jnp.nan, positive)
-
-    destroyed = jnp.isneginf(exponents)
-    # An exponent of -inf has no fluctuations; zeros in its place keep the other columns free of inf - inf.
-    finite_blocks = jnp.where(destroyed, 0, blocks)
-    # What derives from the exponents fluctuates along its gradient: three more columns, for one pass over all.
-    gradients = [jnp.where(destroyed, 0, jax.grad(derived)(exponents)) for derived in (dimension, entropy, jnp.sum)]
-    columns = jnp.concatenate([finite_blocks, finite_blocks @ jnp.stack(gradients, axis=1)], axis=1)
-    errors, degrees, resolved = batch_means(columns)
-    stderr, (dimension_stderr, entropy_stderr, sum_stderr) = errors[:num_exponents], errors[num_exponents:]
-    degrees, resolved = degrees[:num_exponents], resolved[:num_exponents]
-
-    if num_exponents < num_units:
-        defect = jnp.array(jnp.nan, exponents.dtype)
-    else:
-        checked = np.array(_checked_blocks(num_blocks))
-        volume = jnp.sum(log_growth[checked])
-        # Two infinitely contracting volumes agree.
-        difference = jnp.where(volume == final.log_det, 0, volume - final.log_det)
-        defect = jnp.abs(difference) / (checked.size * block * dt)
-
-    eps = jnp.finfo(exponents.dtype).eps
-    interval = num_steps / jnp.maximum(final.num_qrs, 1).astype(exponents.dtype)
-    condition = final.condition[order]
-    rounding_error = eps * (condition / (interval * dt) + jnp.where(destroyed, 0, jnp.abs(exponents)))
-    # Rounding errors are correlated too, but nobody asks for their error bar.
-    resolved = resolved | (stderr <= rounding_error)
-    status = jnp.select(
-        [
-            lost,
-            jnp.max(condition) > 1 / jnp.sqrt(eps),
-            jnp.any(drift(finite_blocks, rtol=1e-3)),
-            ~jnp.all(resolved) | (num_blocks < 2),
-        ],
-        [_NON_FINITE, _ILL_CONDITIONED, _DRIFTING, _CORRELATED],
-        _CONVERGED,
-    )
-    return LyapunovSpectrum(
-        exponents=exponents,
-        stderr=stderr,
-        degrees_of_freedom=degrees,
-        kaplan_yorke_dimension=dimension(exponents),
-        kaplan_yorke_stderr=dimension_stderr,
-        entropy_rate=entropy(exponents),
-        entropy_stderr=entropy_stderr,
-        sum=jnp.sum(exponents),
-        sum_stderr=sum_stderr,
-        sum_rule_defect=jax.lax.stop_gradient(defect),
-        local_exponents=blocks,
-        times=jnp.arange(1, num_blocks + 1) * block * dt,
-        participation=final.participation[order] / jnp.maximum(final.num_qrs, 1),
-        condition=condition,
-        rounding_error=rounding_error,
-        mean_qr_interval=interval,
-        final_state=final.x,
-        final_frame=final.frame[:, order],
-        first_nonfinite=final.first_nonfinite,
-        status=status,
-    )
 
 
 def _pm(value, error):

@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,15 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import ArrayLike, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 from tqdm.auto import tqdm
 
+from rnndyn._archive import read_archive, write_archive
 from rnndyn._validation import check_at_least
-from rnndyn.dynamics.growth.lyapunov import VERDICTS, LyapunovSpectrum, lyapunov_spectrum
+from rnndyn.dynamics.growth.lyapunov import LyapunovSpectrum, lyapunov_spectrum
+from rnndyn.dynamics.growth.verdicts import GrowthVerdict
 from rnndyn.dynamics.numerics.drivers import MEMORY_BUDGET, double_precision
-from rnndyn.results import Result
+from rnndyn.results import Result, verdict_words
 
 _KEPT = (
     "exponents",
@@ -29,7 +30,7 @@ _KEPT = (
     "sum",
     "sum_rule_defect",
     "first_nonfinite",
-    "status",
+    "result",
 )
 
 CACHE_BUDGET = 2 * 2**20
@@ -49,7 +50,10 @@ def lyapunov_sweep(
     path: str | Path | None = None,
     progress: bool = True,
 ) -> "LyapunovSweep":
-    r"""The Lyapunov spectrum at every point of a grid of parameters, seeds or networks.
+    r"""The Lyapunov spectrum at every point of a grid of parameters, seeds or networks, in float64 and in chunks.
+
+    $$\lambda_i(p) = \lim_{T \to \infty} \frac{1}{T\,dt} \sum_{t=1}^{T} \ln (R_t)_{ii}, \qquad
+    DF_p(x_t)\, Q_t = Q_{t+1} R_{t+1}, \qquad p \in \text{axis}_1 \times \text{axis}_2 \times \dots$$
 
     **Arguments:**
 
@@ -65,9 +69,15 @@ def lyapunov_sweep(
 
     **Returns:** a `LyapunovSweep` in float64, whatever the global flag.
 
-    **Raises:** `ValueError` for an empty axis, axes that are not one-dimensional, or a file of another sweep.
+    **Raises:** `ValueError` for an empty axis, axes that are not one-dimensional, a file of another sweep, or one that
+    is damaged.
 
     The systems of one chunk run side by side (`vmap`), orthonormalised together as often as the worst of them needs.
+    All start anew: for the continuation of one state along a parameter see `orbit_diagram`.
+
+    ??? cite "Reference"
+        G. Benettin, L. Galgani, A. Giorgilli & J.-M. Strelcyn (1980), "Lyapunov characteristic exponents for smooth
+        dynamical systems and for Hamiltonian systems", Meccanica 15.
     """
     names = tuple(axes)
     values = {name: np.asarray(list(axis) if isinstance(axis, range) else axis) for name, axis in axes.items()}
@@ -92,56 +102,72 @@ def lyapunov_sweep(
         done = _read(path, fingerprint)
         with tqdm(
             total=len(grid),
-            initial=len(done["status"]),
+            initial=len(done["result"]),
             desc="Lyapunov exponents",
             delay=2.0,
             leave=False,
             disable=None if progress else True,
         ) as bar:
-            while (count := len(done["status"])) < len(grid):
+            while (count := len(done["result"])) < len(grid):
                 part = {name: _padded(p[count : count + chunk_size], chunk_size) for name, p in points.items()}
                 new = jax.device_get(_chunk(build, part, settings))
-                fresh = {name: np.asarray(getattr(new, name))[: len(grid) - count] for name in _KEPT}
+                leaves = {name: jax.tree.leaves(getattr(new, name))[0] for name in _KEPT}
+                fresh = {name: np.asarray(leaf)[: len(grid) - count] for name, leaf in leaves.items()}
                 done = {name: np.concatenate([done[name], fresh[name]]) if count else fresh[name] for name in _KEPT}
                 _write(path, fingerprint, done)
-                bar.update(len(fresh["status"]))
+                bar.update(len(fresh["result"]))
 
-    return LyapunovSweep(
-        axis_names=names,
-        axis_values=values,
-        **{name: array.reshape(shape + array.shape[1:]) for name, array in done.items()},
-    )
+    fields: dict[str, Any] = {name: array.reshape(shape + array.shape[1:]) for name, array in done.items()}
+    fields["result"] = jax.tree.map(lambda _: fields["result"], GrowthVerdict.converged)
+    return LyapunovSweep(axis_names=names, axis_values=values, **fields)
 
 
 class LyapunovSweep(Result):
-    """Lyapunov exponents on a grid; every array has one leading axis per name in `axis_names`, in that order."""
+    """Lyapunov exponents on a grid, with the evidence at every point of it.
+
+    Every array has one leading axis per name in `axis_names`, in that order; "..." stands for them.
+    """
 
     axis_names: tuple[str, ...]
     """The axes of the grid."""
     axis_values: dict[str, np.ndarray]
     """The values along each."""
     exponents: Float[np.ndarray, "... k"]
+    """The exponents, descending, in nats per step or per unit time."""
     stderr: Float[np.ndarray, "... k"]
+    """Their standard errors (batch means)."""
     kaplan_yorke_dimension: Float[np.ndarray, "..."]
+    """$j + (\\lambda_1 + \\dots + \\lambda_j) / |\\lambda_{j+1}|$; NaN where k exponents do not reach it."""
     kaplan_yorke_stderr: Float[np.ndarray, "..."]
+    """Its standard error."""
     entropy_rate: Float[np.ndarray, "..."]
+    """The sum of the positive exponents; NaN where all of k < N are positive."""
     entropy_stderr: Float[np.ndarray, "..."]
+    """Its standard error."""
     sum: Float[np.ndarray, "..."]
+    """The growth rate of k-dimensional volume."""
     sum_rule_defect: Float[np.ndarray, "..."]
+    """For k = N, how far that is from the mean of ln |det DF|, over four blocks of the window."""
     first_nonfinite: Int[np.ndarray, "..."]
-    status: Int[np.ndarray, "..."]
-    """The fields of a `LyapunovSpectrum`, per grid point."""
+    """The step that left the floating-point range; -1 if none did."""
+    result: GrowthVerdict
+    """The verdicts, a batch of `GrowthVerdict`; `message` has them in words."""
 
     @property
-    def converged(self) -> Bool[np.ndarray, "..."]:
+    def converged(self) -> Bool[Array | np.ndarray, "..."]:
         """Where every check of the run passed."""
-        return self.status == 0
+        return self.result == GrowthVerdict.converged
+
+    @property
+    def message(self) -> np.ndarray:
+        """The verdicts in words, an array of strings."""
+        return verdict_words(self.result)
 
     def table(self) -> str:
         grid = " x ".join(f"{name} ({len(self.axis_values[name])})" for name in self.axis_names)
         lines = [f"LyapunovSweep over {grid}"]
-        for code, count in zip(*np.unique(self.status, return_counts=True)):
-            lines.append(f"  {count:>5} {VERDICTS[code]}")
+        for message, count in zip(*np.unique(self.message, return_counts=True)):
+            lines.append(f"  {count:>5} {message}")
         first = self.axis_names[0]
         others = tuple(range(1, len(self.axis_names)))
         lines.append(
@@ -209,22 +235,15 @@ def _fingerprint(names, values, settings) -> str:
 def _read(path, fingerprint) -> dict[str, np.ndarray]:
     if path is None or not Path(path).exists():
         return {name: np.empty(0) for name in _KEPT}
-    with np.load(path, allow_pickle=False) as archive:
-        if "fingerprint" not in archive or str(archive["fingerprint"]) != fingerprint:
-            raise ValueError(
-                f"path: {path} does not hold the beginning of this sweep (other axes, other settings, or no sweep at "
-                "all). Choose another path, or delete the file to start over."
-            )
-        return {name: archive[name] for name in _KEPT}
+    header, arrays = read_archive(Path(path))
+    if header.get("sweep") != fingerprint or set(arrays) != set(_KEPT):
+        raise ValueError(
+            f"path: {path} does not hold the beginning of this sweep (other axes, other settings, or no sweep at all). "
+            "Choose another path, or delete the file to start over."
+        )
+    return arrays
 
 
 def _write(path, fingerprint, done):
-    if path is None:
-        return
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Written beside and moved into place: an interruption leaves the last whole file.
-    beside = path.with_name(path.name + ".partial")
-    with beside.open("wb") as file:
-        np.savez(file, allow_pickle=False, fingerprint=np.array(fingerprint), **done)
-    os.replace(beside, path)
+    if path is not None:
+        write_archive(Path(path), {"sweep": fingerprint}, done)

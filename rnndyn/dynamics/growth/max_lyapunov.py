@@ -1,6 +1,7 @@
 """The largest Lyapunov exponent, measured in two independent ways."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -9,8 +10,10 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from rnndyn.dynamics.growth._arguments import check_dt, check_growth_arguments
+from rnndyn.dynamics.growth._polar import polar
+from rnndyn.dynamics.growth.verdicts import GrowthVerdict
 from rnndyn.dynamics.numerics.statistics import batch_means, block_sums
-from rnndyn.results import Result
+from rnndyn.results import Result, verdict_words
 
 
 def max_lyapunov_exponent(
@@ -70,6 +73,14 @@ class MaxLyapunovExponent(Result):
     """Its standard error."""
     discrepancy_stderr: Float[Array, ""]
     """The standard error of the difference of the two: they share the orbit, so it is far below either error."""
+    result: GrowthVerdict
+    """The verdict: `not_finite` where the trajectory left the floating-point range, `correlated` where the window is
+    too short for the error bars."""
+
+    @property
+    def message(self) -> Any:
+        """The verdict in words."""
+        return verdict_words(self.result)
 
     @property
     def discrepancy(self) -> Float[Array | np.ndarray, "..."]:
@@ -107,13 +118,15 @@ def _max_exponent(f, x0, inputs, num_steps, num_transient, dt, separation):
     exponents = logs.mean(axis=0) / dt
     both = jnp.concatenate([logs, logs[:, :1] - logs[:, 1:]], axis=1)
     blocks, block = block_sums(jnp.where(jnp.isneginf(both), 0, both))
-    errors = batch_means(blocks / (block * dt))[0]
-    return MaxLyapunovExponent(exponents[0], errors[0], exponents[1], errors[1], errors[2])
+    errors, _, resolved = batch_means(blocks / (block * dt))
+    verdict = GrowthVerdict.where(
+        resolved[:2].all() & (num_steps > 1), GrowthVerdict.converged, GrowthVerdict.correlated
+    )
+    verdict = GrowthVerdict.where(jnp.isnan(exponents).any(), GrowthVerdict.not_finite, verdict)
+    return MaxLyapunovExponent(exponents[0], errors[0], exponents[1], errors[1], errors[2], verdict)
 
 
 def _renormalise(pushed, before):
     """The direction and log length of a vector; a vector that vanished (log length -inf) keeps its direction."""
-    length = jnp.linalg.norm(pushed)
-    alive = length > 0
-    safe = jnp.where(alive, length, 1)
-    return jnp.where(alive, pushed / safe, before), jnp.where(length == 0, -jnp.inf, jnp.log(safe) + 0 * length)
+    direction, log_length = polar(pushed)
+    return jnp.where(jnp.isneginf(log_length), before, direction), log_length

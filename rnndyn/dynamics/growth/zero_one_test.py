@@ -1,12 +1,16 @@
 """The 0-1 test: chaos or not, from a time series alone."""
 
+from typing import Any
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from rnndyn._validation import check_at_least
-from rnndyn.results import Result
+from rnndyn.dynamics.growth.verdicts import ChaosVerdict
+from rnndyn.results import Result, verdict_words
 
 
 def zero_one_test(signal: ArrayLike, *, num_frequencies: int = 100) -> "ZeroOneTest":
@@ -14,10 +18,9 @@ def zero_one_test(signal: ArrayLike, *, num_frequencies: int = 100) -> "ZeroOneT
 
     The signal $\phi$ drives a plane motion
     $p_c(n) + i\, q_c(n) = \sum_{j \le n} \phi(j) e^{i c j}$, which stays bounded for regular and diffuses for chaotic
-    dynamics. With $M_c(n)$ its mean square displacement and the bounded oscillation
-    $\langle\phi\rangle^2 (1 - \cos nc) / (1 - \cos c)$ taken off,
+    dynamics. With the mean of the signal taken off first and $M_c(n)$ the mean square displacement,
 
-    $$K_c = \operatorname{corr}\bigl((1, \dots, n_0),\; (D_c(1), \dots, D_c(n_0))\bigr), \qquad n_0 = T / 10,$$
+    $$K_c = \operatorname{corr}\bigl((1, \dots, n_0),\; (M_c(1), \dots, M_c(n_0))\bigr), \qquad n_0 = T / 10,$$
 
     and K is the median over frequencies $c$ in $(\pi/5, 4\pi/5)$, away from resonances.
 
@@ -27,7 +30,7 @@ def zero_one_test(signal: ArrayLike, *, num_frequencies: int = 100) -> "ZeroOneT
       thousands for a clear answer.
     - `num_frequencies`: how many frequencies to take the median over.
 
-    **Returns:** a `ZeroOneTest`.
+    **Returns:** a `ZeroOneTest`. A constant signal is regular; one with NaN or infinity is neither, and its K is NaN.
 
     **Raises:** `ValueError` for a signal of another shape or shorter than 100.
 
@@ -54,18 +57,26 @@ class ZeroOneTest(Result):
     """The frequencies $c$."""
     correlations: Float[Array, " C"]
     """$K_c$ at each."""
+    result: ChaosVerdict
+    """The verdict, one of `ChaosVerdict`."""
+
+    @property
+    def message(self) -> Any:
+        """The verdict in words."""
+        return verdict_words(self.result)
 
     @property
     def is_chaotic(self) -> Bool[Array | np.ndarray, "..."]:
-        """Whether K is nearer to 1 than to 0."""
+        """Whether K is nearer to 1 than to 0. False for a K of NaN, which `is_clear` and `result` tell apart."""
         return self.statistic > 0.5
 
     @property
     def is_clear(self) -> Bool[Array | np.ndarray, "..."]:
-        """Whether K is within 0.2 of its nearer end; if not, the signal is too short or oversampled."""
+        """Whether K is within 0.2 of its nearer end; if not, the signal is too short or oversampled, or not finite."""
         return abs(self.statistic - 0.5) > 0.3
 
 
+@eqx.filter_jit
 def _zero_one(signal, num_frequencies):
     num_times = signal.shape[0]
     num_lags = num_times // 10
@@ -74,7 +85,16 @@ def _zero_one(signal, num_frequencies):
     fractions = (np.arange(1, num_frequencies + 1) * golden) % 1
     frequencies = jnp.asarray(np.pi / 5 + fractions * 3 * np.pi / 5, signal.dtype)
     lags = jnp.arange(1, num_lags + 1)
-    mean_square = jnp.mean(signal) ** 2
+    # The displacement of an offset grows beyond that of the signal, and its square beyond all digits: it goes first. K
+    # does not depend on the unit of the signal; one in which it is about 1 keeps squares in range.
+    finite = jnp.all(jnp.isfinite(signal))
+    largest = jnp.max(jnp.abs(signal))
+    signal = signal / jnp.where(largest > 0, largest, 1)
+    signal = signal - jnp.mean(signal)
+    spread = jnp.max(jnp.abs(signal))
+    # What is left of a constant signal is the rounding error of its mean.
+    constant = spread <= 8 * jnp.finfo(signal.dtype).eps
+    signal = jnp.where(constant, 0, signal / jnp.where(constant, 1, spread))
 
     def correlation(c):
         phases = c * jnp.arange(1, num_times + 1)
@@ -86,12 +106,15 @@ def _zero_one(signal, num_frequencies):
             dq = jax.lax.dynamic_slice_in_dim(q, lag, base) - q[:base]
             return jnp.mean(dp**2 + dq**2)
 
-        oscillation = mean_square * (1 - jnp.cos(lags * c)) / (1 - jnp.cos(c))
-        d = jax.lax.map(displacement, lags) - oscillation
+        d = jax.lax.map(displacement, lags)
         d, n = d - d.mean(), lags - lags.mean()
         spread = jnp.sqrt(jnp.sum(d**2) * jnp.sum(n**2))
         # A constant signal does not move at all: regular.
         return jnp.where(spread > 0, jnp.sum(d * n) / jnp.where(spread > 0, spread, 1), 0).astype(signal.dtype)
 
-    correlations = jax.lax.map(correlation, frequencies, batch_size=16)
-    return ZeroOneTest(jnp.median(correlations), frequencies, correlations)
+    correlations = jnp.where(finite, jax.lax.map(correlation, frequencies, batch_size=16), jnp.nan)
+    statistic = jnp.median(correlations)
+    verdict = ChaosVerdict.where(statistic > 0.5, ChaosVerdict.chaotic, ChaosVerdict.regular)
+    verdict = ChaosVerdict.where(jnp.abs(statistic - 0.5) > 0.3, verdict, ChaosVerdict.unclear)
+    verdict = ChaosVerdict.where(finite, verdict, ChaosVerdict.not_finite)
+    return ZeroOneTest(statistic, frequencies, correlations, verdict)

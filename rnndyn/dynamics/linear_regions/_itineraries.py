@@ -9,6 +9,7 @@ from scipy.optimize import linprog
 
 from rnndyn.dynamics.linear_regions._relu_map import SINGULAR_CONDITION, ReluMap, cyclic_system, solve_itineraries
 from rnndyn.dynamics.numerics.eigenvalues import product_eigenvalues
+from rnndyn.dynamics.numerics.periodic_orbits import smallest_period
 
 ROOT_OF_UNITY = 1e-10
 """A multiplier whose m-th power is this near to 1 counts as an m-th root of unity: cycles of m times the period then
@@ -57,9 +58,8 @@ class CycleTable:
         """
         period = len(points)
         tolerance = error + BORDER_TOLERANCE * (1 + np.max(np.abs(points)))
-        for divisor in range(1, period):
-            if period % divisor == 0 and np.max(np.abs(np.roll(points, divisor, axis=0) - points)) <= 2 * tolerance:
-                return
+        if smallest_period(points, 2 * tolerance) < period:
+            return
         for shift in range(period):
             distance = np.max(np.abs(self.points - np.roll(points, shift, axis=0)), axis=(1, 2), initial=0.0)
             if np.any(distance <= tolerance + self.errors):

@@ -5,6 +5,8 @@ from jaxtyping import Float, Int
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from rnndyn.dynamics.numerics.evidence import robust_spread
+
 
 def group_points(
     points: Float[np.ndarray, "K N"],
@@ -18,8 +20,10 @@ def group_points(
 
     - `points`: the points.
     - `errors`: how far each may lie from what it approximates, in the largest component.
-    - `rtol`: two points closer than this fraction of the spread of all points are one. 1e-9 is far below any
-        distance seen between distinct fixed points of a network, and far above the rounding floor.
+    - `rtol`: two points closer than this fraction of the spread of the points are one. 1e-9 is far below any
+        distance seen between distinct fixed points of a network, and far above the rounding floor. The spread is that
+        of the half of the points in the middle, or the point's own distance from there: one point far out joins no
+        others.
 
     **Returns:** labels 0, 1, ..., in the order of first appearance.
 
@@ -29,8 +33,7 @@ def group_points(
     num_points = len(points)
     if num_points == 0:
         return np.zeros(0, dtype=np.int64)
-    spread = float(np.max(np.ptp(points, axis=0)))
-    tolerance = 2 * errors + 0.5 * rtol * spread
+    tolerance = 2 * errors + 0.5 * rtol * robust_spread(points)
     axis = int(np.argmax(np.ptp(points, axis=0)))
     order = np.argsort(points[:, axis], kind="stable")
     ordered, reach = points[order], tolerance[order]
@@ -57,16 +60,16 @@ def _by_first_appearance(labels: np.ndarray) -> np.ndarray:
     return rank[inverse]
 
 
-def thin_points(points: Float[np.ndarray, "K N"], radius: float) -> Int[np.ndarray, " K"]:
-    """Label points by the first point within `radius` (largest component) that has no earlier one within it.
+def thin_points(points: Float[np.ndarray, "K N"], radii: Float[np.ndarray, " K"]) -> Int[np.ndarray, " K"]:
+    """Label points by the first point within their two `radii` (largest component) that has no earlier one within it.
 
-    Unlike `group_points` this never chains: the points of one label lie within `radius` of one of them.
+    Unlike `group_points` this never chains: the points of one label lie within reach of one of them.
     """
     labels = np.full(len(points), -1, dtype=np.int64)
     num_labels = 0
     for i in range(len(points)):
         if labels[i] < 0:
-            near = (labels < 0) & (np.max(np.abs(points - points[i]), axis=1) <= radius)
+            near = (labels < 0) & (np.max(np.abs(points - points[i]), axis=1) <= radii + radii[i])
             labels[near] = num_labels
             num_labels += 1
     return labels

@@ -66,6 +66,7 @@ def map_in_chunks(
     description: str,
     progress: bool = True,
     least_size: int = 32,
+    most_size: int | None = None,
     padding: float | None = None,
 ) -> Any:
     """Apply a batched `function` to `batch` chunk by chunk.
@@ -78,6 +79,8 @@ def map_in_chunks(
     - `description`: the label of the progress bar, which appears when the work takes longer than two seconds.
     - `progress`: whether to show one at all.
     - `least_size`: smaller batches are padded to this size where that costs little memory.
+    - `most_size`: larger ones are cut into chunks of this size. Equal to `least_size`, every call shares one
+        compilation, however many items it has.
     - `padding`: what padded items hold; by default they repeat the last item.
 
     **Returns:** the results as NumPy arrays with leading axis K.
@@ -88,6 +91,8 @@ def map_in_chunks(
     fitting = _floor_power_of_two(max(1, MEMORY_BUDGET // max(1, bytes_per_item)))
     # Padding must stay cheap: a sixteenth of the budget at the most.
     chunk = min(fitting, max(_ceil_power_of_two(num_items), min(_ceil_power_of_two(least_size), max(1, fitting // 16))))
+    if most_size is not None:
+        chunk = min(chunk, _ceil_power_of_two(most_size))
     starts = range(0, num_items, chunk)
     results = []
     for start in tqdm(starts, desc=description, delay=2.0, leave=False, disable=None if progress else True):

@@ -6,7 +6,50 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+import numpy as np
+from jaxtyping import Array, Float
+
+from rnndyn.dynamics.numerics.drivers import map_in_chunks
+
+
+def block_size(size: int) -> int:
+    """How many states of `size` entries one compiled call takes: always so many, whatever the number of states is.
+
+    Enough to share the overhead of a call; few enough that padding a handful of states costs no more than that.
+    """
+    if jax.default_backend() != "cpu":
+        return 1024
+    return 1024 if size <= 4 else 256 if size <= 16 else 32
+
+
+def images_of(f: Callable[[Array], Array], points: Float[np.ndarray, "M N"]) -> Float[np.ndarray, "M N"]:
+    """F(x) at every point, on the host."""
+    size = points.shape[1]
+    return map_in_chunks(
+        lambda x: _images(f, x),
+        points,
+        bytes_per_item=64 * size,
+        description="",
+        progress=False,
+        least_size=8 * block_size(size),
+        most_size=8 * block_size(size),
+    )
+
+
+def evaluate(
+    f: Callable[[Array], Array], points: Float[np.ndarray, "M N"], *, description: str = "", progress: bool = False
+) -> tuple[Float[np.ndarray, "M N"], Float[np.ndarray, "M N N"]]:
+    """F(x) and DF(x) at every point, on the host; one compilation for any number of points."""
+    size = points.shape[1]
+    return map_in_chunks(
+        lambda x: images_and_jacobians(f, x),
+        points,
+        bytes_per_item=32 * size**2,
+        description=description,
+        progress=progress,
+        least_size=block_size(size),
+        most_size=block_size(size),
+    )
 
 
 @eqx.filter_jit
@@ -24,7 +67,24 @@ def orbits_from(f: Callable[[Array], Array], starts: Any, length: int) -> Array:
 
 
 @eqx.filter_jit
+def states_after(f: Callable[[Array], Array], starts: Any, num_steps: Any) -> Array:
+    """The state `num_steps` steps after every start, `(K, N)`; the number is not compiled in."""
+    run = lambda x: jax.lax.fori_loop(0, num_steps, lambda _, x: f(x), x)
+    return jax.vmap(run)(jnp.asarray(starts))
+
+
+@eqx.filter_jit
 def images_and_jacobians(f: Callable[[Array], Array], points: Any) -> tuple[Array, Array]:
     """F(x) and DF(x) at every point, `(K, N)` and `(K, N, N)`."""
-    points = jnp.asarray(points)
-    return jax.vmap(f)(points), jax.vmap(jax.jacfwd(f))(points)
+    return jax.vmap(lambda x: value_and_jacobian(f, x))(jnp.asarray(points))
+
+
+def value_and_jacobian(f: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:
+    """F(x) and DF(x) from one pass; a dense layer in `f` becomes one matrix product."""
+    push = lambda v: jax.jvp(f, (x,), (v,))
+    return jax.vmap(push, out_axes=(None, 1))(jnp.eye(x.size, dtype=x.dtype))
+
+
+@eqx.filter_jit
+def _images(f: Callable[[Array], Array], points: Any) -> Array:
+    return jax.vmap(f)(jnp.asarray(points))

@@ -4,26 +4,33 @@ A frame is a matrix (N, k) whose columns are tangent vectors at the current stat
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.custom_batching import custom_vmap
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 _CHOLESKY_ON_CPU = (16, 192)
 """On the CPU, LAPACK's Householder QR is no slower than two Cholesky QRs for fewer or more columns than this
 (benchmarks/lyapunov.py). On accelerators it is, for any number."""
 
 
-def random_frame(num_units: int, num_vectors: int, dtype: Any) -> Float[Array, "N k"]:
-    """A fixed orthonormal frame in general position.
+def random_frame(num_units: int, num_vectors: int, dtype: Any, seed: int = 0) -> Float[Array, "N k"]:
+    """A fixed orthonormal frame in general position; another `seed` gives an independent one.
 
     Coordinate axes would be the natural choice, but they can be invariant under a map (uncoupled units), and then
     the first k of them need not grow towards the k fastest directions.
     """
-    gaussian = jax.random.normal(jax.random.key(0), (num_units, num_vectors), dtype)
-    return jnp.linalg.qr(gaussian)[0]
+    return jnp.asarray(_frame_on_host(num_units, num_vectors, seed), dtype)
+
+
+@lru_cache(maxsize=4)
+def _frame_on_host(num_units, num_vectors, seed):
+    # With NumPy: a frame is drawn once, and a program that is run once takes longer to compile than to run.
+    return np.linalg.qr(np.random.default_rng(seed).standard_normal((num_units, num_vectors)))[0]
 
 
 def push_frame(
@@ -40,7 +47,7 @@ def push_frame(
 def log_abs_det(f: Callable, x: Float[Array, " N"], args: tuple) -> Float[Array, ""]:
     """ln |det D_x f(x, *args)| from the dense Jacobian, by an LU decomposition."""
     jacobian = push_frame(f, x, args, jnp.eye(x.size, dtype=x.dtype))[1]
-    return jnp.linalg.slogdet(jacobian)[1]
+    return jnp.sum(jnp.log(jnp.abs(jnp.diagonal(jax.lax.linalg.lu(jacobian)[0]))))
 
 
 @jax.custom_jvp
@@ -49,14 +56,19 @@ def orthonormalize(
 ) -> tuple[Float[Array, "N k"], Float[Array, " k"], Float[Array, " k"]]:
     r"""QR decomposition V = Q R with a positive diagonal of R.
 
-    **Returns:** `(Q, ln diag R, condition)`. The condition of column i is |v_i| / R_ii >= 1: the cancellation that
-    the projection onto the complement of the earlier columns suffered, so ln R_ii carries a rounding error of about
-    eps times it.
+    **Returns:** `(Q, ln diag R, condition)`. The condition of column i is the cancellation that the projection onto the
+    complement of the earlier columns suffered, so ln R_ii carries a rounding error of about eps times it: |v_i| / R_ii,
+    or less where q_i lives on rows that are smaller than |v_i|, for a rounding error is as small as its row.
+    Where it is 1 / eps, R_ii is nothing but rounding: see `is_destroyed`.
 
     Cholesky QR twice (Yamamoto et al. 2015, "Roundoff error analysis of the CholeskyQR2 algorithm") is made of
     matrix products and triangular solves. It is exact to rounding when the first pass left an almost orthonormal Q.
     That is measured, on the Gram matrix of the second pass: when it is the identity to half of the digits, the second
     factorisation is replaced by its first-order expansion, and when it is far from it, by Householder QR.
+
+    The derivative of a saturated network is diag(d) W with d over many decades. Householder QR is then as accurate in
+    the small rows as in the large ones when the rows are sorted by falling size (Cox & Higham 1998, "Stability of
+    Householder QR factorization for weighted least squares problems").
 
     The derivative is that of the decomposition, whichever way it was computed:
     with M = Q^T dV R^-1, d ln R_ii = M_ii and dQ = (1 - Q Q^T) dV R^-1 + Q (L - L^T), L the strict lower triangle of M.
@@ -72,11 +84,24 @@ def _orthonormalize_jvp(primals, tangents):
     q, log_diagonal, condition = orthonormalize(vectors)
     scale = _column_scale(vectors)  # keeps R away from over- and underflow
     r = jnp.triu(q.T @ (vectors / scale))
+    # A destroyed direction has no growth rate to differentiate, and nothing of it may reach the columns before it.
+    destroyed = is_destroyed(condition, vectors.shape[0]) | jnp.isneginf(log_diagonal)
+    r = r + jnp.diag(jnp.where(destroyed, 1 - jnp.diagonal(r), 0))
     whitened = jax.lax.linalg.triangular_solve(r, vectors_dot / scale, left_side=False, lower=False)
+    whitened = jnp.where(destroyed, 0, whitened)
     m = q.T @ whitened
     lower = jnp.tril(m, -1)
     q_dot = whitened + q @ (lower - lower.T - m)
     return (q, log_diagonal, condition), (q_dot, jnp.diagonal(m), jnp.zeros_like(condition))
+
+
+def is_destroyed(condition: Float[Array, " k"], num_units: int) -> Bool[Array, " k"]:
+    """Where R_ii consists of rounding errors alone: to the precision of the numbers, the direction was mapped to 0.
+
+    That is what dead units, units without outgoing weights and saturated slopes do, all of them at one step of the map.
+    Over several steps without orthonormalisation a direction is lost to the others in the same way, and alive.
+    """
+    return condition * num_units * jnp.finfo(condition.dtype).eps >= 1
 
 
 def triangular_factor(q: Float[Array, "N k"], vectors: Float[Array, "N k"]) -> Float[Array, "k k"]:
@@ -143,13 +168,19 @@ def _cholesky_qr_twice(vectors):
 def _householder_qr(vectors):
     scale = _column_scale(vectors)
     scaled = vectors / scale
-    q, r = jnp.linalg.qr(scaled)
+    order = jnp.argsort(-jnp.max(jnp.abs(scaled), axis=1))
+    q, r = jnp.linalg.qr(scaled[order])
+    q = jnp.zeros_like(q).at[order].set(q)
     diagonal = jnp.diagonal(r)
     q = q * jnp.where(diagonal < 0, -1, 1).astype(q.dtype)
     diagonal = jnp.abs(diagonal)
-    # A zero column has nothing to cancel: its growth is exactly 0 and ln 0 = -inf is the truth.
     length = jnp.linalg.norm(scaled, axis=0)
-    condition = jnp.where(length > 0, length / diagonal, 1)
+    # A rounding error of row n is relative to the row, in the columns that took part so far: its mean square share.
+    shares = (scaled / jnp.where(length > 0, length, 1)) ** 2
+    shares = jnp.cumsum(shares, axis=1) / jnp.arange(1, shares.shape[1] + 1, dtype=shares.dtype)
+    seen = jnp.minimum(1, jnp.sqrt(vectors.shape[0] * jnp.sum(q**2 * shares, axis=0)))
+    # A zero column has nothing to cancel: its growth is exactly 0 and ln 0 = -inf is the truth.
+    condition = jnp.where(length > 0, jnp.maximum(1, seen * length / diagonal), 1)
     return q, jnp.log(diagonal) + jnp.log(scale), condition
 
 

@@ -103,7 +103,7 @@ def integrate_with_derivative(
     return end, columns.T
 
 
-def _hoisted(vector_field: Callable[..., Array], x: Array, inputs: Sequence[Array]) -> tuple[Callable, list[Array]]:
+def _hoisted(vector_field: Callable[..., Array], x: Array, inputs: Sequence[Array]) -> tuple[Callable, list[Any]]:
     """The vector field as a function of x and of all arrays that it depends on, and these."""
     # What v closes over becomes an argument, or derivatives by it would be lost.
     converted = eqx.filter_closure_convert(

@@ -1,14 +1,18 @@
 """Newton's method for the fixed points of a map, globalised by a trust region."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.sparse.linalg import gmres
+import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from rnndyn._validation import check_at_least, check_map, check_state
+from rnndyn.dynamics.numerics.evaluation import evaluate
+from rnndyn.dynamics.numerics.newton_method import NewtonMethod, NewtonProblem, singular_shift
+from rnndyn.dynamics.numerics.periodic_orbits import CyclicSystem, closing_defects
+from rnndyn.dynamics.numerics.torus import difference, wrapped
 from rnndyn.results import Result
 
 
@@ -67,7 +71,9 @@ def newton(
         jnp.broadcast_to(jnp.asarray(upper, x0.dtype), x0.shape),
     )
     state = jax.lax.while_loop(lambda s: ~method.done(s), method.step, method.init(start))
-    return method.result(state)
+    residual = jnp.max(jnp.abs(state.g))
+    stalled = state.stalled & ~state.converged & jnp.isfinite(residual)
+    return NewtonResult(state.x, residual, state.converged, stalled, state.num_steps)
 
 
 class NewtonResult(Result):
@@ -87,145 +93,72 @@ class NewtonResult(Result):
     num_steps: Int[Array, ""]
 
 
-class NewtonProblem(NamedTuple):
-    """One starting point with the length that its residual is measured against and the box it is kept in."""
-
-    x0: Float[Array, " N"]
-    scale: Float[Array, ""]
-    lower: Float[Array, " N"]
-    upper: Float[Array, " N"]
+MAX_POLISH = 40
+"""A point that is close needs one or two steps; next to a degenerate one each step only halves the distance."""
 
 
-class NewtonState(NamedTuple):
-    """One iterate: the point, its residual vector, the trust radius, and how it stands."""
+class Polished(NamedTuple):
+    """Points as close to roots as rounding lets Newton's method come, with one plain evaluation of the map there."""
 
-    problem: NewtonProblem
-    x: Float[Array, " N"]
-    g: Float[Array, " N"]
-    radius: Float[Array, ""]
-    num_steps: Int[Array, ""]
-    num_slow: Int[Array, ""]
-    converged: Bool[Array, ""]
-    stalled: Bool[Array, ""]
+    points: Float[np.ndarray, "K p N"]
+    residuals: Float[np.ndarray, " K"]
+    jacobians: Float[np.ndarray, "K p N N"]
 
 
-MAX_SLOW_STEPS = 10
-"""So many steps in a row that lower |G| by less than a thousandth end the search: near a root it falls far faster."""
+def polish(
+    f: Callable[[Array], Array],
+    points: Float[np.ndarray, "K N"] | Float[np.ndarray, "K p N"],
+    *,
+    period: Float[np.ndarray, " N"] | None = None,
+    max_steps: int = MAX_POLISH,
+) -> Polished:
+    r"""Full Newton steps from points close to fixed points or cycles, for as long as each lowers the residual.
 
+    $$ G_i(x) = F(x_i) - x_{i+1}, \quad i \text{ modulo } p . $$
 
-class NewtonMethod:
-    """The iteration as `init`, `step`, `done`, `result`: for a loop over one state, or over lanes of many."""
+    **Arguments:**
 
-    def __init__(self, f: Callable[[Array], Array], *, linear_solver: str, max_steps: int):
-        if linear_solver not in ("dense", "gmres"):
-            raise ValueError(f"linear_solver: expected 'dense' or 'gmres', got {linear_solver!r}.")
-        self.f = f
-        self.linear_solver = linear_solver
-        self.max_steps = max_steps
+    - `f`: the map, `(N,) -> (N,)`.
+    - `points`: the points `(K, N)`, or sequences of p points `(K, p, N)`.
+    - `period`: of the angles among the coordinates (see `on_torus`).
+    - `max_steps`: of Newton's method.
 
-    def init(self, problem: NewtonProblem) -> NewtonState:
-        x = jnp.clip(problem.x0, problem.lower, problem.upper)
-        g = self.f(x) - x
-        bad = ~jnp.all(jnp.isfinite(g))
-        # The first step may cross the whole region, not leave for infinity.
-        radius = 2 * problem.scale * jnp.sqrt(jnp.asarray(x.size, x.dtype))
-        return NewtonState(
-            problem, x, g, radius, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), jnp.zeros((), bool), bad
-        )
+    **Returns:** a `Polished` of NumPy arrays, in which points `(K, N)` are sequences of length 1. A point whose
+    residual no step lowers stays where it is; what is NaN has an infinite residual.
 
-    def step(self, state: NewtonState) -> NewtonState:
-        problem, x, g = state.problem, state.x, state.g
-        newton_step, gradient, product, row_sum = self._linear_model(x, g)
-        floor = rounding_floor(x, problem.scale, row_sum)
-        converged = jnp.max(jnp.abs(g)) <= floor
-
-        along = product(gradient)
-        cauchy = -gradient * _ratio(gradient @ gradient, along @ along)
-        newton_step = jnp.where(jnp.all(jnp.isfinite(newton_step)), newton_step, cauchy)
-        step = _dogleg(cauchy, newton_step, state.radius)
-        x_new = jnp.clip(x + step, problem.lower, problem.upper)
-        step = x_new - x
-        g_new = self.f(x_new) - x_new
-
-        length, size = jnp.linalg.norm(step), jnp.linalg.norm(g)
-        predicted = size - jnp.linalg.norm(g + product(step))
-        actual = jnp.where(jnp.all(jnp.isfinite(g_new)), size - jnp.linalg.norm(g_new), -jnp.inf)
-        quality = actual / jnp.where(predicted > 0, predicted, jnp.inf)
-        # 1e-4, 1/4 and 3/4 are the textbook constants; the method is insensitive to them.
-        accept = (actual > 1e-4 * predicted) & (predicted > 0)
-        radius = jnp.where(quality < 0.25, 0.25 * length, state.radius)
-        radius = jnp.where((quality > 0.75) & (length > 0.99 * state.radius), 2 * state.radius, radius)
-        # A step below the spacing of floats cannot be told from none: the point is a minimum of |G|.
-        eps = jnp.finfo(x.dtype).eps
-        too_short = length <= 4 * eps * jnp.maximum(jnp.max(jnp.abs(x)), problem.scale)
-        flat = predicted <= 1e-9 * size
-        # Once at the floor, a last step is taken where it does no harm: it often gains the final digit.
-        accept = jnp.where(converged, actual >= 0, accept)
-        num_slow = jnp.where(actual < 1e-3 * size, state.num_slow + 1, 0)
-        return NewtonState(
-            problem,
-            jnp.where(accept, x_new, x),
-            jnp.where(accept, g_new, g),
-            radius,
-            state.num_steps + ~converged,
-            num_slow,
-            converged,
-            state.stalled | (~converged & (too_short | flat | (num_slow >= MAX_SLOW_STEPS))),
-        )
-
-    def done(self, state: NewtonState) -> Bool[Array, ""]:
-        return state.converged | state.stalled | (state.num_steps >= self.max_steps)
-
-    def result(self, state: NewtonState) -> NewtonResult:
-        residual = jnp.max(jnp.abs(state.g))
-        return NewtonResult(state.x, residual, state.converged, state.stalled & ~state.converged, state.num_steps)
-
-    def _linear_model(self, x: Array, g: Array) -> tuple[Array, Array, Callable[[Array], Array], Array]:
-        """The Newton step, DG^T g, the product v -> DG v, and the norm of DF that sets the rounding floor."""
-        if self.linear_solver == "dense":
-            jacobian = jax.jacfwd(self.f)(x)
-            row_sum = jnp.max(jnp.sum(jnp.abs(jacobian), axis=1))
-            identity = jnp.eye(x.size, dtype=x.dtype)
-            dg = jacobian - identity
-            # On a continuum of solutions DG is singular and G lies in its range. Shifted by far less than the
-            # accuracy of the step, the solve gives the shortest solution there, and NaN nowhere.
-            shift = 50 * jnp.finfo(x.dtype).eps * (1 + row_sum)
-            newton_step = jnp.linalg.solve(dg + shift * identity, -g)
-            return newton_step, g @ dg, lambda v: dg @ v, row_sum
-        f_x, push = jax.linearize(self.f, x)
-        pull = jax.linear_transpose(push, x)
-        size = jnp.linalg.norm(g)
-
-        def product(v: Array) -> Array:
-            return push(v) - v
-
-        # 30 vectors of memory; the tolerance shrinks with |G| so that convergence stays superlinear.
-        restart = min(30, x.size)
-        tolerance = jnp.clip(size / (1 + jnp.linalg.norm(f_x)), 1e-10, 1e-2)
-        newton_step, _ = gmres(product, -g, tol=tolerance, restart=restart, maxiter=10)  # pyright: ignore[reportArgumentType]
-        gradient = pull(g)[0] - g
-        row_sum = _ratio(jnp.linalg.norm(pull(g)[0]), size) * jnp.sqrt(x.size)
-        return newton_step, gradient, product, row_sum
-
-
-def rounding_floor(x: Array, scale: Any, norm: Any) -> Float[Array, ""]:
-    """The residual $|F(x) - x|_\\infty$ that rounding alone can leave: what F does to an error of one unit in x.
-
-    32 units in the last place leave room for the sums inside F, whose own rounding the norm of DF does not see.
+    Works on the host but for the map and its derivative, so that one compilation (of `evaluate`) serves any number of
+    points and every length of cycle.
     """
-    return 32 * jnp.finfo(x.dtype).eps * (1 + norm) * jnp.maximum(jnp.max(jnp.abs(x)), scale)
+    points = np.array(points if points.ndim == 3 else points[:, None], np.float64)
+    num, size = len(points), points.shape[2]
+
+    def measure(rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        images, jacobians = evaluate(f, rows.reshape(-1, size))
+        images = images.reshape(rows.shape)
+        defects = difference(images, np.roll(rows, -1, axis=1), period)
+        return closing_defects(rows, images, period), defects, jacobians.reshape(*rows.shape, size)
+
+    residuals, defects, jacobians = measure(points) if num else (np.zeros(0), points, np.zeros((*points.shape, size)))
+    open_rows = np.flatnonzero(np.isfinite(residuals) & (residuals > 0))
+    for _ in range(max_steps):
+        if open_rows.size == 0:
+            break
+        moved = points[open_rows] + _newton_steps(jacobians[open_rows], defects[open_rows])
+        new_residuals, new_defects, new_jacobians = measure(moved)
+        better = new_residuals < residuals[open_rows]
+        rows = open_rows[better]
+        points[rows], residuals[rows] = moved[better], new_residuals[better]
+        defects[rows], jacobians[rows] = new_defects[better], new_jacobians[better]
+        open_rows = rows[residuals[rows] > 0]
+    return Polished(wrapped(points, period), residuals, jacobians)
 
 
-def _ratio(a: Array, b: Array) -> Array:
-    return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)
-
-
-def _dogleg(cauchy: Array, newton_step: Array, radius: Array) -> Array:
-    """The point at distance `radius` on the path 0 -> cauchy -> newton_step, or its end when that is nearer."""
-    cauchy_length, newton_length = jnp.linalg.norm(cauchy), jnp.linalg.norm(newton_step)
-    leg = newton_step - cauchy
-    a, b, c = leg @ leg, cauchy @ leg, cauchy_length**2 - radius**2
-    root = _ratio(-b + jnp.sqrt(jnp.maximum(b**2 - a * c, 0)), a)
-    bent = cauchy + jnp.clip(root, 0, 1) * leg
-    short = cauchy * _ratio(radius, cauchy_length)
-    return jnp.where(newton_length <= radius, newton_step, jnp.where(cauchy_length >= radius, short, bent))
+def _newton_steps(jacobians: Float[np.ndarray, "K p N N"], defects: Float[np.ndarray, "K p N"]) -> np.ndarray:
+    """The solutions of s_{i+1} - J_i s_i = defect_i."""
+    if jacobians.shape[1] > 1:
+        return np.stack([CyclicSystem(j).solve(d) for j, d in zip(jacobians, defects)])
+    matrices = jacobians[:, 0]
+    row_sums = np.max(np.sum(np.abs(matrices), axis=2), axis=1)
+    identity = np.eye(matrices.shape[1])
+    matrices = (1 - singular_shift(row_sums))[:, None, None] * identity - matrices
+    return np.linalg.solve(matrices, defects.swapaxes(1, 2)).swapaxes(1, 2)

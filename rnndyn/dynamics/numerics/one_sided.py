@@ -338,7 +338,8 @@ def _reduce(eqn: Any, log: _Log, a: _Sided) -> Any:
     member = top - value <= a.error + error
     best = jnp.max(jnp.where(member, slope, -jnp.inf), axis=axes, keepdims=True)
     several = jnp.sum(member, axis=axes, keepdims=True) > 1
-    log.switches.append((value - top, member & several, slope - best))
+    # Which of them leads is the side.
+    log.switches.append((value - top, member & several, jnp.where(slope >= best, 1.0, slope - best)))
     drop = lambda x: jnp.squeeze(x, axes)
     widest = jnp.max(jnp.where(member, a.error, 0), axis=axes, keepdims=True)
     return _Sided(sign * drop(top), drop(widest), sign * drop(best))

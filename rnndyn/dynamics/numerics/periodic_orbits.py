@@ -5,6 +5,8 @@ import scipy.sparse
 from jaxtyping import Float
 from scipy.sparse.linalg import SuperLU, aslinearoperator, onenormest, splu
 
+from rnndyn.dynamics.numerics.torus import difference, embedded, wrapped
+
 
 class CyclicSystem:
     """The equations s_{i+1} - J_i s_i = b_i of a cycle on the host, factorised once."""
@@ -38,18 +40,42 @@ class CyclicSystem:
         return 1 / float(onenormest(transposed, t=1))  # pyright: ignore[reportArgumentType]
 
 
-def closing_defects(points: np.ndarray, images: np.ndarray) -> np.ndarray:
-    residuals = np.max(np.abs(images - np.roll(points, -1, axis=1)), axis=(1, 2))
+def closing_defects(
+    points: Float[np.ndarray, "K p N"],
+    images: Float[np.ndarray, "K p N"],
+    period: Float[np.ndarray, " N"] | None = None,
+) -> Float[np.ndarray, " K"]:
+    """The largest |F(x_i) - x_{i+1}| of each sequence; infinite where it is not a number. `period`: of the angles."""
+    residuals = np.max(np.abs(difference(images, np.roll(points, -1, axis=1), period)), axis=(1, 2))
     return np.where(np.isnan(residuals), np.inf, residuals)
+
+
+def smallest_period(
+    points: Float[np.ndarray, "p N"], tolerance: float, period: Float[np.ndarray, " N"] | None = None
+) -> int:
+    """After how many points a periodic sequence repeats, within `tolerance`: a divisor of p, p itself where none does.
+
+    `period`: of the angles, if there are any.
+    """
+    for divisor in divisors(len(points)):
+        if np.max(np.abs(difference(np.roll(points, divisor, axis=0), points, period))) <= tolerance:
+            return divisor
+    return len(points)
 
 
 def divisors(period: int) -> list[int]:
     return [d for d in range(1, period + 1) if period % d == 0]
 
 
-def from_smallest(points: Float[np.ndarray, "K p N"], scale: float) -> Float[np.ndarray, "K p N"]:
+def from_smallest(
+    points: Float[np.ndarray, "K p N"], scale: float, period: Float[np.ndarray, " N"] | None = None
+) -> Float[np.ndarray, "K p N"]:
     """The sequences, each from its smallest point in the order of coordinates; differences of rounding are none."""
+    points = wrapped(points, period)
     rounded = np.round(points / (1e-9 * scale))
+    if period is not None:
+        # Just below the period is just above zero.
+        rounded = np.where(np.isfinite(period), rounded % np.round(period / (1e-9 * scale)), rounded)
     return _rotated(points, np.array([np.lexsort(row.T[::-1])[0] for row in rounded], int))
 
 
@@ -71,8 +97,11 @@ def _rotated(points: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return np.take_along_axis(points, order[:, :, None], axis=1)
 
 
-def canonical(points: Float[np.ndarray, "K p N"]) -> Float[np.ndarray, "K M"]:
-    """The sequences, each from the point that is farthest along a fixed generic direction, as vectors."""
+def canonical(
+    points: Float[np.ndarray, "K p N"], period: Float[np.ndarray, " N"] | None = None
+) -> Float[np.ndarray, "K M"]:
+    """The sequences, each from the point that is farthest along a fixed generic direction, as vectors (`embedded`)."""
+    points = embedded(points, period)
     direction = np.random.default_rng(0).standard_normal(points.shape[2])
     num, period, size = points.shape
     return _rotated(points, np.argmax(points @ direction, axis=1)).reshape(num, period * size)

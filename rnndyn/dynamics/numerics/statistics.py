@@ -1,16 +1,28 @@
 """Standard errors of time averages of correlated series, by batch means."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 LEAST_BLOCKS = 16
 """Fewer block means than this give a standard error that is itself known to worse than about 20 %."""
 
+LEAST_INDEPENDENT = 8
+"""A series worth fewer independent blocks than this has no error bar to rely on: its few excursions may all be
+missing."""
+
+
+def namespace(array: Any) -> Any:
+    """NumPy for its own arrays, which compile nothing, and JAX's for all others."""
+    return np if isinstance(array, np.ndarray | np.generic) else jnp
+
 
 def batch_means(
-    blocks: Float[Array, "M k"],
-) -> tuple[Float[Array, " k"], Float[Array, " k"], Bool[Array, " k"]]:
+    blocks: Float[Array | np.ndarray, "M k"],
+) -> tuple[Float[Array | np.ndarray, " k"], Float[Array | np.ndarray, " k"], Bool[Array | np.ndarray, " k"]]:
     """Standard errors of the k column means of a stationary correlated series given as M block means.
 
     The variance of the mean is that of the block means over their number, once the blocks are long enough to be
@@ -18,47 +30,67 @@ def batch_means(
     each column uses the shortest blocks from which on no length shows a lag-one correlation beyond one standard
     deviation of what independent blocks would show. A series that stays correlated uses the longest blocks.
 
+    Pairs of blocks say little about a correlation that is spread over many of them. Their integrated correlation time
+    (Geyer's initial monotone sequence, corrected for the bias that the unknown mean causes) does: where it exceeds one
+    and a half blocks, beyond what independent blocks show once in twenty times, the error is at least that of M over it
+    independent blocks, with as many degrees of freedom. On autoregressive series with a correlation time of 2 to 100
+    steps and windows of 1000, intervals of 95 % then cover 92 to 96 %, and 80 to 95 % without.
+
     **Returns:** `(stderr, degrees_of_freedom, resolved)`, where `resolved` is False for a column whose longest blocks
-    are still positively correlated by more than three standard deviations: its error is underestimated. Independent
+    are still positively correlated by more than three standard deviations, or that is worth fewer than
+    `LEAST_INDEPENDENT` independent blocks: its error is underestimated. Independent
     blocks do so once in ten thousand columns, a random walk in more than half of them. With a
     single block there is no error bar (NaN).
 
-    Flyvbjerg & Petersen (1989), "Error estimates on averages of correlated data".
+    Flyvbjerg & Petersen (1989), "Error estimates on averages of correlated data"; Geyer (1992), "Practical Markov chain
+    Monte Carlo".
     """
+    xp = namespace(blocks)
     levels = [blocks]
     while levels[-1].shape[0] // 2 >= LEAST_BLOCKS:
         fine = levels[-1][: levels[-1].shape[0] // 2 * 2]
         levels.append(0.5 * (fine[0::2] + fine[1::2]))
     coarsest, score = _standard_error(levels[-1])
     stderr = coarsest
-    degrees = jnp.full_like(stderr, levels[-1].shape[0] - 1)
+    degrees = xp.full_like(stderr, levels[-1].shape[0] - 1)
     resolved = ~(score > 3)
-    uncorrelated = jnp.abs(score) < 1
+    uncorrelated = xp.abs(score) < 1
     for level in levels[-2::-1]:
         candidate, score = _standard_error(level)
-        uncorrelated = uncorrelated & (jnp.abs(score) < 1)
-        stderr = jnp.where(uncorrelated, candidate, stderr)
-        degrees = jnp.where(uncorrelated, level.shape[0] - 1, degrees)
-    return jax.lax.stop_gradient((stderr, degrees, resolved))
+        uncorrelated = uncorrelated & (xp.abs(score) < 1)
+        stderr = xp.where(uncorrelated, candidate, stderr)
+        degrees = xp.where(uncorrelated, level.shape[0] - 1, degrees)
+    num_blocks = blocks.shape[0]
+    if num_blocks >= 2 * LEAST_BLOCKS:  # fewer do not show their correlation time
+        time = _correlation_time(blocks)
+        long = time > 1.5
+        stderr = xp.where(long, xp.maximum(stderr, xp.sqrt(xp.maximum(time, 0)) * _standard_error(blocks)[0]), stderr)
+        degrees = xp.where(long, xp.maximum(2, xp.minimum(degrees, num_blocks / xp.where(long, time, 1) - 1)), degrees)
+        resolved = resolved & (time * LEAST_INDEPENDENT <= num_blocks)
+    found = stderr, degrees.astype(stderr.dtype), resolved
+    return found if xp is np else jax.lax.stop_gradient(found)
 
 
-def drift(blocks: Float[Array, "M k"], rtol: float) -> Bool[Array, " k"]:
+def drift(blocks: Float[Array | np.ndarray, "M k"], rtol: float) -> Bool[Array | np.ndarray, " k"]:
     """Whether the first quarter of a series differs from its last half: the transient was not over.
 
     The difference counts when it is beyond five standard errors and beyond `rtol` times the largest mean.
     Geweke (1992), "Evaluating the accuracy of sampling-based approaches to the calculation of posterior moments".
     """
+    xp = namespace(blocks)
     num_blocks = blocks.shape[0]
     early, late = blocks[: max(1, num_blocks // 4)], blocks[num_blocks // 2 :]
-    difference = jnp.abs(early.mean(axis=0) - late.mean(axis=0))
+    difference = xp.abs(early.mean(axis=0) - late.mean(axis=0))
     # The early variance is taken from the late part: an early drift must not hide behind its own spread.
     stderr_late = batch_means(late)[0]
-    stderr = stderr_late * jnp.sqrt(1 + late.shape[0] / early.shape[0])
-    largest = jnp.max(jnp.abs(late.mean(axis=0)))
+    stderr = stderr_late * np.sqrt(1 + late.shape[0] / early.shape[0])
+    largest = xp.max(xp.abs(late.mean(axis=0)))
     return (difference > 5 * stderr) & (difference > rtol * largest)
 
 
-def block_sums(series: Float[Array, "T k"], num_blocks: int = 64) -> tuple[Float[Array, "M k"], int]:
+def block_sums(
+    series: Float[Array | np.ndarray, "T k"], num_blocks: int = 64
+) -> tuple[Float[Array | np.ndarray, "M k"], int]:
     """Sums over up to `num_blocks` consecutive blocks of equal length, and that length.
 
     What does not fill a block at the end is left out.
@@ -70,14 +102,46 @@ def block_sums(series: Float[Array, "T k"], num_blocks: int = 64) -> tuple[Float
 
 def _standard_error(blocks):
     """The naive standard error of the mean, and the lag-one correlation in units of its own standard deviation."""
+    xp = namespace(blocks)
     num_blocks = blocks.shape[0]
     if num_blocks < 2:
-        return jnp.full(blocks.shape[1:], jnp.nan, blocks.dtype), jnp.zeros(blocks.shape[1:], blocks.dtype)
-    deviation = blocks - blocks.mean(axis=0)
-    sum_of_squares = jnp.sum(deviation**2, axis=0)
-    lagged = jnp.sum(deviation[1:] * deviation[:-1], axis=0)
+        return xp.full(blocks.shape[1:], xp.nan, blocks.dtype), xp.zeros(blocks.shape[1:], blocks.dtype)
+    deviation = _deviations(blocks)
+    sum_of_squares = xp.sum(deviation**2, axis=0)
+    lagged = xp.sum(deviation[1:] * deviation[:-1], axis=0)
     # A constant series has no correlation to speak of.
-    correlation = jnp.where(sum_of_squares > 0, lagged / jnp.where(sum_of_squares > 0, sum_of_squares, 1), 0)
+    correlation = xp.where(sum_of_squares > 0, lagged / xp.where(sum_of_squares > 0, sum_of_squares, 1), 0)
     # Independent blocks have an expected lag-one correlation of -1/n and a standard deviation of about 1/sqrt(n).
-    score = (correlation + 1 / num_blocks) * jnp.sqrt(num_blocks)
-    return jnp.sqrt(sum_of_squares / (num_blocks - 1) / num_blocks), score
+    score = (correlation + 1 / num_blocks) * np.sqrt(num_blocks)
+    return xp.sqrt(sum_of_squares / (num_blocks - 1) / num_blocks), score
+
+
+def _deviations(blocks):
+    """Deviations from the mean; of a series that is constant up to rounding, zeros.
+
+    The mean of equal numbers is not always that number, and what is left over would be correlated without end.
+    """
+    xp = namespace(blocks)
+    deviation = blocks - blocks.mean(axis=0)
+    rounding = 8 * xp.finfo(blocks.dtype).eps * xp.max(xp.abs(blocks), axis=0)
+    return xp.where(xp.max(xp.abs(deviation), axis=0) <= rounding, 0, deviation)
+
+
+def _correlation_time(blocks):
+    """How many blocks are worth one independent block."""
+    xp = namespace(blocks)
+    num_blocks = blocks.shape[0]
+    deviation = _deviations(blocks)
+    spectrum = xp.fft.rfft(deviation, 2 * num_blocks, axis=0)
+    covariance = xp.fft.irfft(xp.abs(spectrum) ** 2, 2 * num_blocks, axis=0)[: num_blocks // 4 * 2]
+    variance = covariance[:1]
+    correlation = xp.where(variance > 0, covariance / xp.where(variance > 0, variance, 1), 0) + 1 / num_blocks
+    # Sums of neighbouring pairs are positive and fall for a reversible process; noise begins where they no longer are.
+    pairs = correlation[0::2] + correlation[1::2]
+    pairs = xp.where(xp.cumprod(pairs > 0, axis=0) > 0, pairs, 0)
+    time = 2 * xp.sum(_running_minimum(pairs), axis=0) - 1
+    return time / xp.maximum(1 - 2 * time / num_blocks, 0.2)
+
+
+def _running_minimum(array):
+    return np.minimum.accumulate(array, axis=0) if namespace(array) is np else jax.lax.cummin(array, axis=0)

@@ -3,20 +3,19 @@
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 from tqdm.auto import tqdm
 
+from rnndyn.dynamics.proofs import interval_arithmetic as ia
 from rnndyn.dynamics.proofs._box_contraction import OPEN, SETTLED, contract_boxes
+from rnndyn.dynamics.proofs._inverses import inverses
 from rnndyn.dynamics.proofs.certificates import gather_evidence
 from rnndyn.dynamics.proofs.interval_arithmetic import Interval
-from rnndyn.dynamics.proofs.krawczyk import KrawczykTest
+from rnndyn.dynamics.proofs.krawczyk import KrawczykTest, fixed_point_problem
 
 _BATCH = 1024
 # So many boxes at the smallest size mean a continuum (or a jump along a surface): the search stops.
@@ -24,7 +23,11 @@ _MAX_UNDECIDED = 2000
 # Boxes below this fraction of the whole are set aside at first.
 _SET_ASIDE = 1e-6
 _FEW = 16
+# After so many boxes it pays to compile the contraction too: that takes as long as NumPy took for them.
+_LONG_SEARCH = 50 * _BATCH
 _MOST_LOOKS = 256
+# Newton's method doubles its digits from step to step; far away it may need some more.
+_MOST_STEPS = 20
 
 
 def branch_and_bound(f, lower, upper, found: "Found", max_boxes: int, tol: float, progress: bool):
@@ -64,7 +67,8 @@ def _divide_until(f, boxes, fraction: float, found: "Found", max_boxes: int, rep
         lo, hi = _without_subnormals(lo, hi)
         num_boxes += len(lo)
         report(len(lo))
-        step = jax.device_get(contract_boxes(f, jnp.asarray(_pad(lo)), jnp.asarray(_pad(hi)), jnp.asarray(found.scale)))
+        is_long = num_boxes > _LONG_SEARCH
+        step = contract_boxes(f, _pad(lo), _pad(hi), found.scale, is_long=is_long)
         status = step.status[: len(lo)]
         settled, is_open = status == SETTLED, status == OPEN
         found.add(_rows(step.box, settled), _rows(step.region, settled))
@@ -103,7 +107,7 @@ class Found:
                 self._add_tested(state, test)
                 self._add_region(*region)
             else:  # the test failed or ended elsewhere: what the box itself proves is kept
-                state = 0.5 * box[0] + 0.5 * box[1]
+                state = np.clip(state, *box)
                 error = np.nextafter(np.maximum(state - box[0], box[1] - state), np.inf)
                 self._add_point(state, error, region)
 
@@ -116,7 +120,7 @@ class Found:
     def _polish(self, states: np.ndarray) -> tuple[np.ndarray, list]:
         if len(states) == 0:
             return states, []
-        polished = in_batches(self._f, _polish_batch, states)
+        polished = in_batches(self._f, polish, states)
         tests = in_batches(self._f, gather_evidence, polished).test
         return polished, [jax.tree.map(lambda leaf, k=k: leaf[k], tests) for k in range(len(polished))]
 
@@ -170,22 +174,33 @@ class Found:
 def in_batches(f: Callable, function: Callable, states: np.ndarray) -> Any:
     """Apply a batched function to few states, always with the same shape: one compilation serves all calls."""
     parts = [states[start : start + _FEW] for start in range(0, len(states), _FEW)]
-    results = [jax.device_get(function(f, jnp.asarray(_pad(part, _FEW)))) for part in parts]
+    results = [function(f, _pad(part, _FEW)) for part in parts]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(states)], *results)
 
 
 # --- helpers
 
 
-@eqx.filter_jit
-def _polish_batch(f: Callable, states: Array) -> Array:
-    """A few Newton steps from every state."""
+def polish(f: Callable, states: np.ndarray) -> np.ndarray:
+    """Newton's method for x - f(x) from K states (K, N), for as long as the residual falls; the best state of each.
 
-    def newton_step(_, x):
-        step = jnp.linalg.solve(jnp.eye(x.size) - jax.jacfwd(f)(x), x - f(x))
-        return jnp.where(jnp.all(jnp.isfinite(step)), x - step, x)
-
-    return jax.vmap(lambda x: jax.lax.fori_loop(0, 4, newton_step, x))(states)
+    On the middles of the enclosures that the proof needs anyway, so that nothing else is compiled.
+    """
+    enclose_each = fixed_point_problem(f)
+    best, least, trial = states, np.full(len(states), np.inf), states
+    with np.errstate(all="ignore"):
+        for _ in range(_MOST_STEPS):
+            here = enclose_each(trial, trial)
+            residual = ia.midpoint(here.value)
+            size = np.nan_to_num(np.abs(residual).max(axis=1), nan=np.inf)
+            better = size < least
+            best, least = np.where(better[:, None], trial, best), np.where(better, size, least)
+            if not better.any():
+                break
+            step = (inverses(ia.midpoint(here.jacobian)) @ residual[:, :, None])[..., 0]
+            usable = better & np.isfinite(step).all(axis=1)
+            trial = np.where(usable[:, None], trial - step, best)
+    return best
 
 
 def _pad(array: np.ndarray, size: int = _BATCH) -> np.ndarray:
@@ -239,16 +254,3 @@ def _merge_touching(lo: np.ndarray, hi: np.ndarray) -> tuple[np.ndarray, np.ndar
     np.minimum.at(merged_lo, group, lo)
     np.maximum.at(merged_hi, group, hi)
     return merged_lo, merged_hi
-
-
-def _explain(num_undecided: int, exhausted: bool, max_boxes: int) -> str:
-    if num_undecided == 0:
-        return ""
-    if exhausted:
-        return (
-            f"{max_boxes} boxes were examined and {num_undecided} are left. Raise max_boxes, or search a smaller box."
-        )
-    return (
-        f"{num_undecided} undecided regions: a degenerate fixed point (I - DF singular), a continuum of fixed points, "
-        "a jump of f, or states where f is undefined."
-    )

@@ -18,18 +18,20 @@ from rnndyn.dynamics.proofs._duals import (
     broadcast,
     dual,
     is_real,
+    is_truth,
     predicate,
     tangent_or_zero,
     zero_or_jump,
     zeros,
 )
+from rnndyn.dynamics.proofs._primitives import parameter
 from rnndyn.dynamics.proofs._smooth_rules import neg
 from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
 
 # --- kinks
 
 
-def _abs(trouble: Trouble, params: dict, operand: Any) -> Dual:
+def _abs(trouble: Trouble, eqn: Any, operand: Any) -> Dual:
     x = dual(operand).value
     lo = jnp.where(ia.contains_zero(x), 0.0, jnp.minimum(jnp.abs(x.lo), jnp.abs(x.hi)))
     invalid = jnp.isnan(x.lo) | jnp.isnan(x.hi)
@@ -39,7 +41,7 @@ def _abs(trouble: Trouble, params: dict, operand: Any) -> Dual:
     return Dual(value, None if tangent is None else ia.mul(slope, tangent))
 
 
-def _max(trouble: Trouble, params: dict, left: Any, right: Any) -> Dual:
+def _max(trouble: Trouble, eqn: Any, left: Any, right: Any) -> Dual:
     x, y = broadcast(left, right)
     value = Interval(jnp.maximum(x.value.lo, y.value.lo), jnp.maximum(x.value.hi, y.value.hi))
     if x.tangent is None and y.tangent is None:
@@ -50,17 +52,24 @@ def _max(trouble: Trouble, params: dict, left: Any, right: Any) -> Dual:
     return Dual(value, tangent)
 
 
-def _min(trouble: Trouble, params: dict, left: Any, right: Any) -> Dual:
-    return neg(trouble, {}, _max(trouble, {}, neg(trouble, {}, left), neg(trouble, {}, right)))
+def _min(trouble: Trouble, eqn: Any, left: Any, right: Any) -> Dual:
+    return neg(trouble, eqn, _max(trouble, eqn, neg(trouble, eqn, left), neg(trouble, eqn, right)))
 
 
-def _clamp(trouble: Trouble, params: dict, lower: Any, x: Any, upper: Any) -> Dual:
-    return _max(trouble, {}, lower, _min(trouble, {}, x, upper))
+def _clamp(trouble: Trouble, eqn: Any, lower: Any, x: Any, upper: Any) -> Dual:
+    return _max(trouble, eqn, lower, _min(trouble, eqn, x, upper))
 
 
-def _reduce_max(trouble: Trouble, params: dict, operand: Any) -> Dual:
-    x = dual(operand)
-    axes = tuple(params["axes"])
+def reduce_max(trouble: Trouble, eqn: Any, operand: Any) -> Dual:
+    return max_over(dual(operand), tuple(parameter(eqn, "axes")))
+
+
+def reduce_min(trouble: Trouble, eqn: Any, operand: Any) -> Dual:
+    return neg(trouble, eqn, reduce_max(trouble, eqn, neg(trouble, eqn, operand)))
+
+
+def max_over(x: Dual, axes: tuple[int, ...]) -> Dual:
+    """The largest entry along some axes."""
     value = Interval(jnp.max(x.value.lo, axes), jnp.max(x.value.hi, axes))
     if x.tangent is None:
         return Dual(value, None)
@@ -73,29 +82,25 @@ def _reduce_max(trouble: Trouble, params: dict, operand: Any) -> Dual:
     return Dual(value, tangent)
 
 
-def _reduce_min(trouble: Trouble, params: dict, operand: Any) -> Dual:
-    return neg(trouble, {}, _reduce_max(trouble, params, neg(trouble, {}, operand)))
-
-
 # --- jumps
 
 
 def _step(function: Callable) -> Callable:
     """A rule for a piecewise constant, increasing function; its slope is known only where it is constant."""
 
-    def rule(trouble: Trouble, params: dict, operand: Any) -> Dual:
+    def rule(trouble: Trouble, eqn: Any, operand: Any) -> Dual:
         x = dual(operand)
-        value = x.value.map(lambda end: function(end, params))
+        value = x.value.map(lambda end: function(end, eqn))
         return Dual(value, zero_or_jump(trouble, x.tangent, value.lo == value.hi))
 
     return rule
 
 
-def _round(x: Array, params: dict) -> Array:
-    return jax.lax.round(x, params["rounding_method"])
+def _round(x: Array, eqn: Any) -> Array:
+    return jax.lax.round(x, parameter(eqn, "rounding_method"))
 
 
-def _rem(trouble: Trouble, params: dict, left: Any, right: Any) -> Dual:
+def _rem(trouble: Trouble, eqn: Any, left: Any, right: Any) -> Dual:
     """`x - y trunc(x / y)`: linear while the truncated quotient stays the same."""
     if isinstance(right, Dual):
         raise NotImplementedError("f: a remainder whose divisor depends on the state has no interval rule.")
@@ -112,7 +117,7 @@ def _rem(trouble: Trouble, params: dict, left: Any, right: Any) -> Dual:
     return Dual(value, None if x.tangent is None else ia.invalid_where(~decided, x.tangent))
 
 
-def select_n(trouble: Trouble, params: dict, which: Any, *cases: Any) -> Dual:
+def select_n(trouble: Trouble, eqn: Any, which: Any, *cases: Any) -> Dual:
     duals = [dual(case) for case in cases]
     if not isinstance(which, Dual):
         which = Dual(point(which), None)
@@ -159,7 +164,7 @@ COMPARISONS = frozenset(["lt", "le", "gt", "ge", "eq", "ne", "xor"])
 def compare(name: str, x: Dual, y: Dual, same: bool) -> Dual:
     """Written so that a NaN leaves the outcome open."""
     x, y = broadcast(x, y)
-    a, b = (d.value if is_real(d.value.lo) else d.value.map(lambda end: end.astype(jnp.int32)) for d in (x, y))
+    a, b = (d.value.map(lambda end: end.astype(jnp.int32)) if is_truth(d.value.lo) else d.value for d in (x, y))
     if name in ("gt", "ge"):
         a, b, name = b, a, {"gt": "lt", "ge": "le"}[name]
     if same:
@@ -175,18 +180,25 @@ def compare(name: str, x: Dual, y: Dual, same: bool) -> Dual:
     return predicate([x, y], outcome)
 
 
+def _is_finite(trouble: Trouble, eqn: Any, operand: Any) -> Dual:
+    """Open where the bounds are not finite: the real number may be, beyond what they can say."""
+    x = dual(operand)
+    known = jnp.isfinite(x.value.lo) & jnp.isfinite(x.value.hi)
+    return predicate([x], Interval(known, jnp.ones_like(known)))
+
+
 def _logic(function: Callable) -> Callable:
     """A rule for an increasing function of predicates (`and`, `or`, and their reductions)."""
 
-    def rule(trouble: Trouble, params: dict, *operands: Any) -> Dual:
+    def rule(trouble: Trouble, eqn: Any, *operands: Any) -> Dual:
         duals = [dual(x) for x in operands]
-        value = Interval(function(params, *[d.value.lo for d in duals]), function(params, *[d.value.hi for d in duals]))
+        value = Interval(function(eqn, *[d.value.lo for d in duals]), function(eqn, *[d.value.hi for d in duals]))
         return predicate(duals, value)
 
     return rule
 
 
-def _not(trouble: Trouble, params: dict, operand: Any) -> Dual:
+def _not(trouble: Trouble, eqn: Any, operand: Any) -> Dual:
     x = dual(operand)
     return Dual(Interval(~x.value.hi, ~x.value.lo), x.tangent)
 
@@ -196,17 +208,18 @@ BRANCH_RULES: dict[str, Callable] = {
     "max": _max,
     "min": _min,
     "clamp": _clamp,
-    "reduce_max": _reduce_max,
-    "reduce_min": _reduce_min,
+    "reduce_max": reduce_max,
+    "reduce_min": reduce_min,
     "sign": _step(lambda x, _: jnp.sign(x)),
     "floor": _step(lambda x, _: jnp.floor(x)),
     "ceil": _step(lambda x, _: jnp.ceil(x)),
     "round": _step(_round),
     "rem": _rem,
     "select_n": select_n,
-    "and": _logic(lambda params, a, b: a & b),
-    "or": _logic(lambda params, a, b: a | b),
+    "and": _logic(lambda eqn, a, b: a & b),
+    "or": _logic(lambda eqn, a, b: a | b),
     "not": _not,
-    "reduce_and": _logic(lambda params, a: jnp.all(a, params["axes"])),
-    "reduce_or": _logic(lambda params, a: jnp.any(a, params["axes"])),
+    "is_finite": _is_finite,
+    "reduce_and": _logic(lambda eqn, a: jnp.all(a, parameter(eqn, "axes"))),
+    "reduce_or": _logic(lambda eqn, a: jnp.any(a, parameter(eqn, "axes"))),
 }

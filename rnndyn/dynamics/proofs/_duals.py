@@ -48,6 +48,10 @@ def is_real(x: Array) -> bool:
     return jnp.issubdtype(x.dtype, jnp.floating)
 
 
+def is_truth(x: Array) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.bool_)
+
+
 def broadcast(left: Any, right: Any) -> tuple[Dual, Dual]:
     """Bring a scalar to the shape of the other operand, tangents included (jaxprs mix scalars in)."""
     x, y = dual(left), dual(right)

@@ -6,10 +6,14 @@ from typing import Any
 import jax
 import jax.extend
 import jax.numpy as jnp
+import numpy as np
 
+from rnndyn.dynamics.proofs import interval_arithmetic as ia
 from rnndyn.dynamics.proofs._branch_rules import BRANCH_RULES, COMPARISONS, compare, select_n
-from rnndyn.dynamics.proofs._duals import Dual, Trouble, as_double, dual, is_real, zero_or_jump, zeros
-from rnndyn.dynamics.proofs._smooth_rules import SMOOTH_RULES
+from rnndyn.dynamics.proofs._duals import Dual, Trouble, as_double, dual, is_real, is_truth, zero_or_jump, zeros
+from rnndyn.dynamics.proofs._primitives import branches, called, parameter, scan
+from rnndyn.dynamics.proofs._reduction_rules import REDUCTION_RULES
+from rnndyn.dynamics.proofs._smooth_rules import SMOOTH_RULES, square
 from rnndyn.dynamics.proofs.interval_arithmetic import Interval
 
 _LONGEST_UNROLL = 1000
@@ -31,19 +35,20 @@ def evaluate_jaxpr(jaxpr, consts: Sequence[Any], args: Sequence[Any], trouble: T
 
 
 def _evaluate(eqn, operands: list[Any], trouble: Trouble) -> list[Any]:
-    name, params = eqn.primitive.name, eqn.params
-    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-        if key in params and name not in _LOOPS:
-            inner = params[key]
-            consts = getattr(inner, "consts", ())
-            return evaluate_jaxpr(getattr(inner, "jaxpr", inner), consts, operands, trouble)
+    name = eqn.primitive.name
+    body = called(eqn)
+    if body is not None:
+        return evaluate_jaxpr(body.jaxpr, body.consts, operands, trouble)
+    if any(_has_dtype(var, jnp.complexfloating) for var in (*eqn.invars, *eqn.outvars)):
+        raise NotImplementedError(
+            f"f: `{name}` of complex numbers has no interval rule. Take real and imaginary parts."
+        )
     if not any(isinstance(x, Dual) for x in operands) and _is_exact(eqn):
-        outs = eqn.primitive.bind(*operands, **params)
+        outs = eqn.primitive.bind(*operands, **eqn.params)
         return list(outs) if eqn.primitive.multiple_results else [outs]
-    if name not in _DISCRETE and any(isinstance(x, Dual) and not is_real(x.value.lo) for x in operands):
+    discrete = [x for x in operands if isinstance(x, Dual) and not is_real(x.value.lo)]
+    if discrete and (name not in _DISCRETE or (name in _LOGIC and not all(is_truth(x.value.lo) for x in discrete))):
         raise NotImplementedError(f"f: `{name}` of an integer that depends on the state has no interval rule.")
-    if name == "convert_element_type":
-        return [_convert(trouble, params, operands[0])]
     if name in _SAME:
         return operands
     if name in _MOVES:
@@ -52,14 +57,14 @@ def _evaluate(eqn, operands: list[Any], trouble: Trouble) -> list[Any]:
         same = len(eqn.invars) == 2 and eqn.invars[0] is eqn.invars[1]
         return [compare(name, dual(operands[0]), dual(operands[1]), same)]
     if name == "mul" and eqn.invars[0] is eqn.invars[1]:
-        name, operands = "square", operands[:1]
+        return [square(trouble, eqn, operands[0])]
     rule = _RULES.get(name)
     if rule is None:
         raise NotImplementedError(
             f"f: interval arithmetic has no rule for the operation `{name}`. Rewrite f without it, or use a search "
             "without proof (find_fixed_points)."
         )
-    out = rule(trouble, params, *operands)
+    out = rule(trouble, eqn, *operands)
     return list(out) if isinstance(out, list) else [out]
 
 
@@ -82,10 +87,22 @@ _MOVES = frozenset(
         "scatter",
         "split",
         "stack",
+        "tile",
     ]
 )
 # The identity on the real numbers.
-_SAME = frozenset(["copy", "copy_p", "stop_gradient", "reduce_precision", "device_put", "sharding_constraint"])
+_SAME = frozenset(
+    [
+        "copy",
+        "copy_p",
+        "stop_gradient",
+        "reduce_precision",
+        "device_put",
+        "sharding_constraint",
+        "optimization_barrier",
+        "name",
+    ]
+)
 # Applied to numbers known exactly, these give numbers known exactly.
 _EXACT = (
     _MOVES
@@ -109,6 +126,8 @@ _EXACT = (
         ]
     )
 )
+# On integers these work bit by bit, which is no monotone function of them.
+_LOGIC = frozenset(["and", "or", "xor", "not"])
 # These also take truth values and integers that depend on the state.
 _DISCRETE = (
     _MOVES
@@ -137,9 +156,13 @@ _DISCRETE = (
 
 
 def _is_exact(eqn) -> bool:
-    if eqn.primitive.name in _EXACT:
-        return True
-    return not any(jnp.issubdtype(var.aval.dtype, jnp.inexact) for var in eqn.outvars)
+    """Whether plain numbers give numbers known exactly: nothing is rounded, or only whole numbers come out."""
+    return eqn.primitive.name in _EXACT or not any(_has_dtype(var, jnp.inexact) for var in eqn.outvars)
+
+
+def _has_dtype(var, kind) -> bool:
+    # Tokens of effects have no dtype.
+    return jnp.issubdtype(getattr(var.aval, "dtype", jnp.bool_), kind)
 
 
 def _move(eqn, operands: list[Any]) -> list[Any]:
@@ -195,44 +218,61 @@ def _check_indices(name: str, operands: list[Any]) -> None:
             raise NotImplementedError(f"f: `{name}` with an index that depends on the state has no interval rule.")
 
 
-def _convert(trouble: Trouble, params: dict, operand: Any) -> Dual:
+def _convert(trouble: Trouble, eqn: Any, operand: Any) -> Dual:
     """A change of dtype. Between floating-point formats it is the identity on the real numbers."""
     x = dual(operand)
-    to_real = jnp.issubdtype(params["new_dtype"], jnp.floating)
+    new_dtype = parameter(eqn, "new_dtype")
+    to_real = jnp.issubdtype(new_dtype, jnp.floating)
     if is_real(x.value.lo):
         if not to_real:
             raise NotImplementedError("f: turns a number that depends on the state into an integer; no interval rule.")
         return x
-    dtype = jnp.float64 if to_real else params["new_dtype"]
-    value = x.value.map(lambda end: end.astype(dtype))
-    tangent = zero_or_jump(trouble, x.tangent, value.lo == value.hi) if to_real else x.tangent
-    return Dual(value, tangent)
+    if to_real:
+        # Whole numbers beyond 2^53 are rounded.
+        ends = x.value.map(lambda end: end.astype(jnp.float64))
+        value = ends if is_truth(x.value.lo) else ia.widen(ends.lo, ends.hi)
+        return Dual(value, zero_or_jump(trouble, x.tangent, x.value.lo == x.value.hi))
+    if jnp.issubdtype(new_dtype, jnp.bool_):
+        lo, hi = x.value.lo, x.value.hi
+        value = Interval((lo > 0) | (hi < 0), (lo != 0) | (hi != 0))
+        return Dual(value, x.tangent)
+    lo, hi = (end.astype(new_dtype) for end in (x.value.lo, x.value.hi))
+    if not np.can_cast(x.value.lo.dtype, new_dtype):
+        # What does not fit wraps around: then a single number is known still, and of several nothing is.
+        limits = jnp.iinfo(new_dtype)
+        fits = (x.value.lo >= limits.min) & (x.value.hi <= limits.max) | (x.value.lo == x.value.hi)
+        lo, hi = jnp.where(fits, lo, limits.min), jnp.where(fits, hi, limits.max)
+    return Dual(Interval(lo, hi), x.tangent)
 
 
 # --- control flow
 
 
-def _cond(trouble: Trouble, params: dict, which: Any, *operands: Any) -> list[Any]:
-    results = [evaluate_jaxpr(b.jaxpr, b.consts, operands, trouble) for b in params["branches"]]
-    return [select_n(trouble, {}, which, *cases) for cases in zip(*results)]
+def _cond(trouble: Trouble, eqn: Any, which: Any, *operands: Any) -> list[Any]:
+    results = [evaluate_jaxpr(*branch, operands, trouble) for branch in branches(eqn)]
+    return [select_n(trouble, eqn, which, *cases) for cases in zip(*results)]
 
 
-def _scan(trouble: Trouble, params: dict, *operands: Any) -> list[Any]:
+def _scan(trouble: Trouble, eqn: Any, *operands: Any) -> list[Any]:
     """A scan, unrolled: the box may decide differently in every round."""
-    length, num_consts, num_carry = params["length"], params["num_consts"], params["num_carry"]
-    if length > _LONGEST_UNROLL:
-        raise NotImplementedError(f"f: a loop of {length} rounds is longer than the {_LONGEST_UNROLL} unrolled here.")
-    consts, carry = list(operands[:num_consts]), list(operands[num_consts : num_consts + num_carry])
-    sequences = operands[num_consts + num_carry :]
-    body = params["jaxpr"]
+    loop = scan(eqn)
+    if loop.length > _LONGEST_UNROLL:
+        raise NotImplementedError(
+            f"f: a loop of {loop.length} rounds is longer than the {_LONGEST_UNROLL} unrolled here."
+        )
+    first = loop.num_consts + loop.num_carry
+    consts, carry, sequences = operands[: loop.num_consts], list(operands[loop.num_consts : first]), operands[first:]
     collected = []
-    for i in reversed(range(length)) if params["reverse"] else range(length):
+    for i in reversed(range(loop.length)) if loop.reverse else range(loop.length):
         row = [_map_array(lambda a, i=i: a[i], x) for x in sequences]
-        outs = evaluate_jaxpr(body.jaxpr, body.consts, [*consts, *carry, *row], trouble)
-        carry = outs[:num_carry]
-        collected.append(outs[num_carry:])
-    if params["reverse"]:
+        outs = evaluate_jaxpr(*loop.body, [*consts, *carry, *row], trouble)
+        carry = outs[: loop.num_carry]
+        collected.append(outs[loop.num_carry :])
+    if loop.reverse:
         collected.reverse()
+    if not collected:  # no rounds: empty sequences, of the shapes that the equation promises
+        empty = [jnp.zeros(var.aval.shape, var.aval.dtype) for var in eqn.outvars[loop.num_carry :]]
+        return [*carry, *empty]
     return [*carry, *(_stack(column) for column in zip(*collected))]
 
 
@@ -255,6 +295,6 @@ def _stack(items: Sequence[Any]) -> Any:
     return Dual(value, Interval(jnp.stack([t.lo for t in tangents], 1), jnp.stack([t.hi for t in tangents], 1)))
 
 
-_LOOPS = frozenset(["scan", "while"])
-
-_RULES: dict[str, Callable] = SMOOTH_RULES | BRANCH_RULES | {"cond": _cond, "scan": _scan}
+_RULES: dict[str, Callable] = (
+    SMOOTH_RULES | BRANCH_RULES | REDUCTION_RULES | {"cond": _cond, "scan": _scan, "convert_element_type": _convert}
+)

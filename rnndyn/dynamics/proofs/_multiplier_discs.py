@@ -4,6 +4,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Complex, Float, Int
 
+from rnndyn.dynamics.proofs._inverses import inverses
 from rnndyn.dynamics.proofs.interval_arithmetic import UNIT_ROUNDOFF
 
 
@@ -19,7 +20,7 @@ def multiplier_discs(
     usable: np.ndarray = np.all(np.isfinite(centers) & np.isfinite(radii), axis=(1, 2))
     centers = np.where(usable[:, None, None], centers, 0.0)
     _, vectors = np.linalg.eig(centers)
-    mu, discs = _gershgorin(centers, radii, vectors.astype(complex), _inverse(vectors.astype(complex)))
+    mu, discs = _gershgorin(centers, radii, vectors.astype(complex), inverses(vectors.astype(complex)))
     for k in np.flatnonzero(usable & (count_outside_unit_circle(mu, discs) < 0)):
         basis, inverse = _scaled_schur_basis(centers[k])
         other_mu, other_discs = _gershgorin(centers[k][None], radii[k][None], basis[None], inverse[None])
@@ -77,13 +78,3 @@ def _scaled_schur_basis(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for i in range(len(matrix) - 2, -1, -1):
         scale[i] = max(1.0, 2 * np.abs(triangle[i, i + 1 :]) @ scale[i + 1 :] / gaps[i])
     return unitary * scale, unitary.conj().T / scale[:, None]
-
-
-def _inverse(matrices: np.ndarray) -> np.ndarray:
-    """Inverses, infinite for the matrices that have none."""
-    try:
-        return np.linalg.inv(matrices)
-    except np.linalg.LinAlgError:
-        if len(matrices) == 1:
-            return np.full_like(matrices, np.inf)
-        return np.concatenate([_inverse(matrix[None]) for matrix in matrices])

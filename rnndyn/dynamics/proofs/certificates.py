@@ -13,15 +13,15 @@ from rnndyn._validation import check_state, check_states
 from rnndyn.dynamics.numerics.drivers import let_in, map_in_chunks
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
 from rnndyn.dynamics.proofs._multiplier_discs import count_outside_unit_circle, multiplier_discs
-from rnndyn.dynamics.proofs.intervals import enclose
+from rnndyn.dynamics.proofs.intervals import enclose_boxes
 from rnndyn.dynamics.proofs.krawczyk import (
     JUMPS,
     NOT_FINITE,
     SINGULAR,
     TOO_FAR,
     UNDEFINED,
-    FixedPointProblem,
     KrawczykTest,
+    fixed_point_problem,
     interval_precision,
     krawczyk,
 )
@@ -198,33 +198,31 @@ class FixedPointCertificates(Result):
 
 # --- helpers
 
-_LARGEST_BATCHED = 16
-
 
 class Evidence(eqx.Module):
     """What is computed at each of K points: the test, |f(x) - x|, and the Jacobians within the error bound of it."""
 
     test: KrawczykTest
-    residual: Array | np.ndarray
-    jacobian_center: Array | np.ndarray
-    jacobian_radius: Array | np.ndarray
+    residual: Float[np.ndarray, " K"]
+    jacobian_center: Float[np.ndarray, "K N N"]
+    jacobian_radius: Float[np.ndarray, "K N N"]
+
+
+def gather_evidence(f: Callable, points: Float[np.ndarray, "K N"]) -> Evidence:
+    """Krawczyk's test of x - f(x) at K points, and what their certificates need besides."""
+    test = krawczyk(fixed_point_problem(f), points)
+    box = ia.ball(points, np.where(test.verified[:, None], test.error, 0.0))
+    jacobian = jax.device_get(enclose_boxes(f, box.lo, box.hi)).jacobian
+    with np.errstate(invalid="ignore"):
+        center = ia.midpoint(jacobian)
+        radius = ia.radius_about(jacobian, center)
+    residual = np.asarray(_residuals(f, points))
+    return Evidence(test, residual, center, radius)
 
 
 @eqx.filter_jit
-def gather_evidence(f: Callable, points: Array | np.ndarray) -> Evidence:
-    """Krawczyk's test of x - f(x) at K points (K, N), and what their certificates need besides."""
-
-    def one(x):
-        test = krawczyk(FixedPointProblem(f), x)
-        box = ia.ball(x, jnp.where(test.verified, test.error, 0.0))
-        jacobian = enclose(f, box).jacobian
-        center = ia.midpoint(jacobian)
-        return Evidence(test, jnp.max(jnp.abs(f(x) - x)), center, ia.radius_about(jacobian, center))
-
-    # XLA's CPU backend multiplies batches of matrices without a tuned kernel: large ones are taken one by one.
-    if points.shape[1] > _LARGEST_BATCHED:
-        return jax.lax.map(one, jnp.asarray(points))
-    return jax.vmap(one)(jnp.asarray(points))
+def _residuals(f: Callable, points: Array | np.ndarray) -> Array:
+    return jax.vmap(lambda x: jnp.max(jnp.abs(f(x) - x)))(jnp.asarray(points))
 
 
 def _reason(evidence: Evidence, k: int) -> str:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from rnndyn._validation import check_states
 from rnndyn.dynamics.cycles.shooting import SequenceMap
 from rnndyn.dynamics.numerics.drivers import double_precision
+from rnndyn.dynamics.numerics.periodic_orbits import smallest_period
 from rnndyn.dynamics.proofs.certificates import certify_fixed_point
 from rnndyn.results import Result
 
@@ -45,9 +46,7 @@ def certify_cycle(f: Callable[[Array], Array], points: Array | np.ndarray) -> "C
     radius = certificate.existence_radius
     # Two points of the true cycle differ where the computed ones are farther apart than both may be off; the factor
     # covers the rounding of the difference.
-    divisors = [d for d in range(1, period) if period % d == 0]
-    distances = [np.max(np.abs(np.roll(points, d, axis=0) - points)) for d in divisors]
-    is_minimal = certificate.certified and all(distance > 2.001 * radius for distance in distances)
+    is_minimal = certificate.certified and smallest_period(points, 2.001 * radius) == period
     reason = certificate.reason
     if certificate.certified and not is_minimal:
         reason = f"the points repeat earlier to within the existence radius {radius:.1e}: a shorter period is possible."

@@ -1,24 +1,25 @@
-"""Interval arithmetic with outward rounding, in float64 JAX operations.
+"""Interval arithmetic with outward rounding, in float64 operations of JAX or NumPy.
 
 Every function here returns an interval that holds the exact real result for all real operands in the given
 intervals. XLA offers no rounding modes, so results are computed to nearest and then pushed outward by more than
 the rounding error can be; `docs/certificates.md` derives the constants. A NaN endpoint means "nothing is known":
 it survives every operation, and no comparison with it succeeds.
+
+The four operations, sums and products of matrices take JAX arrays (inside compiled programs) or NumPy arrays (where
+there is nothing to gain from compilation), and return the same.
 """
 
 import functools
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 UNIT_ROUNDOFF = 2.0**-53
-
-LIBM_ERROR = 2.0**-48
-"""Relative error assumed of `exp`, `expm1`, `log`, `tanh`, `sin` and `cos`: 32 unit roundoffs. At most 7.3 were
-measured on XLA's CPU backend over 2e7 arguments (tanh near 16); a test repeats the measurement."""
 
 # Half of this pays for the operation, which XLA may round twice (a division by a constant becomes a product with its
 # reciprocal), the other half for the outward step itself.
@@ -26,12 +27,9 @@ _ROUNDING = 4 * UNIT_ROUNDOFF
 # XLA's CPU backend flushes subnormal numbers (below 2.2e-308) to zero, operands included; this covers what is lost
 # even after a product with a factor of 1e17.
 _UNDERFLOW = 1e-290
-_LARGE = 1e308
 _MATRIX_VECTOR = (((1,), (0,)), ((), ()))
 # From here on, matrix-vector products (the residual of a large network) are worth summing with a smaller error bound.
 _LONG_SUM = 64
-# Beyond this the argument of sin or cos is not located well enough within its period.
-_LARGEST_ANGLE = 1e8
 
 
 class Interval(eqx.Module):
@@ -43,8 +41,8 @@ class Interval(eqx.Module):
       box", `hi` is "true for some".
     """
 
-    lo: Shaped[Array, "..."]
-    hi: Shaped[Array, "..."]
+    lo: Shaped[Array | np.ndarray, "..."]
+    hi: Shaped[Array | np.ndarray, "..."]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -61,57 +59,62 @@ class Interval(eqx.Module):
         return Interval(lo, lo if self.is_exact else function(self.hi))
 
 
-def point(x: Shaped[Array, "..."]) -> Interval:
+def point(x: Shaped[Array | np.ndarray, "..."]) -> Interval:
     """The interval that holds `x` only."""
     return Interval(x, x)
 
 
-def ball(center: Float[Array, "..."], radius: Float[Array, "..."] | float) -> Interval:
+def ball(center: Float[Array | np.ndarray, "..."], radius: Float[Array | np.ndarray, "..."] | float) -> Interval:
     """All numbers within `radius` of `center`."""
     return widen(center - radius, center + radius)
 
 
-def widen(lo: Float[Array, "..."], hi: Float[Array, "..."]) -> Interval:
+def widen(lo: Float[Array | np.ndarray, "..."], hi: Float[Array | np.ndarray, "..."]) -> Interval:
     """Push endpoints that carry the error of one rounded operation outward, past that error."""
-    return Interval(lo - (jnp.abs(lo) * _ROUNDING + _UNDERFLOW), hi + (jnp.abs(hi) * _ROUNDING + _UNDERFLOW))
+    return Interval(lo - (abs(lo) * _ROUNDING + _UNDERFLOW), hi + (abs(hi) * _ROUNDING + _UNDERFLOW))
 
 
-def midpoint(x: Interval) -> Float[Array, "..."]:
+def midpoint(x: Interval) -> Float[Array | np.ndarray, "..."]:
     """A number inside the interval (rounded; the exact middle is not promised)."""
-    return x.lo if x.is_exact else jnp.clip(0.5 * x.lo + 0.5 * x.hi, x.lo, x.hi)
+    return x.lo if x.is_exact else namespace(x.lo).clip(0.5 * x.lo + 0.5 * x.hi, x.lo, x.hi)
 
 
-def radius_about(x: Interval, center: Float[Array, "..."]) -> Float[Array, "..."]:
+def radius_about(x: Interval, center: Float[Array | np.ndarray, "..."]) -> Float[Array | np.ndarray, "..."]:
     """An upper bound of the distance from `center` to any point of the interval."""
-    return jnp.maximum(widen(center - x.lo, center - x.lo).hi, widen(x.hi - center, x.hi - center).hi)
+    above, below = widen(center - x.lo, center - x.lo).hi, widen(x.hi - center, x.hi - center).hi
+    return namespace(x.lo, center).maximum(above, below)
 
 
-def magnitude(x: Interval) -> Float[Array, "..."]:
+def magnitude(x: Interval) -> Float[Array | np.ndarray, "..."]:
     """The largest absolute value."""
-    return jnp.maximum(jnp.abs(x.lo), jnp.abs(x.hi))
+    return namespace(x.lo).maximum(abs(x.lo), abs(x.hi))
 
 
-def contains_zero(x: Interval) -> Shaped[Array, "..."]:
+def contains_zero(x: Interval) -> Shaped[Array | np.ndarray, "..."]:
     """Whether zero cannot be ruled out (true for NaN)."""
     return ~((x.lo > 0) | (x.hi < 0))
 
 
 def hull(x: Interval, y: Interval) -> Interval:
-    return Interval(jnp.minimum(x.lo, y.lo), jnp.maximum(x.hi, y.hi))
+    xp = namespace(x.lo, y.lo)
+    return Interval(xp.minimum(x.lo, y.lo), xp.maximum(x.hi, y.hi))
 
 
 def intersect(x: Interval, y: Interval) -> Interval:
     """What lies in both; where `y` is NaN it says nothing and `x` stays. Empty shows as `lo > hi`."""
-    return Interval(jnp.where(y.lo > x.lo, y.lo, x.lo), jnp.where(y.hi < x.hi, y.hi, x.hi))
+    xp = namespace(x.lo, y.lo)
+    return Interval(xp.where(y.lo > x.lo, y.lo, x.lo), xp.where(y.hi < x.hi, y.hi, x.hi))
 
 
-def where(condition: Shaped[Array, "..."], x: Interval, y: Interval) -> Interval:
-    return Interval(jnp.where(condition, x.lo, y.lo), jnp.where(condition, x.hi, y.hi))
+def where(condition: Shaped[Array | np.ndarray, "..."], x: Interval, y: Interval) -> Interval:
+    xp = namespace(condition, x.lo, y.lo)
+    return Interval(xp.where(condition, x.lo, y.lo), xp.where(condition, x.hi, y.hi))
 
 
-def invalid_where(condition: Shaped[Array, "..."], x: Interval) -> Interval:
+def invalid_where(condition: Shaped[Array | np.ndarray, "..."], x: Interval) -> Interval:
     """`x`, with "nothing is known" where the condition holds."""
-    return Interval(jnp.where(condition, jnp.nan, x.lo), jnp.where(condition, jnp.nan, x.hi))
+    xp = namespace(condition, x.lo)
+    return Interval(xp.where(condition, xp.nan, x.lo), xp.where(condition, xp.nan, x.hi))
 
 
 # --- the four operations
@@ -165,8 +168,8 @@ def power(x: Interval, exponent: int) -> Interval:
         return jax.lax.integer_pow(endpoint, exponent)
 
     if exponent % 2 == 0:
-        return _blur(_even(x, rounded), error)
-    return _blur(Interval(rounded(x.lo), rounded(x.hi)), error)
+        return blur(_even(x, rounded), error)
+    return blur(Interval(rounded(x.lo), rounded(x.hi)), error)
 
 
 # --- sums
@@ -175,8 +178,17 @@ def power(x: Interval, exponent: int) -> Interval:
 def total(x: Interval, axes: tuple[int, ...]) -> Interval:
     """The sum over `axes`, in whatever order the backend adds."""
     count = math.prod(x.shape[axis] for axis in axes)
-    lo, hi = jnp.sum(x.lo, axes), jnp.sum(x.hi, axes)
-    error = _sum_error(count) * jnp.sum(magnitude(x), axes)
+    return sum_of(x.lo.sum(axes), x.hi.sum(axes), magnitude(x).sum(axes), count)
+
+
+def sum_of(
+    lo: Float[Array | np.ndarray, "..."],
+    hi: Float[Array | np.ndarray, "..."],
+    sizes: Float[Array | np.ndarray, "..."],
+    count: int,
+) -> Interval:
+    """Sums of at most `count` terms, rounded in whatever order, as intervals; `sizes` are the sums of magnitudes."""
+    error = _sum_error(count) * sizes
     return widen(lo - error, hi + error)
 
 
@@ -189,20 +201,46 @@ def dot_general(x: Interval, y: Interval, dimension_numbers, *, accurate: bool =
     `accurate` sums a long matrix-vector product in blocks, for a smaller bound at the cost of elementwise work.
     """
     count = math.prod(x.shape[axis] for axis in dimension_numbers[0][0])
-    error = _sum_error(count)
 
     def contract(a, b):
         return jax.lax.dot_general(a, b, dimension_numbers, precision=jax.lax.Precision.HIGHEST)
 
-    contract_centers = contract
     is_matvec = dimension_numbers == _MATRIX_VECTOR and (len(x.shape), len(y.shape)) == (2, 1)
     if accurate and is_matvec and count >= _LONG_SUM:
         block = 2 ** round(math.log2(count) / 2)
-        error = _sum_error(block + -(-count // block))
-        contract_centers = functools.partial(_matvec_in_blocks, block)
+        blocks = functools.partial(_matvec_in_blocks, block)
+        return _product(x, y, count, contract, blocks, _sum_error(block + -(-count // block)))
+    return _product(x, y, count, contract, contract, _sum_error(count))
 
+
+def matmul(a: Interval, b: Interval) -> Interval:
+    """The product of two matrices, or of two stacks of them."""
+
+    def contract(left, right):
+        if namespace(left, right) is np:
+            return left @ right
+        return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
+
+    count = a.shape[-1]
+    return _product(a, b, count, contract, contract, _sum_error(count))
+
+
+def matvec(a: Interval, x: Interval) -> Interval:
+    """The product of a matrix and a vector, or of a stack of either."""
+    return matmul(a, x.map(lambda end: end[..., None])).map(lambda end: end[..., 0])
+
+
+# --- helpers
+
+
+def namespace(*arrays: Any) -> Any:
+    """NumPy where all arrays are NumPy's, else `jax.numpy`."""
+    return np if all(isinstance(a, np.ndarray | np.generic | float) for a in arrays) else jnp
+
+
+def _product(x: Interval, y: Interval, count: int, contract, contract_centers, error: float) -> Interval:
     center_x, center_y = midpoint(x), midpoint(y)
-    size_x, size_y = jnp.abs(center_x), jnp.abs(center_y)
+    size_x, size_y = abs(center_x), abs(center_y)
     spread = error * size_y if y.is_exact else radius_about(y, center_y) + error * size_y
     radius = contract(size_x, spread)
     if not x.is_exact:
@@ -211,70 +249,6 @@ def dot_general(x: Interval, y: Interval, dimension_numbers, *, accurate: bool =
     radius = radius * (1 + 4 * _sum_error(count)) + _UNDERFLOW
     center = contract_centers(center_x, center_y)
     return widen(center - radius, center + radius)
-
-
-def matvec(a: Interval, x: Interval) -> Interval:
-    """The product of a matrix and a vector."""
-    return dot_general(a, x, _MATRIX_VECTOR)
-
-
-def matmul(a: Interval, b: Interval) -> Interval:
-    """The product of two matrices."""
-    return dot_general(a, b, (((1,), (0,)), ((), ())))
-
-
-# --- elementary functions
-
-
-def exp(x: Interval) -> Interval:
-    # An overflowed lower endpoint is only known to be large.
-    ends = Interval(jnp.minimum(jnp.exp(x.lo), _LARGE), jnp.exp(x.hi))
-    return _clip(_blur(ends, LIBM_ERROR), 0.0, jnp.inf)
-
-
-def expm1(x: Interval) -> Interval:
-    ends = Interval(jnp.minimum(jnp.expm1(x.lo), _LARGE), jnp.expm1(x.hi))
-    return _clip(_blur(ends, LIBM_ERROR), -1.0, jnp.inf)
-
-
-def log(x: Interval) -> Interval:
-    """The logarithm; nothing is known where the argument may not be positive."""
-    return invalid_where(~(x.lo > 0), _increasing(x, jnp.log))
-
-
-def log1p(x: Interval) -> Interval:
-    """`log(1 + x)`. XLA's own loses seven bits near -0.4, so it is not used."""
-    shifted = add(point(jnp.ones_like(x.lo)), x)
-    # Close to zero 1 + x forgets the digits of x, and x / (1 + x) <= log(1 + x) <= x says more.
-    lower = div(point(x.lo), add(point(jnp.ones_like(x.lo)), point(x.lo))).lo
-    near_zero = Interval(lower, x.hi)
-    return intersect(log(shifted), near_zero)
-
-
-def tanh(x: Interval) -> Interval:
-    return _clip(_increasing(x, jnp.tanh), -1.0, 1.0)
-
-
-def logistic(x: Interval) -> Interval:
-    """`1 / (1 + exp(-x))`, through `exp` alone."""
-    one = point(jnp.ones_like(x.lo))
-    return _clip(div(one, add(one, exp(neg(x)))), 0.0, 1.0)
-
-
-def sqrt(x: Interval) -> Interval:
-    """The square root; nothing is known where the argument may be negative."""
-    return invalid_where(~(x.lo >= 0), _clip(_increasing(x, jnp.sqrt), 0.0, jnp.inf))
-
-
-def sin(x: Interval) -> Interval:
-    return _sinusoid(x, jnp.sin, 0.25)
-
-
-def cos(x: Interval) -> Interval:
-    return _sinusoid(x, jnp.cos, 0.0)
-
-
-# --- helpers
 
 
 def _matvec_in_blocks(block: int, a, x):
@@ -290,7 +264,8 @@ def _matvec_in_blocks(block: int, a, x):
 def _widen_hull(*candidates) -> Interval:
     lo = hi = candidates[0]
     for candidate in candidates[1:]:
-        lo, hi = jnp.minimum(lo, candidate), jnp.maximum(hi, candidate)
+        xp = namespace(candidate)
+        lo, hi = xp.minimum(lo, candidate), xp.maximum(hi, candidate)
     return widen(lo, hi)
 
 
@@ -299,16 +274,9 @@ def _sum_error(count: int) -> float:
     return 2 * (count + 1) * UNIT_ROUNDOFF
 
 
-def _blur(x: Interval, relative: float) -> Interval:
+def blur(x: Interval, relative: float) -> Interval:
+    """Endpoints that carry a relative error, pushed outward past it."""
     return widen(x.lo - jnp.abs(x.lo) * relative, x.hi + jnp.abs(x.hi) * relative)
-
-
-def _clip(x: Interval, lower: float, upper: float) -> Interval:
-    return Interval(jnp.clip(x.lo, lower, upper), jnp.clip(x.hi, lower, upper))
-
-
-def _increasing(x: Interval, function) -> Interval:
-    return _blur(Interval(function(x.lo), function(x.hi)), LIBM_ERROR)
 
 
 def _even(x: Interval, function) -> Interval:
@@ -316,21 +284,3 @@ def _even(x: Interval, function) -> Interval:
     x_holds_zero = (x.lo <= 0) & (x.hi >= 0)
     result = widen(jnp.minimum(at_lo, at_hi), jnp.maximum(at_lo, at_hi))
     return Interval(jnp.where(x_holds_zero, 0.0, jnp.maximum(result.lo, 0.0)), result.hi)
-
-
-def _sinusoid(x: Interval, function, phase: float) -> Interval:
-    """A sine or cosine whose maxima lie at turns `phase + k`, its minima half a turn later (k any integer)."""
-    ends = _blur(_hull_of(function(x.lo), function(x.hi)), LIBM_ERROR)
-    # In turns, with a slack far above the rounding of the division: an extremum that may be inside counts as inside.
-    slack = 1e-15 * (1 + magnitude(x))
-    first, last = x.lo / (2 * math.pi) - slack, x.hi / (2 * math.pi) + slack
-    has_maximum = jnp.ceil(first - phase) <= last - phase
-    has_minimum = jnp.ceil(first - phase - 0.5) <= last - phase - 0.5
-    far = ~(magnitude(x) < _LARGEST_ANGLE)
-    lo = jnp.where(has_minimum | far, -1.0, jnp.maximum(ends.lo, -1.0))
-    hi = jnp.where(has_maximum | far, 1.0, jnp.minimum(ends.hi, 1.0))
-    return invalid_where(jnp.isnan(x.lo) | jnp.isnan(x.hi), Interval(lo, hi))
-
-
-def _hull_of(a, b) -> Interval:
-    return Interval(jnp.minimum(a, b), jnp.maximum(a, b))

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from rnndyn.dynamics.proofs._duals import Dual, Trouble
 from rnndyn.dynamics.proofs._evaluation import evaluate_jaxpr
@@ -30,12 +31,12 @@ def interval_value(f: Callable, box: Interval) -> Interval:
     **Raises:** `NotImplementedError` naming the operation when `f` uses one without a rule; `ValueError` unless
     float64 is enabled.
 
-    May be transformed by `jit` and `vmap`. Across a jump (an undecided `where`, `floor`, `sign`) the result holds
-    both sides.
+    Compiled once for each f and shape of box; may be transformed by `jit` and `vmap`. Across a jump (an undecided
+    `where`, `floor`, `sign`) the result holds both sides.
 
     Moore, Kearfott & Cloud (2009), *Introduction to Interval Analysis*.
     """
-    return enclose(f, box, with_jacobian=False).value
+    return _enclose_one(f, box, with_jacobian=False).value
 
 
 def interval_jacobian(f: Callable, box: Interval) -> Interval:
@@ -57,7 +58,7 @@ def interval_jacobian(f: Callable, box: Interval) -> Interval:
     Forward mode over the primal jaxpr of `f`; derivative rules that `f` sets for itself (`jax.custom_jvp`,
     `stop_gradient`) are ignored, because a proof is about the function.
     """
-    return enclose(f, box).jacobian
+    return _enclose_one(f, box, with_jacobian=True).jacobian
 
 
 class Enclosure(eqx.Module):
@@ -73,13 +74,13 @@ class Enclosure(eqx.Module):
 
     value: Interval
     jacobian: Interval
-    jumps: Bool[Array, ""]
-    undefined: Bool[Array, ""]
+    jumps: Bool[Array | np.ndarray, "..."]
+    undefined: Bool[Array | np.ndarray, "..."]
 
 
 def enclose(f: Callable, box: Interval, *, with_jacobian: bool = True) -> Enclosure:
     """Value and Jacobian of `f` on a box, and what stands against them; see `interval_value`, `interval_jacobian`."""
-    if box.lo.dtype != jnp.float64:
+    if box.lo.dtype != np.float64 or jnp.result_type(float) != np.float64:
         raise ValueError(
             f"box: interval arithmetic needs float64, got {box.lo.dtype}. Call it inside `with jax.enable_x64(True)`."
         )
@@ -99,3 +100,29 @@ def enclose(f: Callable, box: Interval, *, with_jacobian: bool = True) -> Enclos
     columns = point(jnp.zeros(shape)) if out.tangent is None else out.tangent
     jacobian = columns.map(lambda t: jnp.moveaxis(t, 0, -1))
     return Enclosure(out.value, jacobian, trouble.any_jump(), trouble.any_undefined())
+
+
+_LARGEST_BATCHED = 16
+
+
+@eqx.filter_jit
+def enclose_boxes(
+    f: Callable,
+    lower: Float[Array | np.ndarray, "K N"],
+    upper: Float[Array | np.ndarray, "K N"],
+    *,
+    with_jacobian: bool = True,
+) -> Enclosure:
+    """`enclose` for each of K boxes: the one compiled program of a proof, everything else is NumPy."""
+
+    def one(box: Interval) -> Enclosure:
+        return enclose(f, box, with_jacobian=with_jacobian)
+
+    boxes = Interval(jnp.asarray(lower), jnp.asarray(upper))
+    # XLA's CPU backend multiplies batches of matrices without a tuned kernel: large ones are taken one by one.
+    return jax.lax.map(one, boxes) if lower.shape[1] > _LARGEST_BATCHED else jax.vmap(one)(boxes)
+
+
+@eqx.filter_jit
+def _enclose_one(f: Callable, box: Interval, *, with_jacobian: bool) -> Enclosure:
+    return enclose(f, box, with_jacobian=with_jacobian)

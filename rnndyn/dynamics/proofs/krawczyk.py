@@ -1,72 +1,74 @@
 """Krawczyk's test: a proof that a system of equations has one solution near a point."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+from jaxtyping import Bool, Float, Int
 
 from rnndyn.dynamics.numerics.drivers import double_precision
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
+from rnndyn.dynamics.proofs._inverses import inverses
 from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
-from rnndyn.dynamics.proofs.intervals import Enclosure, enclose
+from rnndyn.dynamics.proofs.intervals import Enclosure, enclose_boxes
 
 VERIFIED, NOT_FINITE, JUMPS, UNDEFINED, SINGULAR, TOO_FAR = range(6)
 _NUM_EXTENSIONS = 7
 
+EncloseEach = Callable[[np.ndarray, np.ndarray], Enclosure]
+"""From the corners (K, N) of boxes to enclosures of a function and of its Jacobian over each, as NumPy arrays."""
+
 
 class KrawczykTest(eqx.Module):
-    """Outcome of `krawczyk`; distances are largest differences of a component unless a vector is given.
+    """Outcome of `krawczyk` at K points; distances are largest differences of a component unless a vector is given.
 
-    **Fields:**
-
-    - `verified`: g has a zero within `error` (componentwise) of x, the only one within `uniqueness_radius`.
-    - `error`: (N,); infinite when not verified.
+    - `verified`: g has a zero within `error` (componentwise) of the point, the only one within `uniqueness_radius`.
+    - `error`: (K, N); infinite when not verified.
     - `uniqueness_radius`: zero when not verified.
-    - `correction`: size of the Newton step from x.
-    - `contraction`: largest row sum of |I - Y DG| at x itself; 1 or more when DG(x) cannot be inverted.
+    - `correction`: size of the Newton step from the point.
+    - `contraction`: largest row sum of |I - Y DG| at the point itself; 1 or more when DG cannot be inverted there.
     - `status`: `VERIFIED`, or why not: `NOT_FINITE`, `JUMPS`, `UNDEFINED`, `SINGULAR`, `TOO_FAR`.
     """
 
-    verified: Bool[Array, ""]
-    error: Float[Array, " N"]
-    uniqueness_radius: Float[Array, ""]
-    correction: Float[Array, ""]
-    contraction: Float[Array, ""]
-    status: Int[Array, ""]
+    verified: Bool[np.ndarray, " K"]
+    error: Float[np.ndarray, "K N"]
+    uniqueness_radius: Float[np.ndarray, " K"]
+    correction: Float[np.ndarray, " K"]
+    contraction: Float[np.ndarray, " K"]
+    status: Int[np.ndarray, " K"]
 
 
-def krawczyk(g: Callable, x: Float[Array, " N"]) -> KrawczykTest:
-    """Krawczyk's test for a zero of `g`, a function of (N,) with values in (N,), around `x`.
+def krawczyk(enclose_each: EncloseEach, points: Float[np.ndarray, "K N"]) -> KrawczykTest:
+    """Krawczyk's test for a zero, around each of K points, of the function that `enclose_each` encloses.
 
     Boxes x ± r start at twice the Newton step and double until the test succeeds or the Jacobian varies too much
-    over them. `jit`- and `vmap`-able; needs float64 on the CPU (`interval_precision`).
+    over them. `zero_problem(g)` and `fixed_point_problem(f)` give `enclose_each`; call it in `interval_precision`.
     """
-    here = enclose(g, point(x))
-    inverse = jnp.linalg.inv(ia.midpoint(here.jacobian))
-    step = ia.magnitude(ia.matvec(point(inverse), here.value))
-    # A zero that was hit exactly still needs a box.
-    correction = jnp.maximum(jnp.max(step), 1e-280)
-    contraction_here = jnp.max(_row_sums(inverse, here.jacobian))
-
-    def attempt(radius):
-        around = enclose(g, ia.ball(x, radius))
-        row_sums = _row_sums(inverse, around.jacobian)
-        reached = ia.widen(step, step + ia.widen(row_sums * radius, row_sums * radius).hi).hi
-        return _Attempt(reached, jnp.max(row_sums), around.jumps, around.undefined)
-
-    search = jax.lax.while_loop(
-        _unfinished, lambda search: _advance(search, attempt(search.radius)), _start(correction, x.size)
-    )
+    with np.errstate(all="ignore"):
+        here = enclose_each(points, points)
+        inverse = inverses(ia.midpoint(here.jacobian))
+        step = ia.magnitude(ia.matvec(point(inverse), here.value))
+        # A zero that was hit exactly still needs a box.
+        correction = np.maximum(step.max(axis=1), 1e-280)
+        contraction_here = _row_sums(inverse, here.jacobian).max(axis=1)
+        search = _start(correction, points.shape[1])
+        while (active := _unfinished(search)).any():
+            box = ia.ball(points, search.radius[:, None])
+            around = enclose_each(box.lo, box.hi)
+            row_sums = _row_sums(inverse, around.jacobian)
+            share = row_sums * search.radius[:, None]
+            reached = ia.widen(step, step + ia.widen(share, share).hi).hi
+            search = _advance(search, active, reached, row_sums.max(axis=1), around)
     verified = search.proved > 0
-    status = jnp.select(
+    status = np.select(
         [
             verified,
             ~_is_finite(here.value),
-            _blocked(here, here.jumps) | (jnp.isnan(search.contraction) & search.jumps),
-            _blocked(here, here.undefined) | (jnp.isnan(search.contraction) & search.undefined),
+            _blocked(here, here.jumps) | (np.isnan(search.contraction) & search.jumps),
+            _blocked(here, here.undefined) | (np.isnan(search.contraction) & search.undefined),
             ~(contraction_here < 1),
         ],
         [VERIFIED, NOT_FINITE, JUMPS, UNDEFINED, SINGULAR],
@@ -74,9 +76,9 @@ def krawczyk(g: Callable, x: Float[Array, " N"]) -> KrawczykTest:
     )
     return KrawczykTest(
         verified=verified,
-        error=jnp.where(verified, search.error, jnp.inf),
+        error=np.where(verified[:, None], search.error, np.inf),
         uniqueness_radius=search.proved,
-        correction=jnp.max(step),
+        correction=step.max(axis=1),
         contraction=contraction_here,
         status=status,
     )
@@ -89,93 +91,103 @@ def interval_precision() -> Iterator[None]:
         yield
 
 
-class FixedPointProblem(eqx.Module):
-    """The zero problem x - f(x) of a map."""
-
-    f: Callable
-
-    def __call__(self, x: Array) -> Array:
-        return x - self.f(x)
+def zero_problem(g: Callable) -> EncloseEach:
+    """Enclosures of a function `g` of (N,) with values in (N,)."""
+    return lambda lower, upper: jax.device_get(enclose_boxes(g, lower, upper))
 
 
-class _Attempt(eqx.Module):
-    reached: Array
-    contraction: Array
-    jumps: Array
-    undefined: Array
+def fixed_point_problem(f: Callable) -> EncloseEach:
+    """Enclosures of x - f(x) for a map `f`."""
+    return displacement(zero_problem(f))
 
 
-class _Search(eqx.Module):
-    """The state of the search for the smallest and the largest box that pass.
+def displacement(enclose_each: EncloseEach) -> EncloseEach:
+    """Enclosures of x - f(x), from those of f."""
+
+    def enclose_displacement(lower: np.ndarray, upper: np.ndarray) -> Enclosure:
+        f = enclose_each(lower, upper)
+        value = ia.sub(Interval(lower, upper), f.value)
+        return Enclosure(value, ia.sub(point(np.eye(lower.shape[1])), f.jacobian), f.jumps, f.undefined)
+
+    return enclose_displacement
+
+
+@dataclasses.dataclass(frozen=True)
+class _Search:
+    """The state of the search for the smallest and the largest box that pass, at each point.
 
     `radius` is tried next, `proved` is the largest that passed (0: none yet), `failed` the smallest that failed after
     one passed; the other fields are those of the first success, or of the last attempt before it.
     """
 
-    radius: Array
-    proved: Array
-    failed: Array
-    error: Array
-    contraction: Array
-    jumps: Array
-    undefined: Array
-    num_extensions: Array
+    radius: np.ndarray
+    proved: np.ndarray
+    failed: np.ndarray
+    error: np.ndarray
+    contraction: np.ndarray
+    jumps: np.ndarray
+    undefined: np.ndarray
+    num_extensions: np.ndarray
 
 
-def _start(correction: Array, num_units: int) -> _Search:
-    zero, no = jnp.zeros(()), jnp.zeros((), bool)
-    unknown = jnp.full(num_units, jnp.inf)
-    return _Search(2 * correction, zero, jnp.asarray(jnp.inf), unknown, zero, no, no, jnp.zeros((), int))
+def _start(correction: np.ndarray, num_units: int) -> _Search:
+    zero, no = np.zeros(len(correction)), np.zeros(len(correction), bool)
+    unknown = np.full((len(correction), num_units), np.inf)
+    return _Search(2 * correction, zero, zero + np.inf, unknown, zero, no, no, np.zeros(len(correction), int))
 
 
-def _unfinished(search: _Search) -> Array:
+def _unfinished(search: _Search) -> np.ndarray:
     """Boxes grow while Y DG stays close to I; after the first success a fixed number of larger ones is tried."""
-    return jnp.where(search.proved > 0, search.num_extensions < _NUM_EXTENSIONS, search.contraction < 1)
+    return np.where(search.proved > 0, search.num_extensions < _NUM_EXTENSIONS, search.contraction < 1)
 
 
-def _advance(search: _Search, attempt: _Attempt) -> _Search:
-    """Take in an attempt at `search.radius` and choose the next radius.
+def _advance(
+    search: _Search, active: np.ndarray, reached: np.ndarray, contraction: np.ndarray, around: Enclosure
+) -> _Search:
+    """Take in an attempt at `search.radius` and choose the next radius, at the points that are `active`.
 
     Up to the first success the radius doubles. After it, the next one is predicted from the contraction, which grows
     about linearly with the radius and must stay below one.
     """
     radius = search.radius
     extending = search.proved > 0
-    success = jnp.all(attempt.reached < radius) & jnp.isfinite(radius)
-    proved = jnp.where(success, jnp.maximum(search.proved, radius), search.proved)
-    failed = jnp.where(success | ~extending, search.failed, jnp.minimum(search.failed, radius))
-    factor = jnp.clip(jnp.nan_to_num(0.95 / attempt.contraction, nan=1e-2), 1e-3, 1e3)
-    between = jnp.where(jnp.isfinite(failed), jnp.sqrt(proved) * jnp.sqrt(failed), 2 * proved)
+    success = np.all(reached < radius[:, None], axis=1) & np.isfinite(radius)
+    proved = np.where(success, np.maximum(search.proved, radius), search.proved)
+    failed = np.where(success | ~extending, search.failed, np.minimum(search.failed, radius))
+    factor = np.clip(np.nan_to_num(0.95 / contraction, nan=1e-2), 1e-3, 1e3)
+    between = np.where(np.isfinite(failed), np.sqrt(proved) * np.sqrt(failed), 2 * proved)
     predicted = radius * factor
-    extended = jnp.where((predicted > proved) & (predicted < failed), predicted, between)
-    first_extension = jnp.maximum(4 * radius, 1e-3)
-    following = jnp.where(extending, extended, jnp.where(success, first_extension, 2 * radius))
+    extended = np.where((predicted > proved) & (predicted < failed), predicted, between)
+    first_extension = np.maximum(4 * radius, 1e-3)
+    following = np.where(extending, extended, np.where(success, first_extension, 2 * radius))
+    settled = extending | ~active
 
-    def settle(old, new):
-        return jnp.where(extending, old, new)
+    def settle(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+        return np.where(settled, old, new)
 
     return _Search(
-        radius=following,
-        proved=proved,
-        failed=failed,
-        error=settle(search.error, attempt.reached),
-        contraction=settle(search.contraction, attempt.contraction),
-        jumps=settle(search.jumps, attempt.jumps),
-        undefined=settle(search.undefined, attempt.undefined),
-        num_extensions=search.num_extensions + extending,
+        radius=np.where(active, following, radius),
+        proved=np.where(active, proved, search.proved),
+        failed=np.where(active, failed, search.failed),
+        error=np.where(settled[:, None], search.error, reached),
+        contraction=settle(search.contraction, contraction),
+        jumps=settle(search.jumps, np.asarray(around.jumps)),
+        undefined=settle(search.undefined, np.asarray(around.undefined)),
+        num_extensions=search.num_extensions + (extending & active),
     )
 
 
-def _row_sums(inverse: Array, jacobian: Interval) -> Array:
+def _row_sums(inverse: np.ndarray, jacobian: Interval) -> np.ndarray:
     """Upper bounds of the absolute row sums of I - Y J."""
-    identity = point(jnp.eye(inverse.shape[0]))
+    identity = point(np.eye(inverse.shape[-1]))
     defect = ia.sub(identity, ia.matmul(point(inverse), jacobian))
-    return ia.matvec(point(ia.magnitude(defect)), point(jnp.ones(inverse.shape[0]))).hi
+    return ia.total(point(ia.magnitude(defect)), (-1,)).hi
 
 
-def _is_finite(x: Interval) -> Array:
-    return jnp.all(jnp.isfinite(x.lo) & jnp.isfinite(x.hi))
+def _is_finite(x: Interval) -> np.ndarray:
+    finite = np.isfinite(x.lo) & np.isfinite(x.hi)
+    return finite.reshape(len(finite), -1).all(axis=1)
 
 
-def _blocked(enclosure: Enclosure, flag: Array) -> Array:
+def _blocked(enclosure: Enclosure, flag: np.ndarray) -> np.ndarray:
     return ~_is_finite(enclosure.jacobian) & flag

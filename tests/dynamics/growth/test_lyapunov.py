@@ -87,7 +87,7 @@ LATTICE = np.sort(np.log(3 * np.abs(0.7 + 0.3 * np.cos(2 * np.pi * np.arange(16)
 def test_maps_of_constant_jacobian_are_exact(f, x0, exact, num_steps):
     spectrum = rd.lyapunov_spectrum(f, jnp.array(x0), num_steps, num_transient=num_steps)
     np.testing.assert_allclose(spectrum.exponents, exact, atol=1e-9)
-    assert spectrum.converged, spectrum.result
+    assert spectrum.converged, spectrum.message
     assert float(spectrum.sum_rule_defect) < 1e-10
 
 
@@ -107,7 +107,7 @@ def test_chaotic_maps_agree_with_their_known_exponents_within_the_error_bar(f, x
     # Four standard errors (1 in 16000), and what is not known of the reference.
     assert (np.abs(spectrum.exponents - jnp.array(exact)) <= 4 * spectrum.stderr + tolerance).all()
     assert (spectrum.stderr < 2e-3).all()  # the error bar is not just large: 200000 steps give at least three digits
-    assert spectrum.converged, spectrum.result
+    assert spectrum.converged, spectrum.message
 
 
 @pytest.mark.slow
@@ -202,7 +202,7 @@ def test_the_automatic_interval_keeps_half_of_the_digits(f, x0, at_least):
 
 def test_a_long_interval_is_found_out():
     spectrum = rd.lyapunov_spectrum(henon, jnp.array([0.1, 0.1]), 6000, qr_every=30)
-    assert "ill-conditioned" in spectrum.result
+    assert "ill-conditioned" in spectrum.message
     assert not spectrum.converged
     assert float(spectrum.condition.max()) > 1e8
 
@@ -249,10 +249,20 @@ def test_history():
 
 def test_a_last_incomplete_block_counts():
     # 130 steps make 43 blocks of 3 and one step more, which the exponents include.
-    spectrum = rd.lyapunov_spectrum(henon, jnp.array([0.1, 0.1]), 130, qr_every=1)
+    spectrum = rd.lyapunov_spectrum(henon, jnp.array([0.1, 0.1]), 130, qr_every=1, history_every=3)
     every = rd.lyapunov_spectrum(henon, jnp.array([0.1, 0.1]), 130, qr_every=1, history_every=1)
     assert spectrum.local_exponents.shape == (43, 2)
     np.testing.assert_allclose(spectrum.exponents, every.local_exponents.mean(axis=0), atol=1e-12)
+
+
+def test_blocks_of_unequal_length_are_rates_over_their_own_steps():
+    spectrum = rd.lyapunov_spectrum(henon, jnp.array([0.1, 0.1]), 130, qr_every=1)
+    every = rd.lyapunov_spectrum(henon, jnp.array([0.1, 0.1]), 130, qr_every=1, history_every=1)
+    ends = np.asarray(spectrum.times).astype(int)
+    assert ends.size == 64
+    assert set(np.diff(ends, prepend=0)) == {2, 3}
+    running = np.cumsum(every.local_exponents, axis=0)[ends - 1] / ends[:, None]
+    np.testing.assert_allclose(spectrum.finite_time_exponents, running, atol=1e-12)
 
 
 def test_kaplan_yorke_dimension_and_entropy():
@@ -292,7 +302,7 @@ def test_uncoupled_units_do_not_hide_the_fastest_one():
 def test_a_destroyed_direction_has_exponent_minus_infinity():
     constant = rd.lyapunov_spectrum(lambda x: 0 * x + 0.5, jnp.ones(3), 100)
     assert np.isneginf(constant.exponents).all()
-    assert constant.converged, constant.result
+    assert constant.converged, constant.message
     assert float(constant.kaplan_yorke_dimension) == 0
     assert float(constant.sum_rule_defect) == 0
     partly = rd.lyapunov_spectrum(
@@ -307,7 +317,7 @@ def test_a_destroyed_direction_has_exponent_minus_infinity():
 
 def test_an_escaping_state_is_reported_with_its_step():
     spectrum = rd.lyapunov_spectrum(lambda x: x**2, jnp.array([10.0]), 50, num_transient=5)
-    assert "not finite" in spectrum.result
+    assert "not finite" in spectrum.message
     # 10^(2^t) leaves float64 (1.8e308) at t = 9, reached by step 8 counted from 0.
     assert int(spectrum.first_nonfinite) == 8
     assert np.isnan(spectrum.exponents).all()
@@ -319,7 +329,7 @@ def test_one_bad_member_does_not_touch_the_batch():
         return rd.lyapunov_spectrum(lambda x: 1 - 1.4 * x**2, x0, 40, qr_every=1)
 
     batch = jax.jit(jax.vmap(run))(jnp.array([[0.3], [5.0], [0.2]]))
-    assert [text.split(":")[0] for text in batch.result][1] == "not finite"
+    assert [text.split(":")[0] for text in batch.message][1] == "not finite"
     for i in (0, 2):
         alone = run(jnp.array([[0.3], [5.0], [0.2]])[i])
         np.testing.assert_allclose(batch.exponents[i], alone.exponents, rtol=1e-9)
@@ -330,7 +340,7 @@ def test_drift_is_noticed():
     # A slow approach to a fixed point: the growth rate of the first quarter is not that of the rest.
     f = lambda x: jnp.stack([x[0] * (1 - 0.01 * x[0] ** 2)])
     spectrum = rd.lyapunov_spectrum(f, jnp.array([5.0]), 200)
-    assert "drifting" in spectrum.result
+    assert "drifting" in spectrum.message
     assert rd.lyapunov_spectrum(lambda x: 0.5 * x, jnp.ones(1), 200).converged
 
 

@@ -33,7 +33,7 @@ def test_every_pair_is_compared():
 
 
 def test_thinning_never_chains():
-    labels = thin_points(np.linspace(0, 1, 101)[:, None], 0.05 + 1e-9)
+    labels = thin_points(np.linspace(0, 1, 101)[:, None], np.full(101, 0.025 + 1e-9))
     assert labels.max() + 1 == 17
     assert len(group_points(np.zeros((0, 2)), np.zeros(0))) == 0
 

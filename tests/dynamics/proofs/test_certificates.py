@@ -7,13 +7,10 @@ import numpy as np
 import pytest
 
 import rnndyn as rd
-from rnndyn.dynamics.proofs.certificates import (
-    FixedPointProblem,
-    count_outside_unit_circle,
-    interval_precision,
-    krawczyk,
-    multiplier_discs,
-)
+from rnndyn.dynamics.proofs._multiplier_discs import count_outside_unit_circle, multiplier_discs
+from rnndyn.dynamics.proofs.interval_arithmetic import Interval
+from rnndyn.dynamics.proofs.intervals import enclose
+from rnndyn.dynamics.proofs.krawczyk import displacement, interval_precision, krawczyk, zero_problem
 
 needs_80_bits = pytest.mark.skipif(
     np.finfo(np.longdouble).eps > 2.0**-60, reason="this platform's long double is no better than float64"
@@ -29,9 +26,15 @@ class Tanh(eqx.Module):
 
 
 @eqx.filter_jit
+def enclose_each_map(maps, lower, upper):
+    return jax.vmap(lambda f, lo, hi: enclose(f, Interval(lo, hi)))(maps, lower, upper)
+
+
 def verify_each(maps, states):
     """Krawczyk's test for a batch of maps, each at its own state."""
-    return jax.vmap(lambda f, x: krawczyk(FixedPointProblem(f), x))(maps, states)
+    with interval_precision():
+        each = displacement(lambda lower, upper: jax.device_get(enclose_each_map(maps, lower, upper)))
+        return krawczyk(each, states)
 
 
 def polished(weight, bias, states):
@@ -70,8 +73,7 @@ def test_scalar_certificates_hold_for_thousands_of_displaced_points():
     roots = [lo[row == k] for k in range(count)]
     chosen = np.array([rng.choice(r.astype(float)) for r in roots])
     displaced = chosen + 10.0 ** rng.uniform(-17, 0.3, count) * rng.choice([-1, 1], count)
-    with interval_precision():
-        out = jax.device_get(verify_each(Tanh(weight[:, None, None], bias[:, None]), displaced[:, None]))
+    out = verify_each(Tanh(weight[:, None, None], bias[:, None]), displaced[:, None])
     for k in np.flatnonzero(out.verified):
         distance = np.abs(roots[k] - displaced[k])
         assert distance.min() <= out.error[k, 0]
@@ -95,8 +97,7 @@ def test_planar_certificates_hold_and_are_unique():
     known = (last_step < 1e-17) & (np.abs(exact - target).max(1) < 1e-6)
     assert known.mean() > 0.95
     displaced = exact.astype(float) + 10.0 ** rng.uniform(-17, 0, (count, 1)) * rng.uniform(-1, 1, (count, 2))
-    with interval_precision():
-        out = jax.device_get(verify_each(Tanh(weight, bias), displaced))
+    out = verify_each(Tanh(weight, bias), displaced)
     distance = np.abs(exact - displaced)
     right = (distance <= out.error).all(1)
     # A certificate may be about another fixed point than the one displaced: find that one and check it instead.
@@ -121,8 +122,7 @@ def test_slow_points_without_fixed_point_are_refused():
     weight, slow = np.tile(weight, 14), np.tile(slow, 14)
     # tanh(w x + b) at the slow point is x + past; from below, this is where the graphs touch and then part
     bias = np.arctanh(slow + past) - weight * slow
-    with interval_precision():
-        out = jax.device_get(verify_each(Tanh(weight[:, None, None], bias[:, None]), slow[:, None]))
+    out = verify_each(Tanh(weight[:, None, None], bias[:, None]), slow[:, None])
     assert not out.verified.any()
 
 
@@ -255,7 +255,7 @@ def test_maps_that_change_shape_are_named():
         rd.certify_fixed_point(lambda x: jnp.concatenate([x, x]), np.zeros(2))
 
 
-def verify_each_points_are_certified_as_one_by_one(tmp_path):
+def test_many_points_are_certified_as_one_by_one(tmp_path):
     f = lambda x: jnp.tanh(jnp.array([[2.0, 1.0], [-1.0, 1.5]]) @ x)
     points = np.array([[0.0, 0.0], [0.3, 0.1], [1e-9, -1e-9]])
     together = rd.certify_fixed_points(f, points)
@@ -278,9 +278,10 @@ def test_zeros_of_a_multiple_shooting_system_use_the_same_test():
     cycle = np.array([(r + 1 + s * np.sqrt((r - 3) * (r + 1))) / (2 * r) for s in (1, -1)])
     f = lambda x: r * x * (1 - x)
     with interval_precision():
-        found = krawczyk(lambda z: jnp.stack([z[1] - f(z[0]), z[0] - f(z[1])]), jnp.asarray(cycle))
-        assert bool(found.verified)
-        assert (found.error < 1e-14).all()
+        closing = zero_problem(lambda z: jnp.stack([z[1] - f(z[0]), z[0] - f(z[1])]))
+        found = krawczyk(closing, cycle[None])
+    assert found.verified[0]
+    assert (found.error < 1e-14).all()
 
 
 # --- discs

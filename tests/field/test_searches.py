@@ -1,0 +1,270 @@
+"""What searches got wrong in real use: each input as it was met, with a value that comes from outside the library."""
+
+import warnings
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rnndyn as rd
+
+
+class Tanh(eqx.Module):
+    """x' = tanh(W x)."""
+
+    weights: np.ndarray
+
+    def __call__(self, x):
+        return jnp.tanh(self.weights @ x)
+
+
+class Torus(eqx.Module):
+    """x' = A x + k sin(2 pi x_0) (1, 1) / (2 pi), not wrapped."""
+
+    matrix: np.ndarray
+    kick: np.ndarray
+
+    def __call__(self, x):
+        return self.matrix @ x + self.kick * jnp.sin(2 * jnp.pi * x[0]) / (2 * jnp.pi)
+
+
+class Wrapped(eqx.Module):
+    """The same, wrapped by the map itself, as one writes it first."""
+
+    torus: Torus
+
+    def __call__(self, x):
+        return jnp.mod(self.torus(x), 1.0)
+
+
+class Logistic(eqx.Module):
+    """x' = r x (1 - x)."""
+
+    r: np.ndarray
+
+    def __call__(self, x):
+        return self.r * x * (1 - x)
+
+
+CAT = Torus(np.array([[2.0, 1.0], [1.0, 1.0]]), np.zeros(2))
+STANDARD = Torus(np.array([[1.0, 1.0], [0.0, 1.0]]), np.full(2, 0.8))
+
+
+def cat_counts(max_period):
+    """Cycles of the cat map: |det(A^p - I)| fixed points of A^p, less those of shorter cycles."""
+    power, fixed, counts = np.eye(2, dtype=int), {}, {}
+    for p in range(1, max_period + 1):
+        power = power @ np.array([[2, 1], [1, 1]])
+        fixed[p] = abs(round(np.linalg.det(power - np.eye(2))))
+        counts[p] = (fixed[p] - sum(d * counts[d] for d in range(1, p) if p % d == 0)) // p
+    return counts
+
+
+def in_order(points):
+    """By coordinates; what differs by rounding only counts as equal."""
+    return points[np.lexsort(np.round(points, 9).T[::-1])]
+
+
+# --- one candidate far out
+
+
+@pytest.mark.parametrize("far", [1e9, 1e16])
+def test_a_far_candidate_changes_nothing(far):
+    # Two units without coupling: every pair of the three roots of x = tanh(2 x).
+    starts = np.random.default_rng(0).uniform(-1, 1, (200, 2))
+    starts[7] = far
+    found = rd.find_fixed_points(Tanh(2 * np.eye(2)), starts, progress=False)
+    root = 0.9575040240772687  # of x = tanh(2 x), by bisection in 50 digits
+    expected = np.array([[a, b] for a in (-root, 0, root) for b in (-root, 0, root)])
+    assert len(found) == 9
+    np.testing.assert_allclose(in_order(found.points), expected, atol=1e-15)
+    assert found.residuals.max() < 1e-15
+
+
+def test_a_far_candidate_changes_no_cycles():
+    # The Henon map has one cycle of period 2 and of period 4 (Biham & Wenzel 1989).
+    henon = lambda x: jnp.stack([1 - 1.4 * x[0] ** 2 + x[1], 0.3 * x[0]])
+    starts = np.random.default_rng(0).uniform(-0.3, 0.3, (32, 2))
+    starts[3] = 1e9
+    found = rd.find_cycles(henon, starts, (2, 4), progress=False)
+    assert found.counts == {2: 1, 4: 1}
+    np.testing.assert_allclose(found[2].points[0, 0, 0], -0.4758000511750563, rtol=1e-12)
+    assert found[4].errors.max() < 1e-12
+
+
+def test_a_far_candidate_accepts_no_wrong_root():
+    # |F(x) - x| is at least 1e-6: there is no fixed point, however far out one candidate is.
+    found = rd.find_fixed_points(lambda x: x + 1e-6 + x**2, np.array([[1e16], [0.1], [-0.2], [0.3]]), progress=False)
+    assert len(found) == 0
+    assert found.continuum is None
+
+
+# --- identity of a set, and angles
+
+
+def test_attractors_at_the_cut_of_an_angle_are_one():
+    # 0 attracts (its multiplier is 1 - 1/2), 1/2 repels; the interval [0, 1) has its ends at the attractor.
+    circle = lambda x: jnp.mod(x - 0.25 / jnp.pi * jnp.sin(2 * jnp.pi * x), 1.0)
+    states = np.random.default_rng(0).uniform(0, 1, (400, 1))
+    found = rd.find_attractors(rd.on_torus(circle, 1.0), states, progress=False)
+    assert len(found) == 1
+    assert found.basin_fractions[0] == 1.0
+    np.testing.assert_allclose(np.sin(np.pi * found.attractors[0].points[0, 0]), 0, atol=1e-12)
+    np.testing.assert_allclose(found.attractors[0].multipliers, 0.5, rtol=1e-9)
+    # Not told of the angle, the two sides of the cut are two sets, and no more.
+    assert len(rd.find_attractors(circle, states, progress=False)) <= 2
+
+
+@pytest.mark.parametrize("cat", [CAT, Wrapped(CAT)])
+def test_cycles_of_the_cat_map(cat):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        found = rd.find_cycles(
+            rd.on_torus(cat, 1.0), np.random.default_rng(0).uniform(0, 1, (64, 2)), range(1, 8), progress=False
+        )
+    assert found.counts == cat_counts(7) == {1: 1, 2: 2, 3: 5, 4: 10, 5: 24, 6: 50, 7: 120}
+    for cycles in found:
+        # det(I - A^p) = 2 - trace: hyperbolic with positive multipliers, every index is -1.
+        golden = ((3 + np.sqrt(5)) / 2) ** cycles.period
+        np.testing.assert_allclose(cycles.multipliers[:, 0], golden, rtol=1e-10)
+        assert cycles.index_sum == cycles.expected_index_sum == round(2 - golden - 1 / golden)
+        assert cycles.may_be_complete
+        assert not cycles.near_jump.any()
+        assert np.all((cycles.points >= 0) & (cycles.points < 1))
+
+
+def test_counts_of_the_standard_map_do_not_hang_on_the_starts():
+    f = rd.on_torus(STANDARD, 1.0)
+    found = [
+        rd.find_cycles(f, np.random.default_rng(k).uniform(0, 1, (64, 2)), (1, 2, 3), progress=False) for k in range(2)
+    ]
+    assert found[0].counts == found[1].counts
+    # x = 0 and x = 1/2 with y = 0: the map is homotopic to the shear, whose Lefschetz number is 0.
+    np.testing.assert_allclose(np.sort(found[0][1].points[:, 0, 0]), [0, 0.5], atol=1e-12)
+    assert all(cycles.expected_index_sum == 0 for cycles in found[0])
+
+
+def test_a_cycle_at_a_jump_is_marked():
+    found = rd.find_cycles(Wrapped(CAT), np.random.default_rng(0).uniform(0, 1, (64, 2)), (1, 2), progress=False)
+    at_cut = lambda cycles: np.any(np.minimum(cycles.points, 1 - cycles.points) < 1e-12, axis=(1, 2))
+    assert at_cut(found[1]).any()
+    for cycles in found:
+        np.testing.assert_array_equal(cycles.near_jump, at_cut(cycles))
+
+
+# --- near a bifurcation, at a maximum, at NaN
+
+
+def test_a_cycle_just_born_is_listed():
+    r = 3 + 1e-8
+    found = rd.find_cycles(Logistic(np.array(r)), np.linspace(0.6, 0.7, 64)[:, None], (1, 2), progress=False)
+    # x = (r + 1 -+ sqrt((r + 1) (r - 3))) / (2 r)
+    half = np.sqrt((r + 1) * (r - 3)) / (2 * r)
+    assert len(found[2]) == 1
+    np.testing.assert_allclose(found[2].points[0, :, 0], (r + 1) / (2 * r) + np.array([-half, half]), atol=1e-2 * half)
+    assert np.abs(found[1].points - (1 - 1 / r)).min() < 1e-9
+
+
+def test_a_maximum_of_the_speed_is_no_slow_point():
+    # G = 1 - x^2 / 2 + x^4 / 16: |G| has a maximum at 0 and minima at +-2, where it vanishes.
+    f = lambda x: x + 1e-2 * (2 - x**2 / 2 + x**4 / 16)
+    slow = rd.find_slow_points(f, np.array([[0.0], [0.0], [0.3]]), progress=False)
+    np.testing.assert_allclose(np.abs(slow.points), 2.0, rtol=1e-6)
+    np.testing.assert_allclose(slow.speeds, 1e-2, rtol=1e-9)
+
+
+def test_starts_that_become_nan_are_no_minima():
+    found = rd.find_fixed_points(lambda x: 0.5 * jnp.log(x) + 1, np.array([[-1.0], [-2.0], [0.8]]), max_rounds=1)
+    assert not found.unconverged.stalled.any()
+    assert "2 lost to NaN" in str(found)
+    assert len(found) == 1
+
+
+# --- whether anything is missing
+
+
+def test_without_anything_to_count_against_the_result_says_so():
+    henon = lambda x: jnp.stack([1 - 1.4 * x[0] ** 2 + x[1], 0.3 * x[0]])
+    found = rd.find_cycles(henon, np.random.default_rng(0).uniform(-0.3, 0.3, (32, 2)), (2, 4), progress=False)
+    assert found[2].expected_index_sum is None
+    assert found[2].may_be_complete is None
+    assert "not known" in str(found[2])
+
+
+def test_a_trapping_box_seen_on_the_way_counts():
+    # tanh(2 x) keeps every box around its three fixed points, and says so nowhere.
+    starts = np.random.default_rng(0).uniform(0.5, 2, (20, 1))
+    with pytest.warns(UserWarning, match="some are missing"):
+        rd.find_fixed_points(Tanh(np.array([[2.0]])), np.concatenate([0 * starts, 0 * starts + 1e-300]), max_rounds=1)
+    found = rd.find_fixed_points(Tanh(np.array([[2.0]])), np.concatenate([starts, -starts]), progress=False)
+    assert found.region is None
+    assert found.trap is not None
+    assert found.may_be_complete
+
+
+@pytest.mark.parametrize("period", [np.array(2), jnp.asarray(2), np.int64(2), 2, [2]])
+def test_any_whole_number_is_a_period(period):
+    found = rd.find_cycles(Logistic(np.array(3.2)), np.linspace(0.1, 0.9, 8)[:, None], period, progress=False)
+    # Multiplier of the 2-cycle: 4 + 2 r - r^2.
+    np.testing.assert_allclose(found[2].multipliers, [[4 + 6.4 - 3.2**2]], rtol=1e-12)
+
+
+# --- kinks
+
+
+class Relu(eqx.Module):
+    """x' = (1 - a) x + a max(W x + b, 0)."""
+
+    weights: np.ndarray
+    bias: np.ndarray
+    rate: np.ndarray
+
+    def __call__(self, x):
+        return (1 - self.rate) * x + self.rate * jnp.maximum(self.weights @ x + self.bias, 0)
+
+
+def rank_one(seed, slow=0.995, size=64, rate=0.1):
+    """A rank-one ReLU network with a slow mode at one of its fixed points, and all of them, by plain NumPy.
+
+    W = u v^T: with k = v . x the fixed points are x = max(u k + b, 0) for the roots of the piecewise linear
+    h(k) = v . max(u k + b, 0) - k. Two linear conditions on v make k = 1 a root, with the multiplier `slow`.
+    """
+    u, v, b = np.random.default_rng(seed).standard_normal((3, size))
+    conditions = np.stack([u * (u + b > 0), np.maximum(u + b, 0)])
+    missing = np.array([1 - (1 - slow) / rate, 1.0]) - conditions @ v
+    v += conditions.T @ np.linalg.solve(conditions @ conditions.T, missing)
+    knots = np.sort(-b / u)
+    knots = np.concatenate([[knots[0] - 1e4], knots, [knots[-1] + 1e4]])
+    h = np.maximum(np.outer(knots, u) + b, 0) @ v - knots
+    crossing = np.flatnonzero(h[1:] * h[:-1] < 0)
+    roots = knots[crossing] - h[crossing] * np.diff(knots)[crossing] / np.diff(h)[crossing]
+    return Relu(np.outer(u, v), b, np.array(rate)), np.maximum(np.outer(roots, u) + b, 0)
+
+
+@pytest.mark.parametrize("seed", [1, 7])
+def test_a_relu_search_gets_past_kinks(seed):
+    f, points = rank_one(seed)
+    starts = np.random.default_rng(5).uniform(-5, 5, (160, 64))
+    found = rd.find_fixed_points(f, starts, max_rounds=1, progress=False)
+    assert len(found) == len(points)
+    np.testing.assert_allclose(in_order(found.points), in_order(points), rtol=1e-7, atol=1e-9)
+    assert len(found.unconverged) == 0
+
+
+@pytest.mark.parametrize("seed", [1, 7])
+def test_a_relu_search_goes_where_its_own_orbits_go(seed):
+    # States on their way to a fixed point along the slow mode: half of a monotone search from here stalls.
+    f, points = rank_one(seed)
+    x = np.random.default_rng(5).uniform(-1, 1, (64, 64))
+    for _ in range(40):
+        x = 0.9 * x + 0.1 * np.maximum(x @ f.weights.T + f.bias, 0)
+    found = rd.find_fixed_points(f, x, max_rounds=1, progress=False)
+    assert len(found.unconverged) == 0
+    distance = np.max(np.abs(found.points[:, None] - points), axis=2)
+    assert np.all(distance.min(axis=1) < 1e-7)
+    for _ in range(4000):
+        x = 0.9 * x + 0.1 * np.maximum(x @ f.weights.T + f.bias, 0)
+    bounded = x[np.max(np.abs(x), axis=1) < 1e3]
+    ends = np.unique(np.argmin(np.max(np.abs(bounded[:, None] - points), axis=2), axis=1))
+    assert set(ends) <= set(np.argmin(distance, axis=1))
