@@ -32,6 +32,8 @@ from rnndyn.dynamics.cycles.invariant_circles import InvariantCircle as Invarian
 from rnndyn.dynamics.cycles.invariant_circles import find_invariant_circle as find_invariant_circle
 from rnndyn.dynamics.cycles.limit_cycles import LimitCycle as LimitCycle
 from rnndyn.dynamics.cycles.limit_cycles import find_limit_cycle as find_limit_cycle
+from rnndyn.dynamics.cycles.phase_response import PhaseResponse as PhaseResponse
+from rnndyn.dynamics.cycles.phase_response import phase_response as phase_response
 from rnndyn.dynamics.fixed_points.equilibria import Equilibria as Equilibria
 from rnndyn.dynamics.fixed_points.equilibria import find_equilibria as find_equilibria
 from rnndyn.dynamics.fixed_points.fixed_points import FixedPoints as FixedPoints

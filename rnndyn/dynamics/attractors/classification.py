@@ -52,7 +52,7 @@ def classify_attractor(
         states, $\rho$ the spectral radius): deep inside the region where the linear part decides. The period is
         minimal.
     - *chaotic*: the largest Lyapunov exponent exceeds zero by five standard errors over the last half of the orbit,
-        and again `max_steps` steps later, which sorts out chaotic transients shorter than that. Where the volume is kept
+        and again `max_steps` steps later, which sorts out chaotic transients shorter than that. Where volume is kept
         (all exponents sum to zero within their error) nothing attracts, and `is_attractor` is false.
     - *invariant circle*: weighted Birkhoff averages agree to 8 digits, the exponent along the motion vanishes, the next
         one is negative; up to 16 entries the curve itself is solved for (`find_invariant_circle`). Several circles
