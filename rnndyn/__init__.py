@@ -32,6 +32,8 @@ from rnndyn.dynamics.cycles.invariant_circles import InvariantCircle as Invarian
 from rnndyn.dynamics.cycles.invariant_circles import find_invariant_circle as find_invariant_circle
 from rnndyn.dynamics.cycles.limit_cycles import LimitCycle as LimitCycle
 from rnndyn.dynamics.cycles.limit_cycles import find_limit_cycle as find_limit_cycle
+from rnndyn.dynamics.cycles.phase_response import PhaseResponse as PhaseResponse
+from rnndyn.dynamics.cycles.phase_response import phase_response as phase_response
 from rnndyn.dynamics.fixed_points.equilibria import Equilibria as Equilibria
 from rnndyn.dynamics.fixed_points.equilibria import find_equilibria as find_equilibria
 from rnndyn.dynamics.fixed_points.fixed_points import FixedPoints as FixedPoints
@@ -70,6 +72,9 @@ from rnndyn.dynamics.growth.verdicts import GrowthVerdict as GrowthVerdict
 from rnndyn.dynamics.growth.zero_one_test import ZeroOneTest as ZeroOneTest
 from rnndyn.dynamics.growth.zero_one_test import zero_one_test as zero_one_test
 from rnndyn.dynamics.interpolation import interpolate_maps as interpolate_maps
+from rnndyn.dynamics.kinks import Kinks as Kinks
+from rnndyn.dynamics.kinks import OneSidedLinearization as OneSidedLinearization
+from rnndyn.dynamics.kinks import linearize_one_sided as linearize_one_sided
 from rnndyn.dynamics.linear_regions.enumeration import CycleFamily as CycleFamily
 from rnndyn.dynamics.linear_regions.enumeration import EnumeratedCycles as EnumeratedCycles
 from rnndyn.dynamics.linear_regions.enumeration import PiecewiseLinearCycles as PiecewiseLinearCycles

@@ -10,7 +10,7 @@ MODULES = {".".join(p.relative_to(PACKAGE.parent).with_suffix("").parts): p for 
 ROOMS = sorted(p.name for p in (PACKAGE / "dynamics").iterdir() if (p / "__init__.py").exists())
 
 # What a room of the dynamics wing may import besides its own files, the landing and `numerics`.
-LANDING = {"trajectory", "flows", "linearization", "candidates", "interpolation"}
+LANDING = {"trajectory", "flows", "linearization", "candidates", "interpolation", "kinks"}
 MAY_IMPORT = {
     "numerics": set(),
     "fixed_points": {"numerics"},

@@ -12,6 +12,7 @@ import scipy.optimize
 from jaxtyping import Array, ArrayLike, Complex, Float
 
 from rnndyn._validation import check_map, check_state
+from rnndyn.dynamics.kinks import OneSidedLinearization, linearize_one_sided
 from rnndyn.results import Result
 
 
@@ -35,6 +36,9 @@ def linearize(f: Callable[..., Array], x: ArrayLike, input: ArrayLike | None = N
     left ones: they are NaN, of those modes on concrete arrays, of all under `jit` or `vmap`. What does not need them
     survives: `non_normality`, `kreiss_constant`, `reactivity`.
 
+    On a kink (a rectifier at 0) the Jacobian is that of one side, the one JAX takes. On concrete arrays this is
+    noticed, `kink` then holds the others, and `is_stable` follows it. Under `jit` or `vmap` it is not.
+
     Reference: D. Sussillo & O. Barak (2013), *Opening the black box*; L. N. Trefethen & M. Embree (2005), *Spectra and
     Pseudospectra*; P. Henrici (1962), *Bounds for iterates, inverses, spectral variation and fields of values of
     non-normal matrices*.
@@ -50,7 +54,10 @@ def linearize(f: Callable[..., Array], x: ArrayLike, input: ArrayLike | None = N
         jacobian = jax.jacfwd(f)(x, u)
         input_jacobian = jax.jacfwd(lambda u: f(x, u))(u)
     multipliers, right, left = eigen_decomposition(jacobian)
-    return Linearization(x, jacobian, multipliers, right, left, input_jacobian)
+    kink = None
+    if not isinstance(jacobian, jax.core.Tracer) and np.isfinite(np.asarray(x)).all():
+        kink = linearize_one_sided(f if input is None else lambda x: f(x, jnp.asarray(input, x.dtype)), x)
+    return Linearization(x, jacobian, multipliers, right, left, input_jacobian, kink)
 
 
 class Linearization(Result):
@@ -66,6 +73,8 @@ class Linearization(Result):
         perturbation, `left[i] @ delta`, is what the mode receives.
     - `input_jacobian`: D_uF, `(N, I)`, or `None` for a map without an input; `left @ input_jacobian` is what each
         mode receives from each input.
+    - `kink`: all linear maps that meet at the point (`linearize_one_sided`), where it lies on a kink; else `None`. The
+        multipliers are then those of one of them.
     """
 
     point: Float[Array, " N"]
@@ -74,6 +83,7 @@ class Linearization(Result):
     right: Complex[Array | np.ndarray, "N N"]
     left: Complex[Array | np.ndarray, "N N"]
     input_jacobian: Float[Array, "N I"] | None = None
+    kink: OneSidedLinearization | None = None
 
     @property
     def spectral_radius(self) -> Array:
@@ -82,13 +92,16 @@ class Linearization(Result):
 
     @property
     def is_stable(self) -> Array:
-        """Whether every multiplier lies inside the unit circle."""
-        return self.spectral_radius < 1
+        """Whether every multiplier lies inside the unit circle; on a kink, whether all directions shrink for ever."""
+        return self.spectral_radius < 1 if self.kink is None else jnp.asarray(self.kink.is_stable)
 
     @property
     def num_unstable(self) -> Array:
-        """The number of multipliers outside the unit circle."""
-        return jnp.sum(jnp.abs(self.multipliers) > 1)
+        """The number of multipliers outside the unit circle; on a kink 0 where stable, else at least 1."""
+        count = jnp.sum(jnp.abs(self.multipliers) > 1)
+        if self.kink is None:
+            return count
+        return jnp.zeros_like(count) if self.kink.is_stable else jnp.maximum(count, 1)
 
     @property
     def time_constants(self) -> Array:
@@ -142,6 +155,8 @@ class Linearization(Result):
     def table(self) -> str:
         values = np.asarray(self.multipliers)
         shown = ", ".join(f"{m:.4g}" for m in values[:4]) + (", ..." if values.size > 4 else "")
+        if self.kink is not None:
+            return f"Linearization of {values.size} units, of the side that JAX takes. {self.kink.table()}"
         return (
             f"Linearization of {values.size} units: {'stable' if self.is_stable else 'unstable'}, "
             f"{int(self.num_unstable)} unstable directions\n"

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rnndyn.dynamics.numerics.birkhoff import bump_weights
 from rnndyn.dynamics.numerics.drivers import map_in_chunks, run_in_lanes
+from rnndyn.dynamics.numerics.evaluation import images_and_jacobians
 from rnndyn.dynamics.numerics.frames import push_frame, random_frame
 from rnndyn.dynamics.numerics.statistics import batch_means, block_sums, drift
 
@@ -18,6 +19,9 @@ SEGMENT = 4096
 """Steps of one segment: enough for weighted averages of ten digits, and for recurrences of periods of hundreds."""
 
 _NUM_PROBES = 8
+
+_LOG_ROUNDING = 16 * np.finfo(float).eps
+"""What rounding may add to the logarithm of a growth factor, per unit of 1 + its size."""
 
 
 class Growth(NamedTuple):
@@ -89,7 +93,29 @@ class LongOrbit:
         with np.errstate(invalid="ignore"):
             rates = np.where(np.isfinite(logs).all(axis=0), finite.mean(axis=0), -np.inf)
             weighted = np.where(np.isfinite(logs).all(axis=0), bump_weights(len(logs)) @ finite, -np.inf)
+        # A logarithm is known to a few units in the last place of its argument, and the errors need not be random.
+        floor = _LOG_ROUNDING * (1 + np.mean(np.abs(finite), axis=0))
+        stderr = np.maximum(stderr, floor)
         return Growth(rates, stderr, bool(resolved[0] and not drifts[0]), weighted, len(logs))
+
+    def volume(self) -> tuple[float, float]:
+        """The growth rate of volume, the mean of ln |det DF| over the last states, and its standard error."""
+        num = int(np.clip(2**26 // max(self.x.size, 1) ** 3, 256, SEGMENT))
+        states = self.states[-num:]
+        jacobians = map_in_chunks(
+            lambda x: images_and_jacobians(self.f, x)[1],
+            states,
+            bytes_per_item=32 * self.x.size**2,
+            description="volume",
+            progress=False,
+        )
+        logs = np.linalg.slogdet(jacobians)[1]
+        if not np.isfinite(logs).all():
+            return (float("-inf") if np.all(logs < np.inf) else float("nan")), 0.0
+        blocks, length = block_sums(jnp.asarray(logs)[:, None], 32)
+        stderr = float(np.asarray(_error_bars(blocks / length)[0])[0])
+        rounding = _LOG_ROUNDING * self.x.size * (1 + float(np.mean(np.abs(logs))))
+        return float(logs.mean()), max(stderr, rounding)
 
     def signal(self) -> Float[np.ndarray, "T M"]:
         """The last half of the orbit, seen through up to eight probes."""

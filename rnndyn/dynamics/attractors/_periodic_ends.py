@@ -6,6 +6,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
+from rnndyn._programs import Program
+from rnndyn.dynamics.kinks import OneSidedLinearization, at_kinks
 from rnndyn.dynamics.numerics.eigenvalues import product_eigenvalues
 from rnndyn.dynamics.numerics.evidence import DEGENERATE_RESOLUTION, by_modulus, root_errors, rounding_floor
 from rnndyn.dynamics.numerics.newton import polish
@@ -32,6 +34,8 @@ class PeriodicOrbit(NamedTuple):
     """How far the last states of the orbit lie from it, phase by phase, as a fraction of the scale."""
     error: float
     """How far the points may lie from the true ones: this and the points are what tells two of them apart."""
+    kink: OneSidedLinearization | None = None
+    """The linear maps that meet there, where it lies on a kink: the multipliers are those of one of them."""
 
     @property
     def period(self) -> int:
@@ -39,10 +43,13 @@ class PeriodicOrbit(NamedTuple):
 
     @property
     def spectral_radius(self) -> float:
-        return float(np.max(np.abs(self.multipliers)))
+        """The growth factor per turn in the long run: the largest modulus of a multiplier, but on a kink."""
+        return float(np.max(np.abs(self.multipliers))) if self.kink is None else self.kink.growth
 
     @property
     def stability(self) -> Stability:
+        if self.kink is not None and self.kink.stability == "undecided":
+            return "marginal"
         if abs(self.spectral_radius - 1) <= MARGIN:
             return "marginal"
         return "stable" if self.spectral_radius < 1 else "unstable"
@@ -109,6 +116,7 @@ def polish_end(
         ),
         distance=distance_from(points, states[-len(points) :], angles) / scale,
         error=error,
+        kink=at_kinks(f, points, min(error, 1e-6 * scale)) if isinstance(f, Program) else None,
     )
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from rnndyn.dynamics.attractors._orbits import SEGMENT, follow, late_states, least_scale, run_until_return
 from rnndyn.dynamics.attractors._periodic_ends import PeriodicOrbit, closest_returns, is_same, polish_end
 from rnndyn.dynamics.attractors.classification import ClassifiedAttractor, classify, periodic_attractor
+from rnndyn.dynamics.flows import TimeMap
 from rnndyn.dynamics.numerics.evaluation import orbits_from
 from rnndyn.dynamics.numerics.frames import random_frame
 from rnndyn.dynamics.numerics.torus import difference, embedded, period_of
@@ -42,8 +43,9 @@ class AttractorSearch:
         max_representatives: int,
         radius: float,
         progress: bool,
+        flow: TimeMap | None = None,
     ):
-        self.f = f
+        self.f, self.flow = f, flow
         self.angles = period_of(f, starts.shape[1])
         self.max_steps, self.max_period, self.radius, self.progress = max_steps, max_period, radius, progress
         self.representatives_left = max_representatives
@@ -125,7 +127,7 @@ class AttractorSearch:
             found = polish_end(self.f, orbit, period, self.scale)
             if found is None:
                 continue
-            if found.stability == "stable" and found.holds:
+            if found.stability == "stable" and found.holds and (self.flow is None or found.period == 1):
                 return found, ""
             what = "a fixed point" if found.period == 1 else f"a cycle of period {found.period}"
             state = {"stable": "slowly approached", "marginal": "marginal", "unstable": "unstable"}[found.stability]
@@ -162,13 +164,18 @@ class AttractorSearch:
         """Classify the orbit of one state; gives the index of its attractor, if it has one."""
         x = self.states[row]
         verdict = classify(
-            self.f, x, max_steps=max(2**16, 4 * self.max_steps), max_period=self.max_period, radius=self.radius
+            self.f,
+            x,
+            max_steps=max(2**16, 4 * self.max_steps),
+            max_period=self.max_period,
+            radius=self.radius,
+            flow=self.flow,
         )
         if verdict.kind == "unbounded":
             self.labels[row] = UNBOUNDED
             return None
         self.states[row] = verdict.final_state
-        if verdict.kind == "undecided":
+        if not verdict.is_attractor:
             self.labels[row] = UNDECIDED
             self.reasons[row] = verdict.reason
             self._without_verdict.append((OrbitSet(self.f, verdict.final_state), verdict.reason))

@@ -9,6 +9,7 @@ from scipy import stats
 from rnndyn._validation import check_at_least, check_states
 from rnndyn.dynamics.attractors._search import UNBOUNDED, UNDECIDED, AttractorSearch
 from rnndyn.dynamics.attractors.classification import ClassifiedAttractor, check_options, escape_distance
+from rnndyn.dynamics.flows import TimeMap
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in
 from rnndyn.results import Result
 
@@ -60,6 +61,7 @@ def find_attractors(
     check_options(max_period, escape_radius)
     with double_precision():
         starts = np.asarray(initial_states, np.float64)
+        flow = f if isinstance(f, TimeMap) else None
         f = let_in(f, starts[0])
         search = AttractorSearch(
             f,
@@ -69,6 +71,7 @@ def find_attractors(
             max_representatives=max_representatives,
             radius=escape_distance(f, starts, escape_radius),
             progress=progress,
+            flow=flow,
         )
         search.run()
     counts = np.bincount(search.labels[search.labels >= 0], minlength=len(search.attractors))

@@ -204,7 +204,11 @@ def _first_circle(f: Callable, orbit: np.ndarray, max_modes: int) -> Circle | No
     orbit, lines, stride = _spread_out(f, orbit, lines)
     guesses = [(line + turn) / part for line in lines for part in (1, 2, 3) for turn in range(part)]
     # A half of the right frequency explains as much: it must do clearly better to be preferred.
-    misfits = [_fit(orbit, stride * rho, 16)[1] * (1 if order % 6 == 0 else 2) for order, rho in enumerate(guesses)]
+    # Below this the curve is a circle of few harmonics, and rounding would choose among its multiple covers.
+    floor = 1e-10 * float(np.max(np.ptp(orbit, axis=0)))
+    misfits = [
+        max(_fit(orbit, stride * rho, 16)[1], floor) * (1 if order % 6 == 0 else 2) for order, rho in enumerate(guesses)
+    ]
     rho = guesses[int(np.argmin(misfits))]
     amplitudes, misfit = _fit(orbit, stride * rho, 16)
     while 2 * (len(amplitudes) - 1) <= min(max_modes, len(orbit) // 16):

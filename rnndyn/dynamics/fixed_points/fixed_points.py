@@ -9,6 +9,7 @@ from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int
 
 from rnndyn._validation import check_at_least, check_states
 from rnndyn.dynamics.fixed_points._search import FixedPointSearch, RootTable, distinct_roots
+from rnndyn.dynamics.kinks import Kinks, kinks_at
 from rnndyn.dynamics.numerics.completeness import (
     check_until_complete,
     completeness_note,
@@ -94,7 +95,7 @@ def find_fixed_points(
             unbalanced = until_complete and _assemble(search, goal.expected(1), goal.trap).may_be_complete is False
             if search.num_found == num_before and not unbalanced:
                 break
-        result = _assemble(search, goal.expected(1), goal.trap)
+        result = _with_kinks(f, _assemble(search, goal.expected(1), goal.trap))
     if result.may_be_complete is False:
         warn_incomplete("fixed points", {1: (result.index_sum, result.expected_index_sum)})
     return result
@@ -123,6 +124,8 @@ class FixedPoints(Result):
         places (evidence, no proof), `(2, N)`; or `None`. The index sum then counts the points inside.
     - `outside`: fixed points outside the region, which no trajectory from inside can reach; or `None`.
     - `continuum`: fixed points that are not isolated, or `None`.
+    - `kinks`: which points lie on a kink of the map, and what they are there (see `linearize_one_sided`), or `None`
+        where none does. Their multipliers are those of one side only, the one JAX takes; the index is not defined.
     """
 
     points: Float[np.ndarray, "K N"]
@@ -141,24 +144,36 @@ class FixedPoints(Result):
     trap: Float[np.ndarray, "2 N"] | None = None
     outside: "FixedPoints | None" = None
     continuum: "Continuum | None" = None
+    kinks: Kinks | None = None
 
     def __len__(self) -> int:
         return len(self.points)
 
     @property
     def spectral_radii(self) -> Float[np.ndarray, " K"]:
-        """The largest modulus of a multiplier of each point."""
-        return np.max(np.abs(self.multipliers), axis=1, initial=0.0)
+        """The largest modulus of a multiplier of each point; on a kink, the growth factor in the long run."""
+        radii = np.max(np.abs(self.multipliers), axis=1, initial=0.0)
+        return radii if self.kinks is None else np.where(self.kinks.is_on_kink, self.kinks.growths, radii)
 
     @property
     def is_stable(self) -> Bool[np.ndarray, " K"]:
-        """Whether all multipliers of each point lie inside the unit circle."""
-        return self.spectral_radii < 1
+        """Whether all multipliers lie inside the unit circle; on a kink, whether every direction shrinks."""
+        if self.kinks is None:
+            return self.spectral_radii < 1
+        return np.where(self.kinks.is_on_kink, self.kinks.stabilities == 0, self.spectral_radii < 1)
+
+    @property
+    def is_undecided(self) -> Bool[np.ndarray, " K"]:
+        """Whether the stability of each point hangs on rounding, at a kink; `is_stable` is then false."""
+        return np.zeros(len(self), bool) if self.kinks is None else self.kinks.stabilities == 2
 
     @property
     def num_unstable(self) -> Int[np.ndarray, " K"]:
-        """The number of multipliers outside the unit circle, for each point."""
-        return np.sum(np.abs(self.multipliers) > 1, axis=1)
+        """The number of multipliers outside the unit circle; on a kink 0 where stable, else at least 1."""
+        count = np.sum(np.abs(self.multipliers) > 1, axis=1)
+        if self.kinks is None:
+            return count
+        return np.where(self.kinks.is_on_kink, np.where(self.is_stable, 0, np.maximum(count, 1)), count)
 
     @property
     def is_degenerate(self) -> Bool[np.ndarray, " K"]:
@@ -169,7 +184,8 @@ class FixedPoints(Result):
     def indices(self) -> Int[np.ndarray, " K"]:
         """The index sign det(I - DF) of each point; 0 where it is degenerate."""
         sign, _ = np.linalg.slogdet(np.eye(self.points.shape[1]) - self.jacobians)
-        return np.where(self.is_degenerate, 0, sign).astype(int)
+        unknown = self.is_degenerate if self.kinks is None else self.is_degenerate | self.kinks.is_on_kink
+        return np.where(unknown, 0, sign).astype(int)
 
     @property
     def index_sum(self) -> int:
@@ -179,7 +195,7 @@ class FixedPoints(Result):
     @property
     def may_be_complete(self) -> bool | None:
         """Whether the index sum allows that no point is missing; `None`: not known, nothing tells."""
-        if self.expected_index_sum is None or self.continuum is not None:
+        if self.expected_index_sum is None or self.continuum is not None or self.kinks is not None:
             return None
         # Where the map jumps, the sum counts nothing.
         if self.is_degenerate[self._counted].any() or self.near_jump.any():
@@ -196,8 +212,10 @@ class FixedPoints(Result):
         """The points for which `mask` (`(K,)` booleans, or indices) holds; everything else is kept."""
         chosen = np.asarray(mask)
         names = ("points", "residuals", "errors", "jacobians", "multipliers", "singular_gaps", "num_hits", "near_jump")
+        new: list[Any] = [getattr(self, name)[chosen] for name in names]
+        new.append(None if self.kinks is None else self.kinks.select(chosen).or_none())
         return eqx.tree_at(
-            lambda r: [getattr(r, name) for name in names], self, [getattr(self, name)[chosen] for name in names]
+            lambda r: [*(getattr(r, name) for name in names), r.kinks], self, new, is_leaf=lambda node: node is None
         )
 
     @staticmethod
@@ -240,6 +258,7 @@ class FixedPoints(Result):
             trap=first("trap"),
             outside=first("outside"),
             continuum=first("continuum"),
+            kinks=_kinks_of_rows(roots.points, parts),
         )
 
     def table(self) -> str:
@@ -265,6 +284,11 @@ class FixedPoints(Result):
             )
             if self.near_jump.any():
                 lines.append(f"  {self.near_jump.sum()} next to a jump of the map (near_jump): one side of it only")
+            if self.kinks is not None:
+                lines.append(
+                    f"  {int(self.kinks.is_on_kink.sum())} on a kink of the map, where growth in the long run decides "
+                    f"({int(self.is_undecided.sum())} undecided): their multipliers are those of one side"
+                )
             if self.is_degenerate.any():
                 lines.append(f"  {self.is_degenerate.sum()} degenerate (I - DF singular): not counted in the index sum")
         if self.continuum is not None:
@@ -322,6 +346,24 @@ class Continuum(Result):
 
     def table(self) -> str:
         return f"a continuum of fixed points of dimension {self.dimension}, reached by {self.num_hits} candidates"
+
+
+def _with_kinks(f: Any, result: FixedPoints) -> FixedPoints:
+    """The result with what its points are where they lie on a kink, those outside of the region included."""
+    outside = None if result.outside is None else _with_kinks(f, result.outside)
+    kinks = kinks_at(f, result.points, result.errors)
+    return eqx.tree_at(lambda r: (r.outside, r.kinks), result, (outside, kinks), is_leaf=lambda node: node is None)
+
+
+def _kinks_of_rows(points: np.ndarray, parts: "Sequence[FixedPoints]") -> Kinks | None:
+    """What the parts say of points that are among theirs."""
+    growths, stabilities = np.full(len(points), np.nan), np.full(len(points), -1)
+    for part in parts:
+        if part.kinks is not None:
+            same = np.all(points[:, None] == part.points, axis=2)
+            rows, where = np.nonzero(same & part.kinks.is_on_kink)
+            growths[rows], stabilities[rows] = part.kinks.growths[where], part.kinks.stabilities[where]
+    return Kinks(growths, stabilities).or_none()
 
 
 def _region(f: Any) -> np.ndarray | None:

@@ -1,0 +1,204 @@
+"""Fixed points on the kinks of rectifier networks, where the derivative of one side is no verdict."""
+
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rnndyn as rd
+
+DATA = Path(__file__).parent.parent / "data"
+
+
+class Leaky(eqx.Module):
+    """x -> (1 - a) x + a W relu(x) + b."""
+
+    weights: np.ndarray
+    bias: np.ndarray
+    alpha: float = eqx.field(static=True)
+
+    def __call__(self, x):
+        return (1 - self.alpha) * x + self.alpha * (self.weights @ jax.nn.relu(x)) + self.bias
+
+
+def test_rest_of_a_rectifier_network_is_not_stable_where_one_side_grows():
+    """W = 1.5, dt / tau = .2: 1.1 x for x > 0, .8 x for x < 0. In both forms of the state, all analyses agree."""
+    for form in ("rate", "current"):
+        cell = rd.LeakyCell.from_weights(
+            np.zeros((1, 1)), np.full((1, 1), 1.5), np.zeros(1), dt=0.2, tau=1.0, activation="relu", state_variable=form
+        )
+        f = rd.as_map(cell, np.zeros(1))
+        points = rd.find_fixed_points(f, np.linspace(-1, 1, 5)[:, None], progress=False)
+        assert points.is_stable.tolist() == [False]
+        assert points.spectral_radii == pytest.approx(1.1, abs=1e-12)
+        assert points.num_unstable.tolist() == [1]
+        at_rest = rd.linearize(f, np.zeros(1))
+        assert not at_rest.is_stable
+        assert at_rest.kink is not None
+        assert sorted(at_rest.kink.jacobians[:, 0, 0]) == pytest.approx([0.8, 1.1], abs=1e-12)
+        assert at_rest.kink.is_exact
+    verdict = rd.classify_attractor(f, np.zeros(1), max_steps=2**13)
+    assert verdict.kind == "undecided"
+    assert "unstable (|mu| = 1.1)" in verdict.reason
+
+
+def reference(name):
+    return np.load(DATA / f"{name}.npz")
+
+
+def test_pycog_network_decays_at_the_rate_of_its_reachable_cone():
+    """Growth .986290 a step by plain NumPy iteration of the map from many states; one side alone says .9009."""
+    data = reference("pycog_relu100")
+    recurrent = data["Wrec"].astype(float)
+    f = Leaky(recurrent, np.zeros(100), 0.2)
+    found = rd.linearize_one_sided(f, np.zeros(100))
+    assert found is not None
+    assert found.growth == pytest.approx(0.986290, abs=1e-6)
+    assert found.is_stable
+    # The network is homogeneous, so its own orbit shows the rate: an independent program.
+    x = np.random.default_rng(1).uniform(size=100)
+    for _ in range(3000):
+        before = np.linalg.norm(x)
+        x = 0.8 * x + 0.2 * recurrent @ np.maximum(x, 0)
+        rate = np.linalg.norm(x) / before
+        x = x / np.linalg.norm(x)
+    assert found.growth == pytest.approx(rate, abs=1e-9)
+
+
+@pytest.mark.slow
+def test_all_verdicts_on_the_pycog_network_agree():
+    f = Leaky(reference("pycog_relu100")["Wrec"].astype(float), np.zeros(100), 0.2)
+    starts = np.random.default_rng(0).standard_normal((4, 100))
+    points = rd.find_fixed_points(f, starts, max_rounds=1, progress=False)
+    assert points.is_stable.tolist() == [True]
+    assert points.spectral_radii == pytest.approx(0.986290, abs=1e-6)
+    verdict = rd.classify_attractor(f, np.abs(starts[0]))
+    assert verdict.kind == "fixed point"
+    assert verdict.exponents == pytest.approx(np.log(0.986290), abs=1e-6)
+
+
+def test_psychrnn_network_has_no_point_on_a_kink():
+    data = reference("psychrnn_pd_relu50")
+    recurrent = (data["W_rec"] * data["rec_connectivity"]).astype(float)
+    f = Leaky(recurrent, 0.1 * data["b_rec"].astype(float), 0.1)
+    points = rd.find_fixed_points(f, np.random.default_rng(0).standard_normal((64, 50)), progress=False)
+    assert points.kinks is None
+    # Plain NumPy, see the README of the test data.
+    assert sorted(points.spectral_radii) == pytest.approx([0.974734, 0.986934, 1.02773], abs=5e-6)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: jnp.maximum(0.5 * x, -0.3 * x),
+        lambda x: jnp.where(x > 0, 0.5 * x, -0.3 * x),
+        lambda x: 0.1 * x + 0.4 * jnp.abs(x),
+        lambda x: jax.lax.cond(x[0] > 0, lambda x: 0.5 * x, lambda x: -0.3 * x, x),
+        lambda x: jnp.clip(0.1 * x + 0.4 * jnp.abs(x), -1, 1),
+        lambda x: jnp.max(jnp.stack([0.5 * x, -0.3 * x]), axis=0),
+        jax.jit(lambda x: 0.8 * jax.nn.relu(x) - 0.3 * x),
+    ],
+    ids=["maximum", "where", "abs", "cond", "clip", "reduce", "jit"],
+)
+def test_every_way_to_write_a_kink_is_seen(f):
+    """The map with slopes 1/2 and -3/10: the second maps into the side of the first, so growth is 1/2."""
+    found = rd.linearize_one_sided(f, np.zeros(1))
+    assert found is not None
+    assert sorted(found.jacobians[:, 0, 0]) == pytest.approx([-0.3, 0.5], abs=1e-12)
+    assert found.growth == pytest.approx(0.5, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("f", "x"),
+    [
+        (lambda x: jnp.tanh(x), 0.0),
+        (lambda x: jax.nn.softplus(x) - np.log(2), 0.0),  # a maximum and an absolute value whose kinks cancel
+        (lambda x: jax.nn.elu(x), 0.0),
+        (lambda x: jnp.where(x > 0, 0.5 * x, 0.3 * x), 1e-3),
+    ],
+)
+def test_smooth_points_have_no_kink(f, x):
+    assert rd.linearize_one_sided(f, np.array([x])) is None
+
+
+def test_stable_pieces_can_make_an_unstable_kink():
+    """Each piece is a stable focus, but the directions come to alternate so that they grow; by iteration in NumPy."""
+    # Two pieces that agree on x0 = 0: their second columns are equal.
+    right, left = np.array([[-1.7, 1.0], [-0.87, 0.0]]), np.array([[0.8, 1.0], [-0.86, 0.0]])
+    assert np.max(np.abs(np.linalg.eigvals(right))) < 1
+    assert np.max(np.abs(np.linalg.eigvals(left))) < 1
+    f = lambda x: jnp.where(x[0] > 0, right @ x, left @ x)
+    rates = []
+    for angle in np.linspace(0, 2 * np.pi, 11):
+        x, total = np.array([np.cos(angle), np.sin(angle)]), 0.0
+        for step in range(3000):
+            x = (right if x[0] > 0 else left) @ x
+            total += np.log(np.linalg.norm(x)) * (step >= 1000)
+            x /= np.linalg.norm(x)
+        rates.append(np.exp(total / 2000))
+    found = rd.linearize_one_sided(f, np.zeros(2))
+    assert found is not None
+    assert found.growth == pytest.approx(max(rates), rel=2e-3)
+    assert max(rates) > 1
+    assert found.stability == "unstable"
+
+
+def test_a_point_within_its_error_of_a_kink_is_undecided_where_the_sides_disagree():
+    """x -> 1.1 x or .8 x on either side of a border 1e-17 from the fixed point 1/3: rounding decides which."""
+    f = lambda x: 1 / 3 + jnp.where(x - 1 / 3 > 1e-17, 1.1, 0.8) * (x - 1 / 3)
+    found = rd.linearize_one_sided(f, np.array([1 / 3]))
+    assert found is not None
+    assert (found.stability, found.is_exact) == ("undecided", False)
+    assert "rounding decides" in found.reason
+    # Where all sides agree nothing hangs on it.
+    milder = lambda x: 1 / 3 + jnp.where(x - 1 / 3 > 1e-17, 0.9, 0.8) * (x - 1 / 3)
+    agreed = rd.linearize_one_sided(milder, np.array([1 / 3]))
+    assert agreed is not None
+    assert agreed.is_stable
+
+
+def test_a_jump_is_no_kink():
+    found = rd.linearize_one_sided(lambda x: 0.5 * x + jnp.floor(x), np.zeros(1))
+    assert found is not None
+    assert found.stability == "undecided"
+    assert "jumps" in found.reason
+
+
+def test_a_cycle_on_a_kink():
+    """x -> 1 - 2 |x - 1/2| - 1/2 ... the tent of slopes s and -s/2 through the 2-cycle {0, 1}.
+
+    F(0) = 1 on the kink with slopes a = .5 and b = -1.5, F(1) = 0 with slope -.4: the turn has -.2 and .6, and from
+    below (x < 0) .6 > 0 leads back to x... each side maps to the other or to itself as its sign says.
+    """
+    f = lambda x: jnp.where(x < 0.5, 1 + jnp.where(x > 0, 0.5, -1.5) * x, -0.4 * (x - 1))
+    found = rd.classify_attractor(f, np.array([0.01]), max_steps=2**13)
+    # d > 0: -.2 d < 0; d < 0: .6 d < 0: growth .6 a turn.
+    assert (found.kind, found.period) == ("cycle", 2)
+    assert found.exponents == pytest.approx(np.log(0.6) / 2, abs=1e-9)
+
+
+def test_concatenated_selected_and_saved(tmp_path):
+    f = Leaky(np.full((1, 1), 1.5), np.zeros(1), 0.2)
+    points = rd.find_fixed_points(f, np.array([[0.3], [-0.2]]), progress=False)
+    both = rd.FixedPoints.concatenate([points, points])
+    assert both.kinks is not None
+    assert both.kinks.growths == pytest.approx(1.1, abs=1e-12)
+    assert both.select(np.array([0])).is_stable.tolist() == [False]
+    assert both.select(np.zeros(0, int)).kinks is None
+    assert str(rd.load(points.save(tmp_path / "points"))) == str(points)
+    found = rd.linearize_one_sided(f, np.zeros(1))
+    assert found is not None
+    assert str(rd.load(found.save(tmp_path / "kink"))) == str(found)
+
+
+def test_bad_points_are_refused():
+    f = lambda x: jnp.abs(x)
+    with pytest.raises(ValueError, match="error: expected a distance"):
+        rd.linearize_one_sided(f, np.zeros(1), error=-1.0)
+    with pytest.raises(ValueError, match="x"):
+        rd.linearize_one_sided(f, np.zeros(0))
+    with pytest.raises(ValueError, match="x: it holds NaN"):
+        rd.linearize_one_sided(f, np.array([np.nan]))
