@@ -11,8 +11,10 @@ import scipy.linalg
 import scipy.optimize
 from jaxtyping import Array, ArrayLike, Complex, Float
 
-from rnndyn._validation import check_map, check_state
+from rnndyn._programs import as_program
+from rnndyn._validation import check_state
 from rnndyn.dynamics.kinks import OneSidedLinearization, linearize_one_sided
+from rnndyn.dynamics.numerics.one_sided import may_have_kinks
 from rnndyn.results import Result
 
 
@@ -45,18 +47,14 @@ def linearize(f: Callable[..., Array], x: ArrayLike, input: ArrayLike | None = N
     """
     check_state("x", x)
     x = jnp.asarray(x)
-    if input is None:
-        check_map(f, x)
-        jacobian, input_jacobian = jax.jacfwd(f)(x), None
-    else:
-        u = jnp.asarray(input)
-        check_map(f, x, u)
-        jacobian = jax.jacfwd(f)(x, u)
-        input_jacobian = jax.jacfwd(lambda u: f(x, u))(u)
+    held = () if input is None else (jnp.asarray(input),)
+    program = as_program(f, x, *held, double=False)
+    jacobian = jax.jacfwd(program)(x, *held)
+    input_jacobian = jax.jacfwd(lambda u: program(x, u))(*held) if held else None
     multipliers, right, left = eigen_decomposition(jacobian)
     kink = None
-    if not isinstance(jacobian, jax.core.Tracer) and np.isfinite(np.asarray(x)).all():
-        kink = linearize_one_sided(f if input is None else lambda x: f(x, jnp.asarray(input, x.dtype)), x)
+    if not isinstance(jacobian, jax.core.Tracer) and np.isfinite(np.asarray(x)).all() and may_have_kinks(program):
+        kink = linearize_one_sided(lambda x: f(x, *(u.astype(x.dtype) for u in held)), x)
     return Linearization(x, jacobian, multipliers, right, left, input_jacobian, kink)
 
 

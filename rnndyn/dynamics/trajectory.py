@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from rnndyn._validation import check_at_least, check_map, check_state
+from rnndyn._programs import Program, as_program
+from rnndyn._validation import check_at_least, check_state
 
 
 def trajectory(
@@ -53,9 +54,16 @@ def as_step(
     f: Callable[..., Array], x0: Array, inputs: ArrayLike | None, num_rows: int
 ) -> tuple[Callable[[Array, Array | None], Array], Array | np.ndarray | None]:
     """`f` as a step `(x, u) -> x` that ignores `u` when nothing drives it, and the checked rows of input."""
+    program, rows = let_in_with_inputs(f, x0, inputs, num_rows)
+    return (lambda x, u: program(x)) if rows is None else program, rows
+
+
+def let_in_with_inputs(
+    f: Callable[..., Array], x0: Array, inputs: ArrayLike | None, num_rows: int
+) -> tuple[Program, Array | np.ndarray | None]:
+    """`f` as a program of the state, or of the state and an input where it is driven; and the checked rows of input."""
     if inputs is None:
-        check_map(f, x0)
-        return lambda x, u: f(x), None
+        return as_program(f, x0, double=False), None
     # NumPy's stay on the host, where they can be cut without compiling anything; a scan takes them as they are.
     rows = np.asarray(inputs, jnp.result_type(inputs)) if isinstance(inputs, np.ndarray) else jnp.asarray(inputs)
     if rows.ndim == 0 or rows.shape[0] != num_rows:
@@ -63,5 +71,4 @@ def as_step(
             f"inputs: expected {num_rows} rows (num_transient + num_steps, the transient's first), "
             f"got shape {np.shape(inputs)}."
         )
-    check_map(f, x0, jax.ShapeDtypeStruct(rows.shape[1:], rows.dtype))
-    return f, rows
+    return as_program(f, x0, jax.ShapeDtypeStruct(rows.shape[1:], rows.dtype), double=False), rows

@@ -8,7 +8,8 @@ import lineax as lx
 import optimistix as optx
 from jaxtyping import Array, ArrayLike, Float
 
-from rnndyn._validation import check_map, check_state
+from rnndyn._programs import as_program
+from rnndyn._validation import check_state
 from rnndyn.dynamics.numerics.evidence import rounding_floor, singular_gap
 
 
@@ -51,7 +52,7 @@ def implicit_fixed_point(f: Callable[[Array], Array], x0: ArrayLike, *, max_step
     """
     check_state("x0", x0)
     start = jax.lax.stop_gradient(jnp.asarray(x0))
-    check_map(f, start)
+    f = as_program(f, start, double=False)
     # Of a residual against the size of the state; DF is at most of the order of one near a fixed point worth having.
     tolerance = rounding_floor(1.0, 1.0, start.dtype)
 

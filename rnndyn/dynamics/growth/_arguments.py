@@ -8,14 +8,15 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
+from rnndyn._programs import Program
 from rnndyn._validation import check_at_least, check_state
-from rnndyn.dynamics.trajectory import as_step
+from rnndyn.dynamics.trajectory import let_in_with_inputs
 
 
 def check_growth_arguments(
     f: Callable, x0: Any, num_steps: int, num_transient: int, inputs: Any, num_exponents: int | None
-) -> tuple[Array, Array | np.ndarray | None, int]:
-    """State, inputs and number of exponents, or a `ValueError` when they do not fit together or do not fit `f`."""
+) -> tuple[Program, Array, Array | np.ndarray | None, int]:
+    """The map as a program, state, inputs and number of exponents; a `ValueError` where they do not fit together."""
     check_state("x0", x0)
     check_at_least("num_steps", num_steps, 1)
     check_at_least("num_transient", num_transient, 0)
@@ -27,8 +28,8 @@ def check_growth_arguments(
             f"num_exponents: a state of {num_units} entries has 1 to {num_units} exponents, got {num_exponents}."
         )
     x0 = jnp.asarray(x0)
-    _, rows = as_step(f, x0, inputs, num_transient + num_steps)
-    return x0, rows, num_exponents
+    program, rows = let_in_with_inputs(f, x0, inputs, num_transient + num_steps)
+    return program, x0, rows, num_exponents
 
 
 def check_dt(dt: Any) -> None:

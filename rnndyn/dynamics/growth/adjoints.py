@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from rnndyn._programs import Program
 from rnndyn.dynamics.growth._arguments import check_growth_arguments
 from rnndyn.dynamics.growth._polar import polar, scaled
 from rnndyn.dynamics.growth.verdicts import GrowthVerdict
@@ -63,11 +64,12 @@ def adjoints(
             raise ValueError(f"num_steps: got {num_steps}, but inputs has {num_rows} rows. Leave num_steps out.")
         num_steps = num_rows
     assert num_steps is not None
-    x0, rows, _ = check_growth_arguments(f, x0, num_steps, 0, inputs, 1)
+    program, x0, rows, _ = check_growth_arguments(f, x0, num_steps, 0, inputs, 1)
     shape = jax.eval_shape(loss, jax.ShapeDtypeStruct((num_steps, x0.shape[0]), x0.dtype))
     if getattr(shape, "shape", None) != ():
         raise ValueError(f"loss: expected a scalar from states of shape {(num_steps, x0.shape[0])}, got {shape}.")
-    return _adjoints(f, x0, rows, loss, num_steps)
+    # Parameters are named by their place in `f`; a plain function has none, and is called as the program that it is.
+    return _adjoints(f if isinstance(f, eqx.Module) else program, x0, rows, loss, num_steps)
 
 
 class Adjoints(Result):
@@ -122,9 +124,13 @@ def parameter_contributions(
     return _contributions(f, rows, *(jnp.asarray(a) for a in (result.states, result.directions, result.log_norms)))
 
 
+def _partition(f: Callable) -> tuple[Any, Any]:
+    return eqx.partition(f, lambda leaf: eqx.is_inexact_array(leaf) and not isinstance(f, Program))
+
+
 @eqx.filter_jit
 def _contributions(f, inputs, states, directions, log_norms):
-    parameters, rest = eqx.partition(f, eqx.is_inexact_array)
+    parameters, rest = _partition(f)
 
     def one(x, u, direction, log_norm):
         step = lambda p: eqx.combine(p, rest)(x, *(() if inputs is None else (u,)))
@@ -137,7 +143,7 @@ def _contributions(f, inputs, states, directions, log_norms):
 
 @eqx.filter_jit
 def _adjoints(f, x0, inputs, loss, num_steps):
-    parameters, rest = eqx.partition(f, eqx.is_inexact_array)
+    parameters, rest = _partition(f)
 
     def call(p, x, u):
         return eqx.combine(p, rest)(x, *(() if inputs is None else (u,)))

@@ -63,7 +63,7 @@ def covariant_lyapunov_vectors(
         Lyapunov vectors", Phys. Rev. Lett. 99.
     """
     check_at_least("num_backward", num_backward, 0)
-    x0, inputs, num_exponents = check_growth_arguments(
+    f, x0, inputs, num_exponents = check_growth_arguments(
         f, x0, num_steps, num_transient + num_backward, inputs, num_exponents
     )
     check_dt(dt)

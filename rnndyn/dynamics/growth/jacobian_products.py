@@ -62,7 +62,7 @@ def jacobian_product_spectrum(
     if not lags or min(lags) < 1:
         raise ValueError(f"lags: expected at least one lag, each of at least one step, got {lags}.")
     lags = tuple(sorted(set(lags)))
-    x0, inputs, _ = check_growth_arguments(f, x0, lags[-1], num_transient, inputs, None)
+    f, x0, inputs, _ = check_growth_arguments(f, x0, lags[-1], num_transient, inputs, None)
     return _product_spectrum(f, x0, inputs, lags, num_transient)
 
 
@@ -127,7 +127,7 @@ def memory_horizon(
         raise ValueError(f"max_lag: {max_lag} steps do not fit into num_steps={num_steps}. Raise num_steps.")
     if not factor > 1:
         raise ValueError(f"factor: expected a fall by a factor above 1, got {factor}.")
-    x0, inputs, _ = check_growth_arguments(f, x0, num_steps, num_transient, inputs, None)
+    f, x0, inputs, _ = check_growth_arguments(f, x0, num_steps, num_transient, inputs, None)
     num_windows = min(num_windows, num_steps - max_lag + 1)
     ends = np.unique(np.linspace(max_lag, num_steps, num_windows).round().astype(int))
     probes = jax.random.normal(key, (len(ends), num_probes, x0.shape[0]), x0.dtype)

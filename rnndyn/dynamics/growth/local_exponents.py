@@ -41,7 +41,7 @@ def local_exponents(
     ??? cite "Reference"
         H. D. I. Abarbanel, R. Brown & M. B. Kennel (1991), "Variation of Lyapunov exponents on a strange attractor".
     """
-    x0, inputs, num_exponents = check_growth_arguments(f, x0, num_steps, num_transient, inputs, num_exponents)
+    f, x0, inputs, num_exponents = check_growth_arguments(f, x0, num_steps, num_transient, inputs, num_exponents)
     check_dt(dt)
     return _local(f, x0, inputs, num_steps, num_exponents, num_transient, jnp.asarray(dt, x0.dtype))
 

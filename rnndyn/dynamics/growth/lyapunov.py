@@ -88,7 +88,7 @@ def lyapunov_spectrum(
         dynamical systems and for Hamiltonian systems", Meccanica 15; R. Engelken, F. Wolf & L. F. Abbott (2023),
         "Lyapunov spectra of chaotic recurrent neural networks", Phys. Rev. Research 5.
     """
-    x0, inputs, num_exponents = check_growth_arguments(f, x0, num_steps, num_transient, inputs, num_exponents)
+    f, x0, inputs, num_exponents = check_growth_arguments(f, x0, num_steps, num_transient, inputs, num_exponents)
     check_dt(dt)
     for name, count in (("qr_every", qr_every), ("history_every", history_every), ("remat_every", remat_every)):
         if count is not None:

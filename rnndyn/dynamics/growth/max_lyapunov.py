@@ -51,7 +51,7 @@ def max_lyapunov_exponent(
         G. Benettin, L. Galgani & J.-M. Strelcyn (1976), "Kolmogorov entropy and numerical experiments",
         Phys. Rev. A 14.
     """
-    x0, inputs, _ = check_growth_arguments(f, x0, num_steps, num_transient, inputs, 1)
+    f, x0, inputs, _ = check_growth_arguments(f, x0, num_steps, num_transient, inputs, 1)
     check_dt(dt)
     if separation is not None and not separation > 0:
         raise ValueError(f"separation: expected a positive distance, got {separation}.")

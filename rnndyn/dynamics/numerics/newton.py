@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from rnndyn._validation import check_at_least, check_map, check_state
+from rnndyn._programs import as_program
+from rnndyn._validation import check_at_least, check_state
 from rnndyn.dynamics.numerics.evaluation import evaluate
 from rnndyn.dynamics.numerics.newton_method import NewtonMethod, NewtonProblem, singular_shift
 from rnndyn.dynamics.numerics.periodic_orbits import CyclicSystem, closing_defects
@@ -58,7 +59,7 @@ def newton(
     """
     check_state("x0", x0)
     x0 = jnp.asarray(x0)
-    check_map(f, x0)
+    f = as_program(f, x0, double=False)
     check_at_least("max_steps", max_steps, 1)
     method = NewtonMethod(f, linear_solver=linear_solver, max_steps=max_steps)
     if scale is None:

@@ -19,7 +19,7 @@ from rnndyn.dynamics.linear_regions._limits import WorkLimit, WorkLimitReached
 from rnndyn.dynamics.linear_regions._regions import hop_regions, nonempty_regions, search_region_graph
 from rnndyn.dynamics.linear_regions._relu_map import ReluMap, distinct_itineraries, solve_itineraries
 from rnndyn.dynamics.linear_regions._signs import _CyclicProblem, search_signs
-from rnndyn.dynamics.linear_regions.fixed_points import has_linear_regions, region_fixed_points, region_newton
+from rnndyn.dynamics.linear_regions.fixed_points import has_linear_regions, region_fixed_points
 from rnndyn.dynamics.proofs.certificates import certify_fixed_points
 
 enumerate_cycles = rd.enumerate_cycles
@@ -680,49 +680,6 @@ def test_what_is_not_decided_is_named():
 
 
 # --- from states to the fixed points of their regions
-
-
-def test_regions_of_states_are_solved_in_turn(x64):
-    f = bistable_map()  # regions are quadrants; fixed points (±2, ±2)
-    states = np.array([[0.3, -0.1], [-5.0, -7.0], [2.0, 2.0], [1e-3, 4e3]])
-    found = region_newton(f, states, max_solves=1)
-    assert found.in_region.all()
-    np.testing.assert_allclose(found.points, 2 * np.sign(states), rtol=1e-15)
-    np.testing.assert_array_equal(found.num_solves, 1)
-
-
-def test_a_region_without_its_fixed_point_leads_to_the_next(x64):
-    # Slope 1/2 and offset 1 left of zero, slope 1/4 and offset 1 right of it: 2, then 4/3.
-    f = lambda x: 1 + x / 2 - jax.nn.relu(x) / 4
-    one, two = (region_newton(f, np.array([[-3.0]]), max_solves=n) for n in (1, 2))
-    assert not one.in_region[0]
-    np.testing.assert_allclose(one.points, [[2.0]])
-    assert two.in_region[0]
-    np.testing.assert_allclose(two.points, [[4 / 3]], rtol=1e-15)
-    # Slopes 1 (no fixed point), and 2 with -1 right of zero: the tent has its only one at 1.
-    parallel = region_newton(lambda x: x - 1 + jax.nn.relu(x), np.array([[-3.0], [0.4]]))
-    np.testing.assert_array_equal(parallel.in_region, [False, True])
-    assert np.isnan(parallel.points[0, 0])
-    # x -> 1 - 2 |x| from a state that leads to a border and back is reported, not looped over for ever.
-    around = region_newton(lambda x: -3 * jnp.abs(x) - 1, np.array([[0.5]]), max_solves=7)
-    assert around.num_solves[0] <= 7
-
-
-def test_every_state_of_a_slow_rank_one_network_leads_to_the_fixed_point(x64):
-    """64 ReLU units with a slow mode (multiplier .995), where Newton's method with decreasing residual stalls."""
-    rng = np.random.default_rng(0)
-    out, read, bias = rng.normal(size=64), rng.normal(size=64), 0.1 * rng.normal(size=64)
-    read *= 0.95 / (read @ np.maximum(out, 0))
-    f = lambda x: 0.9 * x + 0.1 * jax.nn.relu(out * (read @ x) + bias)
-    found = region_newton(f, 3 * rng.normal(size=(640, 64)))
-    assert found.in_region.all()
-    # At the fixed point x = relu(out k + bias) with k = read . x: one scalar equation, by bisection.
-    excess = lambda k: read @ np.maximum(out * k + bias, 0) - k
-    lo, hi = 0.0, 50.0
-    for _ in range(80):
-        middle = 0.5 * (lo + hi)
-        lo, hi = (middle, hi) if excess(middle) > 0 else (lo, middle)
-    np.testing.assert_allclose(found.points, np.tile(np.maximum(out * lo + bias, 0), (640, 1)), atol=1e-10)
 
 
 # --- interface
