@@ -98,7 +98,7 @@ def test_a_cell_without_input_gets_an_empty_weight():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: init.chrono(2.0), "max_time: expected more than 2 steps, got 2.0"),
+        (lambda: init.chrono(2.0), "max_time: expected more than 2 steps, and finitely many, got 2.0"),
         (lambda: init.chrono(9.0, "rnn"), "cell: expected 'lstm' or 'gru', got 'rnn'"),
         (lambda: draw(init.identity(), (3, 4)), r"identity: expected a square weight, got shape \(3, 4\)"),
         (
