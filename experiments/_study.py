@@ -110,7 +110,7 @@ def figure_path(study: ModuleType, config: Any, options: Options) -> Path:
     **Raises:** `ValueError` where other settings were to be drawn there.
     """
     name = study_name(study)
-    is_default = config == study.Config()
+    is_default = config == study.Config() and not options.smoke
     if options.figures is None:
         return FIGURES / f"{name}.png" if is_default else RESULTS / f"{name}-{config_hash(study, config)}.png"
     if options.figures.resolve() == FIGURES.resolve() and not is_default:
