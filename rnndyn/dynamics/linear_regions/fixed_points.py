@@ -1,4 +1,4 @@
-"""The fixed points of a piecewise-linear network from its linear regions: all in a box, or those that states lead to."""
+"""Fixed points of a piecewise-linear network from its linear regions: all in a box, or those that states lead to."""
 
 import dataclasses
 from collections.abc import Callable

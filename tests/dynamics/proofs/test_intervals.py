@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
-from rnndyn.dynamics.proofs.elementary_functions import LIBM_ERROR
+from rnndyn.dynamics.proofs.elementary_functions import ERFC_ERROR, LIBM_ERROR
 from rnndyn.dynamics.proofs.interval_arithmetic import UNIT_ROUNDOFF, Interval, point
 from rnndyn.dynamics.proofs.intervals import enclose, interval_jacobian, interval_value
 
