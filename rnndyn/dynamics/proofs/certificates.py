@@ -104,8 +104,8 @@ class FixedPointCertificate(Result):
     - `uniqueness_radius`: the largest tested distance within which it is the only fixed point; 0 when not certified.
     - `num_unstable`: multipliers with |mu| > 1, proved together with the absence of |mu| = 1; -1 where unproved.
     - `multipliers`, `multiplier_radii`: discs in the complex plane (N,), by falling modulus, that hold the multipliers
-      of the fixed point: all lie in the union, and a connected part made of k discs holds k of them. Radii are infinite
-      when not certified.
+      of the fixed point: all lie in the union, and a connected part made of k discs holds k of them. Radii are
+      infinite when not certified.
     - `reason`: what could not be proved, and why; empty when everything was.
     """
 

@@ -283,9 +283,10 @@ def test_bad_maps_and_options_are_named():
 def test_interpreted_and_compiled_contractions_agree(x64):
     """Long searches compile what short ones leave to NumPy: equal to the rounding of one fused operation."""
     rng = np.random.default_rng(4)
-    f = Tanh(rng.normal(size=(3, 3)) * 2, rng.normal(size=3) * 0.1)
-    lower = rng.uniform(-1, 1, (64, 3))
-    upper = lower + 10.0 ** rng.uniform(-6, -0.5, (64, 3))
+    f = Tanh(rng.normal(size=(3, 3)) * 0.7, np.zeros(3))  # with a fixed point at zero
+    center = rng.uniform(-1, 1, (64, 3)) * np.repeat([0.0, 0.01, 1.0, 1.0], 16)[:, None]
+    width = 10.0 ** rng.uniform(-6, 0, (64, 3))
+    lower, upper = center - width, center + width
     one, other = (contract_boxes(f, lower, upper, np.full(3, 2.0), is_long=is_long) for is_long in (False, True))
     np.testing.assert_array_equal(one.status, other.status)
     assert set(one.status) == {EMPTY, SETTLED, OPEN}
