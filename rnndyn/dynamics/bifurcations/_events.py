@@ -273,7 +273,7 @@ def _may_hide(nodes: list[Node], arcs: np.ndarray, k: int) -> bool:
     rows = np.flatnonzero(near & (np.imag(a.multipliers) >= 0))
     partners = _partners(a, b, rows)
     start, end = _logs(a, rows), _logs(b, partners)
-    if np.sum(start * end < 0) > events.total():
+    if int(np.sum(start * end < 0)) > events.total():
         return True
     before, after = np.full(rows.size, np.nan), np.full(rows.size, np.nan)
     if k > 0:
@@ -286,7 +286,7 @@ def _may_hide(nodes: list[Node], arcs: np.ndarray, k: int) -> bool:
         if 0 <= at < len(arcs) - 1:
             slopes[row] = (second - first) / (arcs[at + 1] - arcs[at])
     length = arcs[k + 1] - arcs[k]
-    if _may_swap(start, end, float(np.nanmax(np.abs(slopes), initial=0.0)) * length):
+    if _may_swap(start, end, float(np.nanmax(np.abs(slopes), initial=0.0) * length)):
         return True
     if events:
         return False
@@ -302,7 +302,7 @@ def _may_hide(nodes: list[Node], arcs: np.ndarray, k: int) -> bool:
     down = np.where(np.isnan(slopes[2]), np.inf, -sides * slopes[2])
     return any(
         _peak(*values, length) > 0
-        for values in zip(sides * start, sides * end, up, down, strict=True)
+        for values in np.stack([sides * start, sides * end, up, down], axis=1).tolist()
         if not np.isnan(values).any()
     )
 
@@ -317,7 +317,7 @@ def _may_swap(start: np.ndarray, end: np.ndarray, reach: float) -> bool:
     if not (outside.size and inside.size and outside_after.size and inside_after.size):
         return False
     comes_in, goes_out = outside.min() - inside_after.max(), outside_after.min() - inside.max()
-    return max(comes_in, goes_out) <= reach
+    return bool(max(comes_in, goes_out) <= reach)
 
 
 def _peak(start: float, end: float, up: float, down: float, length: float) -> float:
@@ -327,5 +327,5 @@ def _peak(start: float, end: float, up: float, down: float, length: float) -> fl
     # Where start + up s and end + down (length - s) meet, or the one that is known at the far end.
     if np.isfinite(up) and np.isfinite(down):
         s = np.clip((end - start + down * length) / (up + down), 0, length)
-        return min(start + up * s, end + down * (length - s))
-    return start + up * length / 2 if np.isfinite(up) else end + down * length / 2
+        return float(min(start + up * s, end + down * (length - s)))
+    return float(start + up * length / 2 if np.isfinite(up) else end + down * length / 2)
