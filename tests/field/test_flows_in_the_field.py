@@ -95,7 +95,7 @@ def van_der_pol(mu):
 
 def test_a_population_that_nearly_dies_out():
     orbit = rd.find_limit_cycle(Planar(np.array(1.0), np.array(0.0)), np.array([1.0, 0.5]))
-    # SciPy in logarithms of both populations: solve_ivp(DOP853, rtol 1e-13, atol 1e-13), period by Poincare section.
+    # SciPy in logarithms of both populations: solve_ivp(DOP853, rtol 1e-13), period from a Poincare section.
     assert orbit.converged
     assert orbit.period == pytest.approx(83.58265995, abs=2e-8)
     assert orbit.multipliers[0].real == pytest.approx(1.6708e-7, rel=1e-4)

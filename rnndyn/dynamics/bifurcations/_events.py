@@ -12,10 +12,11 @@ import dataclasses
 import itertools
 from collections import Counter
 
+import jax
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from rnndyn.dynamics.bifurcations._curve import Curve, Node, hermite
+from rnndyn.dynamics.bifurcations._curve import Curve, Node, hermite, sorted_multipliers
 from rnndyn.dynamics.bifurcations.bifurcations import (
     BORDER_COLLISION,
     BRANCH_POINT,
@@ -25,6 +26,7 @@ from rnndyn.dynamics.bifurcations.bifurcations import (
     Bifurcation,
     critical_pair,
     describe_bifurcation,
+    evaluate_cycle,
     solve_bifurcation,
 )
 
@@ -33,6 +35,9 @@ MAX_DIVISIONS = 6
 
 FARTHEST = 1.5
 """Multipliers with |ln|mu|| above this are not watched between nodes."""
+
+CLOSE = 0.3
+"""Within this |ln|mu|| on either side of the circle, multipliers are suspected to change places between nodes."""
 
 SMALLEST_CHORD = 2e-11
 """Crossings that this length of the curve does not separate are taken to be simultaneous."""
@@ -44,7 +49,7 @@ def refine(curve: Curve, nodes: list[Node]) -> list[Node]:
     for _ in range(MAX_DIVISIONS):
         chords = [np.linalg.norm(b.zeta - a.zeta) for a, b in itertools.pairwise(nodes)]
         arcs = np.concatenate([[0.0], np.cumsum(chords)])
-        marked = [k for k in suspects if _may_hide(nodes, arcs, k)]
+        marked = [k for k in suspects if _may_hide(curve, nodes, arcs, k)]
         if not marked:
             break
         new_nodes, suspects = [], []
@@ -260,7 +265,7 @@ def _logs(node: Node, rows: np.ndarray) -> np.ndarray:
     return np.where(rows >= 0, logs[rows], np.nan)
 
 
-def _may_hide(nodes: list[Node], arcs: np.ndarray, k: int) -> bool:
+def _may_hide(curve: Curve, nodes: list[Node], arcs: np.ndarray, k: int) -> bool:
     """Whether crossings that cancel may lie between nodes k and k + 1.
 
     A concave function lies below the lines through its neighbouring values. Where those of ln|mu| meet above zero, the
@@ -273,7 +278,7 @@ def _may_hide(nodes: list[Node], arcs: np.ndarray, k: int) -> bool:
     rows = np.flatnonzero(near & (np.imag(a.multipliers) >= 0))
     partners = _partners(a, b, rows)
     start, end = _logs(a, rows), _logs(b, partners)
-    if np.sum(start * end < 0) > events.total():
+    if int(np.sum(start * end < 0)) > events.total():
         return True
     before, after = np.full(rows.size, np.nan), np.full(rows.size, np.nan)
     if k > 0:
@@ -286,7 +291,7 @@ def _may_hide(nodes: list[Node], arcs: np.ndarray, k: int) -> bool:
         if 0 <= at < len(arcs) - 1:
             slopes[row] = (second - first) / (arcs[at + 1] - arcs[at])
     length = arcs[k + 1] - arcs[k]
-    if _may_swap(start, end, float(np.nanmax(np.abs(slopes), initial=0.0)) * length):
+    if _may_swap(curve, a, b, events.total()):
         return True
     if events:
         return False
@@ -302,22 +307,47 @@ def _may_hide(nodes: list[Node], arcs: np.ndarray, k: int) -> bool:
     down = np.where(np.isnan(slopes[2]), np.inf, -sides * slopes[2])
     return any(
         _peak(*values, length) > 0
-        for values in zip(sides * start, sides * end, up, down, strict=True)
+        for values in np.stack([sides * start, sides * end, up, down], axis=1).tolist()
         if not np.isnan(values).any()
     )
 
 
-def _may_swap(start: np.ndarray, end: np.ndarray, reach: float) -> bool:
-    """Whether one multiplier may come in while another goes out: both have less far to go than the fastest goes.
+def _may_swap(curve: Curve, a: Node, b: Node, num_events: int) -> bool:
+    """Whether one multiplier may come in while another goes out, so that what is left looks like what was there.
 
-    The multipliers alone do not tell this from both staying where they are.
+    Only where some lie close to the circle on both sides. The curve is known between its nodes, without a correction,
+    to fourth order in their distance: the multipliers there show what happens on the way. Where two of them have less
+    far to go to change places than the fastest goes in half of the way, even that is not enough.
     """
-    outside, inside = start[start > 0], start[start < 0]
-    outside_after, inside_after = end[end > 0], end[end < 0]
-    if not (outside.size and inside.size and outside_after.size and inside_after.size):
+    logs = np.log(np.maximum(np.abs(np.concatenate([a.multipliers, b.multipliers])), 1e-300))
+    close = logs[np.abs(logs) < CLOSE]
+    if curve.system.matrix_free or curve.num_multipliers is not None or not (np.any(close > 0) and np.any(close < 0)):
         return False
-    comes_in, goes_out = outside.min() - inside_after.max(), outside_after.min() - inside.max()
-    return max(comes_in, goes_out) <= reach
+    chain = [a, *(_interpolated(curve, a, b, s) for s in (0.25, 0.5, 0.75)), b]
+    if sum(crossings(first, second).total() for first, second in itertools.pairwise(chain)) > num_events:
+        return True
+    pieces = []
+    for first, second in itertools.pairwise(chain):
+        rows = np.flatnonzero(np.abs(_logs(first, np.arange(len(first.multipliers)))) < FARTHEST)
+        pieces.append((_logs(first, rows), _logs(second, _partners(first, second, rows))))
+    reach = max(float(np.nanmax(np.abs(end - start), initial=0.0)) for start, end in pieces)
+    for start, end in pieces:
+        outside, inside = start[start > 0], start[start < 0]
+        outside_after, inside_after = end[end > 0], end[end < 0]
+        if outside.size and inside.size and outside_after.size and inside_after.size:
+            comes_in, goes_out = outside.min() - inside_after.max(), outside_after.min() - inside.max()
+            if max(comes_in, goes_out) <= 2 * reach:
+                return True
+    return False
+
+
+def _interpolated(curve: Curve, a: Node, b: Node, fraction: float) -> Node:
+    """The cubic between two nodes as one, with the multipliers there."""
+    zeta = hermite(a, b, fraction)
+    e = jax.device_get(evaluate_cycle(curve.system, zeta * curve.metric.scales))
+    m = np.linalg.multi_dot([np.eye(curve.system.num_units), *e.step_jacobians[::-1]])
+    tangent = (1 - fraction) * a.tangent + fraction * b.tangent
+    return Node(zeta, tangent, float(np.max(np.abs(e.residual))), sorted_multipliers(m[None])[0], a.frame)
 
 
 def _peak(start: float, end: float, up: float, down: float, length: float) -> float:
@@ -327,5 +357,5 @@ def _peak(start: float, end: float, up: float, down: float, length: float) -> fl
     # Where start + up s and end + down (length - s) meet, or the one that is known at the far end.
     if np.isfinite(up) and np.isfinite(down):
         s = np.clip((end - start + down * length) / (up + down), 0, length)
-        return min(start + up * s, end + down * (length - s))
-    return start + up * length / 2 if np.isfinite(up) else end + down * length / 2
+        return float(min(start + up * s, end + down * (length - s)))
+    return float(start + up * length / 2 if np.isfinite(up) else end + down * length / 2)

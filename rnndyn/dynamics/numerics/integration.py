@@ -110,7 +110,7 @@ def _hoisted(vector_field: Callable[..., Array], x: Array, inputs: Sequence[Arra
         lambda y, given: jnp.asarray(vector_field(y, *given)).astype(y.dtype), x, tuple(inputs)
     )
     dynamic, static = eqx.partition((converted, tuple(inputs)), eqx.is_inexact_array)
-    leaves, structure = jax.tree.flatten(dynamic)
+    leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, dynamic))
 
     def field(y: Array, leaves: list[Any]) -> Array:
         function, given = eqx.combine(jax.tree.unflatten(structure, leaves), static)
