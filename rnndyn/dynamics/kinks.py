@@ -275,7 +275,9 @@ def _explore(place: _Place, looked: _Looked, ds: np.ndarray) -> OneSidedLineariz
     )
 
 
-def _verdict(place: _Place, looked: _Looked, jacobians: np.ndarray, growth: float, is_exact: bool) -> tuple[str, str]:
+def _verdict(
+    place: _Place, looked: _Looked, jacobians: np.ndarray, growth: float, doubt: float, is_exact: bool
+) -> tuple[str, str]:
     if not np.isfinite(looked.slope).all():
         return "undecided", "the derivative is NaN or infinite"
     if place.jumps(looked):

@@ -394,7 +394,11 @@ class _Judge:
         grows = np.max(sizes[len(sizes) // 2 :]) > 1.2 * np.max(sizes[: len(sizes) // 2])
         growth = orbit.growth()
         rate, error = growth.exponents[0], growth.stderr[0]
-        if best is not None and best.stability == "unstable" and best.distance <= 1e-6:
+        volume, volume_error = orbit.volume()
+        # A point in the middle of such motion is no reason for it.
+        if not self.neighbours and is_kept(volume, volume_error):
+            reason = f"the motion keeps volume (exponents sum to {volume:.1g} +- {volume_error:.1g}): nothing attracts"
+        elif best is not None and best.stability == "unstable" and best.distance <= 1e-6:
             reason = f"the orbit stays on {_name(best)} that is unstable (|mu| = {best.spectral_radius:.6g})"
         elif best is not None and best.kink is not None and best.stability == "marginal":
             reason = f"near {_name(best)} on a kink of the map: {best.kink.reason}"
@@ -416,10 +420,7 @@ class _Judge:
         elif orbit.birkhoff_digits() >= _CIRCLE_DIGITS and growth.weighted[0] < -1e-6:
             reason = f"regular and contracting: a cycle longer than max_period = {self.max_period}?"
         elif orbit.birkhoff_digits() >= _CIRCLE_DIGITS:
-            volume, error = orbit.volume()
-            kept = f"the motion keeps volume (exponents sum to {volume:.1g} +- {error:.1g})"
-            other = kept if is_kept(volume, error) else "a torus of more frequencies"
-            reason = f"quasi-periodic, but no attracting circle: {other}"
+            reason = "quasi-periodic, but no attracting circle: a torus of more frequencies"
         else:
             reason = f"the exponent {rate:.3g} +- {error:.1g} is too close to zero, and averages converge slowly"
         return self._result("undecided", f"{reason} (after {orbit.num_steps} steps)", points=orbit.states[-1:])

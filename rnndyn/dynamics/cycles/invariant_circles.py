@@ -100,7 +100,7 @@ def find_invariant_circle(
         # The averages of T steps are off by about exp(-c sqrt(T)): 4096 leave rounding, and 1024, which is what long
         # states can afford, some 1e-10.
         exponents = _exponents(evaluate, found.circle, int(np.clip(2**18 // size, 1024, 4096)))
-    samples, rho = found.circle
+    samples, rho = _traversed_once(found.circle)
     rho = rho % 1.0
     if rho > 0.5:
         rho, samples = 1 - rho, np.roll(samples[::-1], 1, axis=0)
@@ -220,6 +220,21 @@ def _first_circle(f: Callable, orbit: np.ndarray, max_modes: int) -> Circle | No
     padded = np.zeros((num // 2 + 1, orbit.shape[1]), complex)
     padded[: len(amplitudes)] = amplitudes
     return Circle(np.fft.irfft(padded, num, axis=0) * num, float(rho))
+
+
+def _traversed_once(circle: Circle) -> Circle:
+    """The same curve gone around once: gamma(m theta) solves the equation too, with a rotation number m times less."""
+    samples, rho = circle
+    modes = np.fft.rfft(samples, axis=0)
+    sizes = np.max(np.abs(modes[1:]), axis=1)
+    # Amplitudes are solved for to about 1e-11 of the extent.
+    times = int(np.gcd.reduce(np.flatnonzero(sizes > 1e-9 * np.max(sizes)) + 1))
+    if times == 1:
+        return circle
+    once = np.zeros_like(modes)
+    kept = modes[::times]
+    once[: len(kept)] = kept
+    return Circle(np.fft.irfft(once, len(samples), axis=0), times * rho)
 
 
 def _fit(orbit: np.ndarray, rho: float, num_modes: int) -> tuple[np.ndarray, float]:
