@@ -248,7 +248,7 @@ class _Place:
 
 def _explore(place: _Place, looked: _Looked, ds: np.ndarray) -> OneSidedLinearization:
     size = ds.shape[1]
-    border = looked.on_border.reshape(len(ds), -1).any(axis=0)
+    border = np.asarray(looked.on_border.reshape(len(ds), -1).any(axis=0))
     num = int(border.sum())
     starts = [ds] if size > _NUM_DIRECTIONS else [ds, np.eye(size), -np.eye(size)]
     if num <= _FEW:
@@ -353,11 +353,11 @@ def _growth_along_rays(place: _Place, jacobians: np.ndarray) -> float:
         if np.max(np.abs(np.linalg.eigvals(jacobian))) <= max(best, 1 - 1e-6):
             continue
         values, vectors = np.linalg.eig(jacobian)
-        real = (np.abs(values.imag) <= 1e-12 * np.abs(values)) & (values.real > max(best, 1 - 1e-6))
+        real = (np.abs(np.imag(values)) <= 1e-12 * np.abs(values)) & (np.real(values) > max(best, 1 - 1e-6))
         if not real.any():
             continue
-        rays = vectors[:, real].real.T
-        rays, factors = np.concatenate([rays, -rays]), np.tile(values[real].real, 2)
+        rays = np.real(vectors[:, real]).T
+        rays, factors = np.concatenate([rays, -rays]), np.tile(np.real(values[real]), 2)
         misses = np.max(np.abs(place.look(rays).slope - factors[:, None] * rays), axis=1)
         best = max(best, float(np.max(factors[misses <= 1e-9 * np.abs(factors)], initial=0.0)))
     return best

@@ -184,7 +184,7 @@ def eigen_decomposition(
         return values, right, jnp.where(defective, jnp.nan, jnp.linalg.inv(safe))
     matrix = np.asarray(jacobian)
     kind = np.complex64 if matrix.dtype == np.float32 else np.complex128
-    values, left, right = scipy.linalg.eig(matrix, left=True, right=True)
+    values, left, right = scipy.linalg.eig(matrix, left=True, right=True)  # pyright: ignore[reportAssignmentType]
     order = np.argsort(-np.abs(values))
     values, left, right = values[order].astype(kind), left[:, order].conj().T.astype(kind), right[:, order].astype(kind)
     defective = _is_defective(np, matrix, values, right)

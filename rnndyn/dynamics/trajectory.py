@@ -42,7 +42,7 @@ def trajectory(
     transient, kept = (None, None) if rows is None else (rows[:num_transient], rows[num_transient:])
     x, _ = jax.lax.scan(lambda x, u: (step(x, u), None), x0, transient, length=num_transient)
 
-    def record(x: Array, u: Array | None) -> tuple[Array, Array]:
+    def record(x: Array, u: Array | np.ndarray | None) -> tuple[Array, Array]:
         x = step(x, u)
         return x, x
 
@@ -52,7 +52,7 @@ def trajectory(
 
 def as_step(
     f: Callable[..., Array], x0: Array, inputs: ArrayLike | None, num_rows: int
-) -> tuple[Callable[[Array, Array | None], Array], Array | np.ndarray | None]:
+) -> tuple[Callable[[Array, Array | np.ndarray | None], Array], Array | np.ndarray | None]:
     """`f` as a step `(x, u) -> x` that ignores `u` when nothing drives it, and the checked rows of input."""
     program, rows = let_in_with_inputs(f, x0, inputs, num_rows)
     return (lambda x, u: program(x)) if rows is None else program, rows

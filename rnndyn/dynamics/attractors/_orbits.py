@@ -147,9 +147,9 @@ def least_scale(first_states: Float[np.ndarray, "K N"]) -> float:
 
 
 @eqx.filter_jit
-def _error_bars(blocks: Array) -> tuple[Array, Array, Array]:
+def _error_bars(blocks: Array | np.ndarray) -> tuple[Array, Array, Array]:
     stderr, _, resolved = batch_means(blocks)
-    return stderr, resolved, drift(blocks, rtol=1e-2)
+    return jnp.asarray(stderr), jnp.asarray(resolved), jnp.asarray(drift(blocks, rtol=1e-2))
 
 
 _STEPS_PER_TURN = 8

@@ -243,7 +243,7 @@ def _largest_multipliers(matrix: np.ndarray | LinearOperator, num: int) -> np.nd
         # A fixed start, so that a curve is the same in every run.
         start = np.random.default_rng(0).standard_normal(size)
         try:
-            values = eigs(matrix, num, v0=start, return_eigenvectors=False)
+            values = np.asarray(eigs(matrix, num, v0=start, return_eigenvectors=False))
         except ArpackNoConvergence:
             break
         if np.min(np.abs(values)) < 1:

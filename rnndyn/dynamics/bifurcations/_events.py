@@ -306,7 +306,7 @@ def _may_hide(curve: Curve, nodes: list[Node], arcs: np.ndarray, k: int) -> bool
     up = np.where(np.isnan(slopes[0]), np.inf, sides * slopes[0])
     down = np.where(np.isnan(slopes[2]), np.inf, -sides * slopes[2])
     return any(
-        _peak(*values, length) > 0
+        _peak(*values, length=length) > 0
         for values in np.stack([sides * start, sides * end, up, down], axis=1).tolist()
         if not np.isnan(values).any()
     )

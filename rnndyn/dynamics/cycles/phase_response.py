@@ -166,7 +166,7 @@ def _waves(modes: np.ndarray, phases: np.ndarray) -> np.ndarray:
 
 def _nearest(modes: np.ndarray, grid: np.ndarray, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The phase of the point of the curve next to each state, and the distance; NaN for a state that is not finite."""
-    finite = np.isfinite(states).all(axis=1)
+    finite = np.asarray(np.isfinite(states).all(axis=1))
     clean = np.where(finite[:, None], states, 0.0)
     squares = np.sum(grid**2, axis=1) - 2 * clean @ grid.T
     phases = np.argmin(squares, axis=1) / len(grid)

@@ -49,8 +49,8 @@ def make_plan(num_steps: int, num_transient: int, qr_every: int | None, history_
     checked = np.zeros(num_blocks + 1, bool)
     checked[:num_blocks][:: max(1, num_blocks // _NUM_CHECKED_BLOCKS)][:_NUM_CHECKED_BLOCKS] = True
     # Arrays, also of one number, are arguments of a compiled program; a number would be part of it.
-    numbers = (np.full((), n, np.int32) for n in (num_transient, num_steps, qr_every or 0))
-    return Plan(*numbers, edges.astype(np.int32), checked)
+    transient, steps, between = (np.full((), n, np.int32) for n in (num_transient, num_steps, qr_every or 0))
+    return Plan(transient, steps, between, edges.astype(np.int32), checked)
 
 
 class Run(NamedTuple):

@@ -210,7 +210,7 @@ def _covariant(f, x0, inputs, num_steps, num_exponents, num_transient, num_backw
         vectors=frames[:num_steps] @ coefficients,
         local_exponents=local,
         exponents=local.mean(axis=0),
-        stderr=batch_means(blocks / block)[0],
+        stderr=jnp.asarray(batch_means(blocks / block)[0]),
         convergence_error=jnp.maximum(forward_error, backward_error),
     )
 

@@ -234,7 +234,7 @@ def _memory_horizon(f, x0, inputs, num_steps, num_transient, max_lag, ends, prob
         exponent_stderr=stderr,
         lags=jnp.arange(max_lag + 1),
         log_gradient=curve,
-        log_gradient_stderr=batch_means(jnp.where(jnp.isneginf(curve), 0, curves))[0],
+        log_gradient_stderr=jnp.asarray(batch_means(jnp.where(jnp.isneginf(curve), 0, curves))[0]),
         result=_verdict(lost, resolved & (len(ends) > 1)),
     )
 

@@ -255,7 +255,7 @@ def _advance(
         old = (s.x, s.columns, s.memory, s.pushed)
         kept = jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, old)
         t = jnp.where(accept, jnp.where(last, end, s.t + h), s.t)
-        return _State(t, jax.lax.stop_gradient(h * factor), *kept, s.num_steps + 1)
+        return _State(t, jax.lax.stop_gradient(h * factor), *kept, num_steps=s.num_steps + 1)
 
     kind = "bounded" if method.reverse else "lax"
     final = while_loop(unfinished, body, state, max_steps=method.max_steps if method.reverse else None, kind=kind)

@@ -76,7 +76,7 @@ def _contract(box: Interval, region: Interval, center: Any, over: Enclosure, at_
 
     solved = _gauss_seidel(ia.matmul(point(inverse), slopes), ia.matvec(point(inverse), residual), center, region)
     # Newton's theorem is about the larger box: exactly one fixed point in it, also if it lies outside `box`.
-    interior = (solved.lo > region.lo) & (solved.hi < region.hi) & (solved.lo <= solved.hi)
+    interior: Any = (solved.lo > region.lo) & (solved.hi < region.hi) & (solved.lo <= solved.hi)
     settled = interior.all(axis=1)
     new = ia.intersect(new, solved)
     empty = (new.lo > new.hi).any(axis=1)

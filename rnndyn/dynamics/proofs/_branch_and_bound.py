@@ -200,7 +200,7 @@ def polish(f: Callable, states: np.ndarray, lower: np.ndarray, upper: np.ndarray
             residual = ia.midpoint(here.value)
             size = np.nan_to_num(np.linalg.norm(residual, axis=1), nan=np.inf)
             better = size < least
-            newton = (inverses(ia.midpoint(here.jacobian)) @ residual[:, :, None])[..., 0]
+            newton = (inverses(np.asarray(ia.midpoint(here.jacobian))) @ residual[:, :, None])[..., 0]
             newton = np.where(np.isfinite(newton).all(axis=1, keepdims=True), newton, 0.0)
             best, step = np.where(better[:, None], trial, best), np.where(better[:, None], newton, step)
             least, share = np.where(better, size, least), np.where(better, np.minimum(1.0, 2 * share), 0.5 * share)

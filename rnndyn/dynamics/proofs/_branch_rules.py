@@ -4,11 +4,12 @@ At a kink the tangent holds Clarke's generalised derivative. Where a function ma
 unknown (NaN), so that nothing is proved from it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
@@ -138,7 +139,7 @@ def select_n(trouble: Trouble, eqn: Any, which: Any, *cases: Any) -> Dual:
     return Dual(value, ia.invalid_where(undecided, tangent))
 
 
-def _hull_of_possible(possible: list[Array], cases: list[Interval]) -> Interval:
+def _hull_of_possible(possible: Sequence[Array | np.ndarray], cases: list[Interval]) -> Interval:
     """The hull of the cases that may be chosen; one of them always is."""
     if jnp.issubdtype(cases[0].lo.dtype, jnp.bool_):
         lo = jnp.stack([~p | c.lo for p, c in zip(possible, cases)]).all(0)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool
 
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
@@ -44,11 +45,11 @@ def as_double(x: Array) -> Array:
     return x.astype(jnp.float64) if is_real(x) else x
 
 
-def is_real(x: Array) -> bool:
+def is_real(x: Array | np.ndarray) -> bool:
     return jnp.issubdtype(x.dtype, jnp.floating)
 
 
-def is_truth(x: Array) -> bool:
+def is_truth(x: Array | np.ndarray) -> bool:
     return jnp.issubdtype(x.dtype, jnp.bool_)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from rnndyn.dynamics.proofs import elementary_functions as elementary
@@ -109,7 +110,7 @@ def _scaled(factor: float | int, x: Interval) -> Interval:
     return ia.mul(point(jnp.full_like(x.lo, factor)), x)
 
 
-def _positive(x: Interval) -> Array:
+def _positive(x: Interval) -> Array | np.ndarray:
     return x.lo > 0
 
 

@@ -215,8 +215,8 @@ def gather_evidence(f: Callable, points: Float[np.ndarray, "K N"]) -> Evidence:
     box = ia.ball(points, np.where(test.verified[:, None], test.error, 0.0))
     jacobian = jax.device_get(enclose_boxes(f, box.lo, box.hi)).jacobian
     with np.errstate(invalid="ignore"):
-        center = ia.midpoint(jacobian)
-        radius = ia.radius_about(jacobian, center)
+        center = np.asarray(ia.midpoint(jacobian))
+        radius = np.asarray(ia.radius_about(jacobian, center))
     residual = np.asarray(_residuals(f, points))
     return Evidence(test, residual, center, radius)
 

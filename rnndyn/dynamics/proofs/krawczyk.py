@@ -49,26 +49,26 @@ def krawczyk(enclose_each: EncloseEach, points: Float[np.ndarray, "K N"]) -> Kra
     """
     with np.errstate(all="ignore"):
         here = enclose_each(points, points)
-        inverse = inverses(ia.midpoint(here.jacobian))
-        step = ia.magnitude(ia.matvec(point(inverse), here.value))
+        inverse = inverses(np.asarray(ia.midpoint(here.jacobian)))
+        step = np.asarray(ia.magnitude(ia.matvec(point(inverse), here.value)))
         # A zero that was hit exactly still needs a box.
         correction = np.maximum(step.max(axis=1), 1e-280)
         contraction_here = _row_sums(inverse, here.jacobian).max(axis=1)
         search = _start(correction, points.shape[1])
         while (active := _unfinished(search)).any():
             box = ia.ball(points, search.radius[:, None])
-            around = enclose_each(box.lo, box.hi)
+            around = enclose_each(np.asarray(box.lo), np.asarray(box.hi))
             row_sums = _row_sums(inverse, around.jacobian)
             share = row_sums * search.radius[:, None]
-            reached = ia.widen(step, step + ia.widen(share, share).hi).hi
+            reached = np.asarray(ia.widen(step, step + ia.widen(share, share).hi).hi)
             search = _advance(search, active, reached, row_sums.max(axis=1), around)
     verified = search.proved > 0
     status = np.select(
         [
             verified,
             ~_is_finite(here.value),
-            _blocked(here, here.jumps) | (np.isnan(search.contraction) & search.jumps),
-            _blocked(here, here.undefined) | (np.isnan(search.contraction) & search.undefined),
+            _blocked(here, np.asarray(here.jumps)) | (np.isnan(search.contraction) & search.jumps),
+            _blocked(here, np.asarray(here.undefined)) | (np.isnan(search.contraction) & search.undefined),
             ~(contraction_here < 1),
         ],
         [VERIFIED, NOT_FINITE, JUMPS, UNDEFINED, SINGULAR],
@@ -181,12 +181,12 @@ def _row_sums(inverse: np.ndarray, jacobian: Interval) -> np.ndarray:
     """Upper bounds of the absolute row sums of I - Y J."""
     identity = point(np.eye(inverse.shape[-1]))
     defect = ia.sub(identity, ia.matmul(point(inverse), jacobian))
-    return ia.total(point(ia.magnitude(defect)), (-1,)).hi
+    return np.asarray(ia.total(point(ia.magnitude(defect)), (-1,)).hi)
 
 
 def _is_finite(x: Interval) -> np.ndarray:
     finite = np.isfinite(x.lo) & np.isfinite(x.hi)
-    return finite.reshape(len(finite), -1).all(axis=1)
+    return np.asarray(finite.reshape(len(finite), -1).all(axis=1))
 
 
 def _blocked(enclosure: Enclosure, flag: np.ndarray) -> np.ndarray:
