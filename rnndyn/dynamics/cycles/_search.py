@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from rnndyn.dynamics.cycles._tables import CycleTable, empty_cycles, group_cycles
 from rnndyn.dynamics.cycles.shooting import MultipleShooting, SequenceMap
 from rnndyn.dynamics.numerics.completeness import IndexGoal, draw_box, within
+from rnndyn.dynamics.numerics.deduplication import MERGE_FRACTION
 from rnndyn.dynamics.numerics.drivers import MEMORY_BUDGET, map_in_chunks, run_in_lanes
 from rnndyn.dynamics.numerics.eigenvalues import product_eigenvalues
 from rnndyn.dynamics.numerics.evaluation import evaluate, orbits_from
@@ -28,9 +29,6 @@ from rnndyn.dynamics.numerics.newton import polish
 from rnndyn.dynamics.numerics.newton_method import NewtonProblem, NewtonState
 from rnndyn.dynamics.numerics.periodic_orbits import CyclicSystem, canonical, divisors, from_smallest, smallest_period
 from rnndyn.dynamics.numerics.torus import difference
-
-MERGE_FRACTION = 1e-9
-"""Cycles, and points of one cycle, closer than this fraction of the spread of all points are one."""
 
 
 class CycleSearch:

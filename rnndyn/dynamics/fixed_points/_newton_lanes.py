@@ -18,9 +18,9 @@ JOINS = 1e-3
 """An iterate that a single step brought a thousand times closer to a known root goes there. Next to a root that is not
 isolated at that distance (a pair at a fold, a continuum) a step with its corrections gains a factor of 4."""
 
-HURRIED = Patience(0.05, 6)
-"""Among many starts one that crawls along a valley of |G| for six steps has stalled: what is there to be found, others
-find, or a step without descent (see `rescue`). Crawlers took two thirds of all steps."""
+HURRIED = Patience(0.15, 4)
+"""Among many starts one that crawls along a valley of |G| for four steps has stalled: what is there to be found, others
+find, or a step without descent (see `rescue`). Crawlers took two thirds of all steps (1024 starts, 100 units)."""
 
 MAX_ANCHORS = 512
 """So many known roots are compared with; on a continuum there is no end of them."""
@@ -145,7 +145,7 @@ def _num_lanes(size: int, linear_solver: str) -> int:
     bytes_per_lane = 8 * size * (6 * size if linear_solver == "dense" else 64)
     # On a CPU the lanes of long states only wait for the slowest, those of short ones share the overhead of a step; an
     # accelerator is filled.
-    most = (512 if size <= 16 else 128 if size <= 64 else 64) if jax.default_backend() == "cpu" else 4096
+    most = (512 if size <= 16 else 128 if size <= 64 else 32) if jax.default_backend() == "cpu" else 4096
     return max(1, min(most, MEMORY_BUDGET // bytes_per_lane))
 
 

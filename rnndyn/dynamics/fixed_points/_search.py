@@ -9,13 +9,14 @@ from jaxtyping import Array
 from rnndyn.dynamics.fixed_points._newton_lanes import NewtonEnds, NewtonLanes
 from rnndyn.dynamics.fixed_points._rescue import rescue
 from rnndyn.dynamics.numerics.completeness import draw_box
-from rnndyn.dynamics.numerics.deduplication import group_points, thin_points
+from rnndyn.dynamics.numerics.deduplication import MERGE_FRACTION, group_points, thin_points
 from rnndyn.dynamics.numerics.evaluation import images_of
 from rnndyn.dynamics.numerics.evidence import (
     by_modulus,
     degenerate_reach,
     is_degenerate,
     robust_scale,
+    robust_spread,
     root_errors,
 )
 from rnndyn.dynamics.numerics.newton import polish
@@ -161,8 +162,21 @@ class FixedPointSearch:
         keys = np.concatenate([np.round(places / unit), unit], axis=1)
         _, first, hits = np.unique(keys, axis=0, return_index=True, return_counts=True)
         polished = polish(self.f, ends[first], period=self.period)
-        new = linearize_roots(polished.points[:, 0], polished.residuals, polished.jacobians[:, 0], hits, self.scale)
-        self.roots = distinct_roots(self.roots.join(new), self.scale, self.period)
+        points = polished.points[:, 0]
+        # Decompositions cost more than the search for a root: what is one with a known root, or with another end, to
+        # a billionth of the spread is not decomposed again.
+        num_known = len(self.roots)
+        everything = embedded(np.concatenate([self.roots.points, points]), self.period)
+        labels = thin_points(everything, 0.25 * MERGE_FRACTION * robust_spread(everything))
+        _, heads, owner = np.unique(labels, return_index=True, return_inverse=True)
+        counts = np.bincount(owner[num_known:], weights=hits, minlength=len(heads)).astype(int)
+        known = heads < num_known
+        self.roots.hits[heads[known]] += counts[known]
+        fresh = heads[~known] - num_known
+        if fresh.size:
+            residuals, jacobians = polished.residuals[fresh], polished.jacobians[fresh, 0]
+            new = linearize_roots(points[fresh], residuals, jacobians, counts[~known], self.scale)
+            self.roots = distinct_roots(self.roots.join(new), self.scale, self.period)
 
 
 def distinct_roots(roots: RootTable, scale: float, period: np.ndarray | None = None) -> RootTable:

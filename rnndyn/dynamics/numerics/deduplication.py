@@ -7,12 +7,16 @@ from scipy.sparse.csgraph import connected_components
 
 from rnndyn.dynamics.numerics.evidence import robust_spread
 
+MERGE_FRACTION = 1e-9
+"""Two points closer than this fraction of the spread of all are one: far below any distance seen between distinct fixed
+points of a network, and far above the rounding floor."""
+
 
 def group_points(
     points: Float[np.ndarray, "K N"],
     errors: Float[np.ndarray, " K"],
     *,
-    rtol: float = 1e-9,
+    rtol: float = MERGE_FRACTION,
 ) -> Int[np.ndarray, " K"]:
     """Label points so that two of them share a label when their difference is explained by their errors.
 
