@@ -182,12 +182,14 @@ def _step(f: Callable, plan: Plan, carry: Run, t: Array, u: Array | None) -> Run
         nothing = jnp.zeros(num_exponents, vectors.dtype)
         return vectors, nothing, jnp.ones_like(nothing), nothing, carry.rate, until_qr
 
+    # Nothing that is computed after a direction was destroyed says anything more about it.
+    gone = jnp.any(jnp.isneginf(carry.log_growth), axis=0)
     frame, log_diagonal, condition, participation, rate, until_qr = jax.lax.cond(due, qr, no_qr, vectors)
     return Run(
         x=x,
         frame=frame,
         log_growth=carry.log_growth.at[index].add(jnp.where(counts, log_diagonal, 0)),
-        condition=jnp.where(counts, jnp.maximum(carry.condition, condition), carry.condition),
+        condition=jnp.where(counts & ~gone, jnp.maximum(carry.condition, condition), carry.condition),
         participation=carry.participation + jnp.where(counts, participation, 0),
         num_qrs=carry.num_qrs + (counts & due),
         log_det=log_det,

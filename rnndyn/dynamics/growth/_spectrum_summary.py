@@ -59,8 +59,7 @@ def _fields(xp: Any, run: Run, plan: Plan, dt: Any) -> dict[str, Any]:
 
     eps = xp.finfo(dtype).eps
     interval = plan.num_steps / xp.maximum(run.num_qrs, 1).astype(dtype)
-    # Nothing that is computed after a direction was destroyed says anything more about it.
-    condition = xp.where(destroyed, 1, run.condition[order])
+    condition = run.condition[order]
     rounding_error = eps * (condition / (interval * dt) + xp.where(destroyed, 0, xp.abs(exponents)))
     # Rounding errors are correlated too, but nobody asks for their error bar.
     resolved = resolved | (stderr <= rounding_error)
