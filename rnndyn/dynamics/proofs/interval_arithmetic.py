@@ -17,7 +17,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Float, Shaped
 
 UNIT_ROUNDOFF = 2.0**-53
 
@@ -41,8 +41,8 @@ class Interval(eqx.Module):
       box", `hi` is "true for some".
     """
 
-    lo: Shaped[Array | np.ndarray, "..."]
-    hi: Shaped[Array | np.ndarray, "..."]
+    lo: Shaped[Any, "..."]
+    hi: Shaped[Any, "..."]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -59,38 +59,38 @@ class Interval(eqx.Module):
         return Interval(lo, lo if self.is_exact else function(self.hi))
 
 
-def point(x: Shaped[Array | np.ndarray, "..."]) -> Interval:
+def point(x: Shaped[Any, "..."]) -> Interval:
     """The interval that holds `x` only."""
     return Interval(x, x)
 
 
-def ball(center: Float[Array | np.ndarray, "..."], radius: Float[Array | np.ndarray, "..."] | float) -> Interval:
+def ball(center: Float[Any, "..."], radius: Float[Any, "..."] | float) -> Interval:
     """All numbers within `radius` of `center`."""
     return widen(center - radius, center + radius)
 
 
-def widen(lo: Float[Array | np.ndarray, "..."], hi: Float[Array | np.ndarray, "..."]) -> Interval:
+def widen(lo: Float[Any, "..."], hi: Float[Any, "..."]) -> Interval:
     """Push endpoints that carry the error of one rounded operation outward, past that error."""
     return Interval(lo - (abs(lo) * _ROUNDING + _UNDERFLOW), hi + (abs(hi) * _ROUNDING + _UNDERFLOW))
 
 
-def midpoint(x: Interval) -> Float[Array | np.ndarray, "..."]:
+def midpoint(x: Interval) -> Float[Any, "..."]:
     """A number inside the interval (rounded; the exact middle is not promised)."""
     return x.lo if x.is_exact else namespace(x.lo).clip(0.5 * x.lo + 0.5 * x.hi, x.lo, x.hi)
 
 
-def radius_about(x: Interval, center: Float[Array | np.ndarray, "..."]) -> Float[Array | np.ndarray, "..."]:
+def radius_about(x: Interval, center: Float[Any, "..."]) -> Float[Any, "..."]:
     """An upper bound of the distance from `center` to any point of the interval."""
     above, below = widen(center - x.lo, center - x.lo).hi, widen(x.hi - center, x.hi - center).hi
     return namespace(x.lo, center).maximum(above, below)
 
 
-def magnitude(x: Interval) -> Float[Array | np.ndarray, "..."]:
+def magnitude(x: Interval) -> Float[Any, "..."]:
     """The largest absolute value."""
     return namespace(x.lo).maximum(abs(x.lo), abs(x.hi))
 
 
-def contains_zero(x: Interval) -> Shaped[Array | np.ndarray, "..."]:
+def contains_zero(x: Interval) -> Shaped[Any, "..."]:
     """Whether zero cannot be ruled out (true for NaN)."""
     return ~((x.lo > 0) | (x.hi < 0))
 
@@ -106,12 +106,12 @@ def intersect(x: Interval, y: Interval) -> Interval:
     return Interval(xp.where(y.lo > x.lo, y.lo, x.lo), xp.where(y.hi < x.hi, y.hi, x.hi))
 
 
-def where(condition: Shaped[Array | np.ndarray, "..."], x: Interval, y: Interval) -> Interval:
+def where(condition: Shaped[Any, "..."], x: Interval, y: Interval) -> Interval:
     xp = namespace(condition, x.lo, y.lo)
     return Interval(xp.where(condition, x.lo, y.lo), xp.where(condition, x.hi, y.hi))
 
 
-def invalid_where(condition: Shaped[Array | np.ndarray, "..."], x: Interval) -> Interval:
+def invalid_where(condition: Shaped[Any, "..."], x: Interval) -> Interval:
     """`x`, with "nothing is known" where the condition holds."""
     xp = namespace(condition, x.lo)
     return Interval(xp.where(condition, xp.nan, x.lo), xp.where(condition, xp.nan, x.hi))
@@ -182,9 +182,9 @@ def total(x: Interval, axes: tuple[int, ...]) -> Interval:
 
 
 def sum_of(
-    lo: Float[Array | np.ndarray, "..."],
-    hi: Float[Array | np.ndarray, "..."],
-    sizes: Float[Array | np.ndarray, "..."],
+    lo: Float[Any, "..."],
+    hi: Float[Any, "..."],
+    sizes: Float[Any, "..."],
     count: int,
 ) -> Interval:
     """Sums of at most `count` terms, rounded in whatever order, as intervals; `sizes` are the sums of magnitudes."""

@@ -1,6 +1,7 @@
 """Enclosures of a function and of its Jacobian over a box, by interval evaluation of its jaxpr."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -74,8 +75,8 @@ class Enclosure(eqx.Module):
 
     value: Interval
     jacobian: Interval
-    jumps: Bool[Array | np.ndarray, "..."]
-    undefined: Bool[Array | np.ndarray, "..."]
+    jumps: Bool[Any, "..."]
+    undefined: Bool[Any, "..."]
 
 
 def enclose(f: Callable, box: Interval, *, with_jacobian: bool = True) -> Enclosure:

@@ -1,6 +1,7 @@
 """Interval arithmetic: what it promises is that the exact result is inside. Exact results come from fractions, or from
 80-bit floating point, whose own error is 2000 times below the bounds tested."""
 
+import functools
 from fractions import Fraction
 
 import equinox as eqx
@@ -16,7 +17,9 @@ from rnndyn.dynamics.proofs.intervals import enclose, interval_jacobian, interva
 
 pytestmark = pytest.mark.usefixtures("x64")
 
-jitted = eqx.filter_jit(enclose)
+# Without optimisation where no accuracy is at stake: most of the time of these tests is compilation.
+QUICK = {"xla_backend_optimization_level": 0}
+jitted = jax.jit(enclose, static_argnums=0, compiler_options=QUICK)
 
 needs_80_bits = pytest.mark.skipif(
     np.finfo(np.longdouble).eps > 2.0**-60, reason="this platform's long double is no better than float64"
@@ -73,13 +76,22 @@ UNARY = {
 }
 
 
+NUM_UNARY = 4000
+
+
+@functools.cache
+def unary_enclosures(name):
+    """Of NUM_UNARY intervals: one program, as users get it, for three tests."""
+    return jax.jit(lambda box: interval_value(UNARY[name][0], box))
+
+
 @needs_80_bits
 @pytest.mark.parametrize("name", UNARY)
 def test_values_of_elementary_functions_are_enclosed(name):
-    function, exact, (lowest, highest) = UNARY[name]
+    _, exact, (lowest, highest) = UNARY[name]
     rng = np.random.default_rng(0)
-    lo, hi = random_intervals(rng, 4000, lowest, highest)
-    result = jax.jit(lambda box: interval_value(function, box))(Interval(jnp.asarray(lo), jnp.asarray(hi)))
+    lo, hi = random_intervals(rng, NUM_UNARY, lowest, highest)
+    result = unary_enclosures(name)(Interval(jnp.asarray(lo), jnp.asarray(hi)))
     values = exact(long(samples(rng, lo, hi)))
     assert (long(result.lo) <= values).all()
     assert (values <= long(result.hi)).all()
@@ -88,11 +100,12 @@ def test_values_of_elementary_functions_are_enclosed(name):
 @needs_80_bits
 @pytest.mark.parametrize("name", ["tanh", "logistic", "exp", "log", "log1p", "sqrt", "sin", "cos", "fourth"])
 def test_enclosures_of_elementary_functions_are_tight(name):
-    function, exact, (lowest, highest) = UNARY[name]
+    _, exact, (lowest, highest) = UNARY[name]
     rng = np.random.default_rng(1)
-    lo = rng.uniform(lowest, highest, 2000)
+    lo = np.resize(rng.uniform(lowest, highest, 1000), NUM_UNARY)
     hi = np.minimum(lo + 0.1, highest)
-    result = jax.jit(lambda box: interval_value(function, box))(Interval(jnp.asarray(lo), jnp.asarray(hi)))
+    result = unary_enclosures(name)(Interval(jnp.asarray(lo), jnp.asarray(hi)))
+    result, lo, hi = result.map(lambda end: end[:1000]), lo[:1000], hi[:1000]
     values = exact(long(samples(rng, lo, hi, count=1000)))
     spare = np.maximum(values.min(0) - long(result.lo), long(result.hi) - values.max(0))
     # A thousand samples come within 0.1 / 500 of an interior extremum, which is flat: curvature * (2e-4)^2 / 2. The
@@ -242,7 +255,7 @@ def test_assumed_error_of_the_error_functions_holds_here():
 
 
 @pytest.mark.parametrize("name", ["add", "mul", "matmul", "total"])
-def test_numpy_jax_and_compiled_intervals_agree(name):
+def test_interpreted_and_compiled_intervals_agree(name):
     """Each encloses (the tests above); they differ by the fused operations of the compiler."""
     rng = np.random.default_rng(10)
     (a, a_hi), (b, b_hi) = random_intervals(rng, (6, 4, 5)), random_intervals(rng, (6, 5, 5))
@@ -256,24 +269,27 @@ def test_numpy_jax_and_compiled_intervals_agree(name):
     function = functions[name]
     plain = function(left, right)
     assert isinstance(plain.lo, np.ndarray)
-    on_jax = jax.tree.map(jnp.asarray, (left, right))
-    for other in (function(*on_jax), jax.jit(function)(*on_jax)):
-        for x, y in ((plain.lo, other.lo), (plain.hi, other.hi)):
-            np.testing.assert_allclose(x, y, rtol=1e-14, atol=64 * UNIT_ROUNDOFF)
+    compiled = jax.jit(function)(*jax.tree.map(jnp.asarray, (left, right)))
+    for x, y in ((plain.lo, compiled.lo), (plain.hi, compiled.hi)):
+        np.testing.assert_allclose(x, y, rtol=1e-14, atol=64 * UNIT_ROUNDOFF)
 
 
 def test_unknown_survives_every_operation():
     """Proofs rely on NaN passing through; a backend whose maximum drops NaN would make them unsound."""
-    unknown = Interval(jnp.full(2, jnp.nan), jnp.full(2, jnp.nan))
-    for name, (function, _, _) in UNARY.items():
-        out = jax.jit(lambda box, function=function: interval_value(function, box))(unknown)
+    unknown = Interval(jnp.full(NUM_UNARY, jnp.nan), jnp.full(NUM_UNARY, jnp.nan))
+    for name in UNARY:
+        out = unary_enclosures(name)(unknown)
         if name not in ("where", "sign"):
             assert not jnp.any(jnp.isfinite(out.lo) & jnp.isfinite(out.hi)), name
-    other = point(jnp.ones(2))
-    for operation in (ia.add, ia.sub, ia.mul, ia.div, ia.hull):
-        for out in (jax.jit(operation)(unknown, other), jax.jit(operation)(other, unknown)):
-            assert jnp.isnan(out.lo).all(), operation.__name__
-            assert jnp.isnan(out.hi).all(), operation.__name__
+    other = point(jnp.ones(NUM_UNARY))
+    operations = (ia.add, ia.sub, ia.mul, ia.div, ia.hull)
+    both_ways = lambda x, y: [(operation(x, y), operation(y, x)) for operation in operations]
+    on_numpy = jax.device_get((unknown, other))
+    for results in (jax.jit(both_ways)(unknown, other), both_ways(*on_numpy)):
+        for operation, pair in zip(operations, results):
+            for out in pair:
+                assert np.isnan(out.lo).all(), operation.__name__
+                assert np.isnan(out.hi).all(), operation.__name__
 
 
 @pytest.mark.parametrize("function", [jnp.log, jnp.sqrt, lambda x: 1 / x, lambda x: x**-1, lambda x: x**0.5])
@@ -333,30 +349,30 @@ MAPS = {
 def test_jacobians_at_points_of_the_box_are_enclosed(name):
     f, rng = MAPS[name], np.random.default_rng(8)
     center = rng.normal(size=3)
-    box = Interval(jnp.asarray(center - 0.05), jnp.asarray(center + 0.05))
-    found = jitted(f, box)
-    states = jnp.asarray(samples(rng, np.asarray(box.lo), np.asarray(box.hi), count=50))
+    width = np.array([[0.05], [0.0]])
+    lo, hi = center - width, center + width
+    both = jax.jit(jax.vmap(lambda lo, hi: enclose(f, Interval(lo, hi))), compiler_options=QUICK)(lo, hi)
+    found, tight = (jax.tree.map(lambda leaf, k=k: leaf[k], jax.device_get(both)) for k in (0, 1))
+    states = samples(rng, lo[0], hi[0], count=50)
+    plain = jax.jit(jax.vmap(lambda x: (f(x), jax.jacfwd(f)(x))), compiler_options=QUICK)
+    values, jacobians = jax.device_get(plain(states))
     if name == "stopped":
-        jacobians = jax.vmap(lambda x: jnp.diag(2 * x))(states)  # the derivative of the function, not of its rule
-    else:
-        jacobians = jax.vmap(jax.jacfwd(f))(states)
-    values = jax.vmap(f)(states)
+        jacobians = 2 * states[:, None, :] * np.eye(3)  # the derivative of the function, not of its rule
     spare = 1e-6 if name == "single" else 1e-14  # the rounding of the plain evaluation
     assert (found.jacobian.lo - spare <= jacobians).all()
     assert (jacobians <= found.jacobian.hi + spare).all()
     assert (found.value.lo - spare <= values).all()
     assert (values <= found.value.hi + spare).all()
-    tight = jitted(f, point(jnp.asarray(center))).jacobian
     # At a point only rounding widens the enclosure: a hundred operations of size up to ten.
-    assert (tight.hi - tight.lo < 1e-11).all()
+    assert (tight.jacobian.hi - tight.jacobian.lo < 1e-11).all()
 
 
 def test_jacobians_under_vmap_are_those_one_by_one():
-    f, rng = MAPS["gated"], np.random.default_rng(9)
+    f, rng = MAPS["loop"], np.random.default_rng(9)
     lo = jnp.asarray(rng.normal(size=(5, 3)))
     together = jax.vmap(lambda a: interval_jacobian(f, Interval(a, a + 0.01)))(lo)
     for k in range(5):
-        alone = jitted(f, Interval(lo[k], lo[k] + 0.01)).jacobian
+        alone = interval_jacobian(f, Interval(lo[k], lo[k] + 0.01))
         np.testing.assert_allclose(together.lo[k], alone.lo, rtol=1e-13, atol=1e-14)  # another order of summation
 
 
