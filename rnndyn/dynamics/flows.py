@@ -25,24 +25,35 @@ def time_map(
 
         F(x(t)) = x(t + dt)
 
-    Its derivative DF is the solution of the variational equation dV/dt = Dv(x) V, V(0) = 1, discretised by the same
-    steps. Every analysis of maps applies to it; growth rates come out per step, so pass `dt` there too.
+    Its derivative DF = V(dt) solves the variational equation dV/dt = Dv(x) V, V(0) = 1, and the step size answers for
+    every column of V as it does for the state: relative to the length of the column, whatever transformation asks
+    (`jvp`, `vmap`, `jacfwd`, `linearize`, `jacrev`, `grad`). Two tangent vectors go along even where only the state is
+    asked for, as the state alone would not keep the steps short beside an equilibrium. At an equilibrium
+    DF = exp(dt Dv). Every analysis of maps applies; growth rates come out per step, so pass `dt` there too.
 
     **Arguments:**
 
     - `vector_field`: v, `v(x) -> dx/dt` on states (N,), or `v(x, u)`, driven by an input that is held over each `dt`:
         then the map is `F(x, u)`. An `eqx.Module` when it has parameters.
     - `dt`: the sampling time, positive.
-    - `solver`: a diffrax solver (default `diffrax.Tsit5()`).
+    - `solver`: a diffrax solver that estimates its error. By default the method of Dormand & Prince (order 5) and, where
+        `max_steps` of it do not suffice because the flow is stiff, from there on extrapolation of the linearly implicit
+        Euler method (order 7).
     - `rtol`, `atol`: tolerances per solver step; by default 1e-9 in float64 and 1e-5 in float32.
-    - `max_steps`: the most solver steps per `dt`. A state that needs more, or escapes, becomes NaN.
-    - `adjoint`: how derivatives are taken. The default, `diffrax.ForwardMode()`, serves tangent vectors (Jacobians,
-        Lyapunov exponents) fast; for `jax.grad` or `rnndyn.adjoints` pass `diffrax.DirectAdjoint()`, which serves both
-        and is slower.
+    - `max_steps`: the most solver steps per `dt`, of each method. A state that needs more, or escapes, becomes NaN.
+    - `adjoint`: `diffrax.ForwardMode()`, the default, or `diffrax.DirectAdjoint()`, slower, which is needed for reverse
+        mode (`jax.grad`) by more than 64 numbers at once, such as the weights of a network, and for the gradient of a
+        derivative.
 
     **Returns:** a `TimeMap`, callable on states.
 
     **Raises:** `ValueError` for a `dt` that is not positive.
+
+    Second derivatives follow the steps that the first ones control. By more than 64 numbers at once, tangents are pushed
+    along steps that 16 random directions control in place of all columns. See `docs/flows.md`.
+
+    Reference: E. Hairer, S. Nørsett & G. Wanner (1993), *Solving Ordinary Differential Equations I*, sections I.14 and
+    II.4; E. Hairer & G. Wanner (1996), *Solving Ordinary Differential Equations II*, section IV.9.
     """
     if not dt > 0:
         raise ValueError(f"dt: expected a positive sampling time, got {dt}.")
@@ -76,7 +87,7 @@ class TimeMap(eqx.Module):
             default if self.rtol is None else self.rtol,
             default if self.atol is None else self.atol,
             self.max_steps,
-            not isinstance(self.adjoint, diffrax.ForwardMode),
+            reverse=not isinstance(self.adjoint, diffrax.ForwardMode),
         )
         return integrate(self.vector_field, x, self.dt, inputs, method)
 

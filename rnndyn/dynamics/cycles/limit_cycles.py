@@ -402,7 +402,7 @@ def _follow(vector_field: Callable, start: np.ndarray, duration: float) -> np.nd
     """The trajectory at `_NUM_SAMPLES` equal steps."""
     # First with relative accuracy down to nothing. A component of mere rounding error cannot be followed like that.
     for atol in (1e-60, 1e-12 * max(float(np.max(np.abs(start))), 1e-280)):
-        flow = Flow(vector_field, Method(None, np.asarray(1e-9), np.full(start.size, atol), 4096))
+        flow = Flow(vector_field, Method(None, np.asarray(1e-9), np.full(start.size, atol), 4096, num_probes=0))
         states = np.asarray(_advance(flow, start, np.asarray(duration / _NUM_SAMPLES)))
         if np.isfinite(states).all():
             break

@@ -27,7 +27,9 @@ class Method(eqx.Module):
     """How to integrate: a diffrax solver, or by default the method of Dormand & Prince and, from where that has used up
     its steps, extrapolation of the linearly implicit Euler method, for stiff systems.
 
-    Tolerances are per step and component; `atol` is one number or one for each component. `reverse` asks for loops
+    Tolerances are per step and component; `atol` is one number or one for each component. `num_probes` tangent vectors
+    go along where only the state is asked for: without them, nothing keeps the steps short beside an equilibrium, where
+    the computed map is then not the flow but whatever such steps make of it. `reverse` asks for loops
     that can be differentiated backwards.
     """
 
@@ -35,6 +37,7 @@ class Method(eqx.Module):
     rtol: Any
     atol: Any
     max_steps: int = eqx.field(static=True)
+    num_probes: int = eqx.field(static=True, default=2)
     reverse: bool = eqx.field(static=True, default=False)
 
 
@@ -60,7 +63,7 @@ def integrate(
 
     @jax.custom_jvp
     def flow(x: Array, duration: Array, leaves: list[Any]) -> Array:
-        return _solve(field, x, duration, leaves, method, jnp.zeros((0, x.size), x.dtype), [])[0]
+        return _solve(field, x, duration, leaves, method, _probes(x, method.num_probes), [])[0]
 
     def rule(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
         x, duration, leaves = primals
@@ -85,7 +88,7 @@ def integrate(
             new = list(leaves)
             for k, leaf in zip(changed, given, strict=True):
                 new[k] = leaf
-            return _solve(field, x, duration, new, method, _probes(x), [])[0]
+            return _solve(field, x, duration, new, method, _probes(x, NUM_PROBES), [])[0]
 
         return end, total + jax.jvp(along, (x, *(leaves[k] for k in changed)), tuple(parts))[1]
 
@@ -128,10 +131,10 @@ def _cumulative(sizes: list[int]) -> list[int]:
     return ends[:-1]
 
 
-def _probes(x: Array) -> Float[Array, "M N"]:
-    """Fixed random directions of length one, for more states than there are columns."""
-    rows = jax.random.normal(jax.random.key(0), (min(NUM_PROBES, x.size), x.size), x.dtype)
-    return rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
+def _probes(x: Array, num: int) -> Float[Array, "M N"]:
+    """Fixed random directions of length one."""
+    rows = np.random.default_rng(0).standard_normal((min(num, x.size), x.size))
+    return jnp.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), x.dtype)
 
 
 def _solve(
