@@ -94,14 +94,25 @@ def obtain(study: ModuleType, config: Any, *, force: bool = False) -> rd.Result:
     name, digest = study_name(study), config_hash(study, config)
     cache = RESULTS / f"{name}-{digest}.npz"
     start = time.perf_counter()
-    if cache.exists() and not force:
-        result = rd.load(cache)
+    result = None if force else _cached(cache)
+    if result is not None:
         print(f"{name}: result {digest} taken from {shown(cache)} (--force computes it again)")
     else:
         result = study.compute(config)
         result.save(cache)
         print(f"{name}: computed in {time.perf_counter() - start:.1f} s")
     return result
+
+
+def _cached(cache: Path) -> rd.Result | None:
+    """What the cache holds; nothing where there is none, or one that this version of rnndyn does not read."""
+    if not cache.exists():
+        return None
+    try:
+        return rd.load(cache)
+    except ValueError as error:
+        print(f"{shown(cache)} is computed again: {error}")
+        return None
 
 
 def figure_path(study: ModuleType, config: Any, options: Options) -> Path:

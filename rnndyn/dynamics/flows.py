@@ -36,9 +36,9 @@ def time_map(
     - `vector_field`: v, `v(x) -> dx/dt` on states (N,), or `v(x, u)`, driven by an input that is held over each `dt`:
         then the map is `F(x, u)`. An `eqx.Module` when it has parameters.
     - `dt`: the sampling time, positive.
-    - `solver`: a diffrax solver that estimates its error. By default the method of Dormand & Prince (order 5) and, where
-        `max_steps` of it do not suffice because the flow is stiff, from there on extrapolation of the linearly implicit
-        Euler method (order 7).
+    - `solver`: a diffrax solver that estimates its error. By default the method of Dormand & Prince (order 5) and,
+        where `max_steps` of it do not suffice because the flow is stiff, from there on extrapolation of the linearly
+        implicit Euler method (order 7).
     - `rtol`, `atol`: tolerances per solver step; by default 1e-9 in float64 and 1e-5 in float32.
     - `max_steps`: the most solver steps per `dt`, of each method. A state that needs more, or escapes, becomes NaN.
     - `adjoint`: `diffrax.ForwardMode()`, the default, or `diffrax.DirectAdjoint()`, slower, which is needed for reverse
@@ -49,8 +49,8 @@ def time_map(
 
     **Raises:** `ValueError` for a `dt` that is not positive.
 
-    Second derivatives follow the steps that the first ones control. By more than 64 numbers at once, tangents are pushed
-    along steps that 16 random directions control in place of all columns. See `docs/flows.md`.
+    Second derivatives follow the steps that the first ones control. By more than 64 numbers at once, tangents are
+    pushed along steps that 16 random directions control in place of all columns. See `docs/flows.md`.
 
     Reference: E. Hairer, S. Nørsett & G. Wanner (1993), *Solving Ordinary Differential Equations I*, sections I.14 and
     II.4; E. Hairer & G. Wanner (1996), *Solving Ordinary Differential Equations II*, section IV.9.

@@ -253,6 +253,23 @@ class CycleSet(Result):
         """How many cycles were found of each period."""
         return {p: len(cycles) for p, cycles in self.by_period.items()}
 
+    @property
+    def only(self) -> Cycles:
+        """The cycles of the one period that was asked for; raises `ValueError` where there were several."""
+        if len(self.cycles) != 1:
+            raise ValueError(f"periods {self.periods} were asked for: say which, as in cycles[{self.periods[0]}].")
+        return self.cycles[0]
+
+    @property
+    def points(self) -> Float[np.ndarray, "K p N"]:
+        """The points of the cycles of the one period that was asked for, `(K, p, N)`."""
+        return self.only.points
+
+    @property
+    def multipliers(self) -> Complex[np.ndarray, "K N"]:
+        """The multipliers of the cycles of the one period that was asked for, by falling modulus, `(K, N)`."""
+        return self.only.multipliers
+
     def __getitem__(self, period: int) -> Cycles:
         return self.by_period[period]
 

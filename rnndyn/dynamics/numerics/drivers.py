@@ -11,6 +11,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from rnndyn._programs import Program, as_program
+from rnndyn.dynamics.numerics.threads import one_blas_thread, one_program_at_a_time
 
 MEMORY_BUDGET = 256 * 2**20
 """Bytes that one chunk of candidates may take on the device, intermediate arrays included."""
@@ -20,11 +21,17 @@ MEMORY_BUDGET = 256 * 2**20
 def double_precision() -> Iterator[None]:
     """Compute in float64 inside the block, whatever the global flag is, on a device that has it.
 
-    A TPU emulates float64 without the accuracy that polished points need, so there the block runs on the host.
+    A TPU emulates float64 without the accuracy that polished points need, so there the block runs on the host. On a
+    host BLAS keeps to one thread, and drivers in several Python threads take turns (see `threads`).
     """
     on_host = jax.default_backend() == "tpu"
     device = jax.default_device(jax.local_devices(backend="cpu")[0]) if on_host else contextlib.nullcontext()
-    with jax.enable_x64(True), device:
+    with contextlib.ExitStack() as stack:
+        if on_host or jax.default_backend() == "cpu":
+            stack.enter_context(one_program_at_a_time())
+            stack.enter_context(one_blas_thread())
+        stack.enter_context(jax.enable_x64(True))
+        stack.enter_context(device)
         yield
 
 
