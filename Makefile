@@ -20,7 +20,7 @@ figures: $(INSTALLED)
 	$(BIN)/python -m experiments all
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
