@@ -55,6 +55,16 @@ _PARAMETERS: dict[Any, Any] = {
 
 @contextlib.contextmanager
 def paper_style() -> Iterator[None]:
-    """Draw figures inside the block with the shared style: column widths, font sizes, colour-blind safe colours."""
+    """Draw figures inside the block with the style that all figures of rnndyn share.
+
+    ```python
+    with rnndyn.plotting.paper_style():
+        figure, ax = plt.subplots()
+    ```
+
+    **Returns:** a context manager. It sets Matplotlib's `rcParams` (sizes in inches for a column of print, fonts in
+    points, the colour-blind safe cycle of M. Okabe & K. Ito 2008, resolution) and puts the old ones back at the end,
+    also when the block raises. What is drawn outside of it is not touched.
+    """
     with plt.rc_context(_PARAMETERS):
         yield

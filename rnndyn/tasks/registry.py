@@ -71,6 +71,12 @@ TASKS: dict[str, Task] = {
 def find_task(name: str) -> Task:
     """The task of that name.
 
+    **Arguments:**
+
+    - `name`: as in `rnndyn.tasks.batches`, `"flip_flop"` for instance.
+
+    **Returns:** a function `task(key, **options)` that makes one trial.
+
     **Raises:** `ValueError` that lists the known names when there is none.
     """
     if name not in TASKS:

@@ -214,7 +214,12 @@ def inverse_sigmoid_decay(half_life: float, sharpness: float = 5.0) -> optax.Sch
     - `half_life`: $h$, the number of updates after which it is 1/2, above 0.
     - `sharpness`: $a$, above 0; it starts at $\sigma(a)$.
 
+    **Returns:** a function of the number of updates made, a scalar, with values between 0 and 1; traceable.
+
     **Raises:** `ValueError` for values that are not positive.
+
+    Reference: S. Bengio, O. Vinyals, N. Jaitly & N. Shazeer (2015), *Scheduled sampling for sequence prediction with
+    recurrent neural networks*.
     """
     for name, value in (("half_life", half_life), ("sharpness", sharpness)):
         if not value > 0:
@@ -235,6 +240,9 @@ def with_step(loss: Callable[[Any, Any, Any], Any]) -> "WithStep":
     **Arguments:**
 
     - `loss`: `loss(model, batch, step)` -> scalar; `step` counts the updates made before, from the `carry` on.
+
+    **Returns:** `loss(model, batch, carry) -> (scalar, carry + 1)`, which `rnndyn.fit` takes together with `carry=0`.
+    Two made of one function share a compilation.
     """
     return WithStep(loss)
 

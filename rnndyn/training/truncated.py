@@ -61,6 +61,13 @@ def truncated_bptt(
 def start_states(model: Any, batch_size: int) -> PyTree[Array]:
     """The states from which `batch_size` sequences start: the `carry` of `rnndyn.fit` for `truncated_bptt`.
 
+    **Arguments:**
+
+    - `model`: a model with `start()`, its state before the first step.
+    - `batch_size`: B, the sequences of a batch.
+
+    **Returns:** the state with a leading axis B on every leaf, all the same.
+
     **Raises:** `ValueError` for a `batch_size` below 1, or a model without `start`.
     """
     check_at_least("batch_size", batch_size, 1)

@@ -98,9 +98,13 @@ def continue_cycles(
     num_multipliers: int | None = None,
     linear_solver: str = "dense",
 ) -> "Branch":
-    r"""Follow a cycle $F(x_i, p) = x_{i+1}$, $x_P = x_0$, as the parameter changes; see `continue_fixed_points`.
+    r"""Follow a cycle as the parameter changes, through folds, and locate its bifurcations.
 
-    **Arguments:** as there, but
+    $$F(x_i, p) = x_{i+1}, \qquad i = 0, \dots, P - 1, \qquad x_P = x_0$$
+
+    is solved by pseudo-arclength continuation, as in `continue_fixed_points`.
+
+    **Arguments:** as in `continue_fixed_points`, but
 
     - `points`: near the points of the cycle at `p0`, in order, shape `(P, N)`.
 
@@ -111,6 +115,9 @@ def continue_cycles(
 
     All points are unknowns (multiple shooting), so residuals are those of single steps. The multipliers come from the
     product of the P Jacobians, and those below its norm times 1e-16 are not resolved.
+
+    Reference: E. Doedel, H. Keller & J. Kernevez (1991), *Numerical analysis and control of bifurcation problems*;
+    Yu. Kuznetsov (2004), *Elements of Applied Bifurcation Theory*, chapter 10.
     """
     check_states("points", points)
     points = np.asarray(points, np.float64)

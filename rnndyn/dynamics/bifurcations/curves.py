@@ -38,12 +38,13 @@ def continue_bifurcation(
     or flip, two more and the unknown $\cos\theta$ for a Neimark-Sacker point; see `_systems.py`) by
     pseudo-arclength continuation, as in `continue_fixed_points`.
 
-    **Arguments:** as in `continue_fixed_points`, but
+    **Arguments:**
 
     - `f`: the map with two parameters, `(N,), (2,) -> (N,)`.
     - `bifurcation`: a fold, flip or Neimark-Sacker point, from a `Branch` along any line in the plane.
     - `p0`: the two parameters there, shape `(2,)`.
-    - `p_span`: the two intervals.
+    - `p_span`: the two intervals, `((lowest, highest), (lowest, highest))`; the curve ends where it leaves them.
+    - `box`, `max_points`, `initial_step`, `min_step`, `max_step`, `state_scale`: as in `continue_fixed_points`.
 
     **Returns:** a `BifurcationCurve`. Its `special_points` are the points of codimension two: cusps (fold coefficient
     zero), the strong resonances 1:1 (Bogdanov-Takens), 1:2, 1:3 and 1:4, generalised flips and Chenciner points (flip

@@ -305,8 +305,7 @@ def _term(field: Callable) -> diffrax.ODETerm:
 class _ExplicitStep:
     """The Runge-Kutta method of order 5 with an error estimate of order 4; the last stage is the next step's first.
 
-    Written out, it costs half the time of the same method in diffrax, whose stages are a loop, and a third to compile
-    (`benchmarks/flows.py`).
+    Written out, because in diffrax the stages are a loop, which takes longer to compile and to run for small systems.
 
     Reference: J. Dormand & P. Prince (1980), *A family of embedded Runge-Kutta formulae*.
     """
