@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,24 +39,23 @@ def trajectory(
     x0 = jnp.asarray(x0)
     check_at_least("num_steps", num_steps, 1)
     check_at_least("num_transient", num_transient, 0)
-    step, rows = as_step(f, x0, inputs, num_transient + num_steps)
+    program, rows = let_in_with_inputs(f, x0, inputs, num_transient + num_steps)
+    return _run(program, x0, rows, num_steps, num_transient)
+
+
+@eqx.filter_jit
+def _run(f: Program, x0: Array, rows: Array | np.ndarray | None, num_steps: int, num_transient: int) -> Array:
+    def step(x: Array, u: Array | None) -> Array:
+        return f(x) if rows is None else f(x, u)
+
     transient, kept = (None, None) if rows is None else (rows[:num_transient], rows[num_transient:])
     x, _ = jax.lax.scan(lambda x, u: (step(x, u), None), x0, transient, length=num_transient)
 
-    def record(x: Array, u: Array | np.ndarray | None) -> tuple[Array, Array]:
+    def record(x: Array, u: Array | None) -> tuple[Array, Array]:
         x = step(x, u)
         return x, x
 
-    _, states = jax.lax.scan(record, x, kept, length=num_steps)
-    return states
-
-
-def as_step(
-    f: Callable[..., Array], x0: Array, inputs: ArrayLike | None, num_rows: int
-) -> tuple[Callable[[Array, Array | np.ndarray | None], Array], Array | np.ndarray | None]:
-    """`f` as a step `(x, u) -> x` that ignores `u` when nothing drives it, and the checked rows of input."""
-    program, rows = let_in_with_inputs(f, x0, inputs, num_rows)
-    return (lambda x, u: program(x)) if rows is None else program, rows
+    return jax.lax.scan(record, x, kept, length=num_steps)[1]
 
 
 def let_in_with_inputs(

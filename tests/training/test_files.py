@@ -263,6 +263,8 @@ def test_a_model_of_the_first_format_is_still_read(tmp_path):
 
 @pytest.mark.skipif(os.name != "posix", reason="sends itself a signal")
 def test_ctrl_c_ends_the_run_as_if_it_had_come_to_its_end(tmp_path):
+    # A shell that starts the tests in the background has interruptions ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     path = tmp_path / "run"
     after = lambda event: os.kill(os.getpid(), signal.SIGINT) if event.kind == "steps" and event.step >= 3 else None
     part = fit(path, num_steps=50, checkpoint_every=1, callbacks=[after])
@@ -278,6 +280,7 @@ def test_ctrl_c_ends_the_run_as_if_it_had_come_to_its_end(tmp_path):
     thread = threading.Thread(target=lambda: done.append(fit()))
     thread.start()
     thread.join()
+    signal.signal(signal.SIGINT, before)
     assert done[0].history.stopped == "num_steps"
 
 

@@ -81,7 +81,7 @@ def find_slow_points(
         bytes_per_item = 64 * starts.shape[1] ** 2
         scale = robust_scale(np.concatenate([starts, images_of(f, starts)]))
         relaxed, relaxed_speeds = map_in_chunks(
-            lambda x: _relax(f, x, RELAXATION_MARGIN / slow_steps),
+            lambda x: _relax(f, x, np.asarray(RELAXATION_MARGIN / slow_steps)),
             starts,
             bytes_per_item=bytes_per_item,
             description="slow manifold",
@@ -90,7 +90,7 @@ def find_slow_points(
 
         def minimise(points: np.ndarray) -> list[np.ndarray]:
             found = map_in_chunks(
-                lambda x: _minimise_speed(f, x, scale, max_steps),
+                lambda x: _minimise_speed(f, x, np.asarray(scale), max_steps),
                 points,
                 bytes_per_item=bytes_per_item,
                 description="slow points",
@@ -220,7 +220,7 @@ class SlowManifold(Result):
 
 
 @eqx.filter_jit
-def _relax(f: Callable[[Array], Array], points: Any, threshold: float) -> tuple[Array, Array]:
+def _relax(f: Callable[[Array], Array], points: Any, threshold: Array | np.ndarray) -> tuple[Array, Array]:
     """Newton steps along the singular directions of DG beyond `threshold`."""
 
     def relax(x: Array) -> tuple[Array, Array]:
