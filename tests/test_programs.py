@@ -503,3 +503,9 @@ def test_a_program_runs_under_shard_map():
     mapped = jax.shard_map(jax.vmap(program), mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
     got = jax.jit(mapped)(batch)
     np.testing.assert_allclose(got, np.tanh(1.7 * batch @ WEIGHTS.T + BIAS), rtol=1e-5)
+
+
+def test_keys_of_random_numbers_are_inputs():
+    key = jax.random.key(3)
+    noisy = as_program(lambda x, key: x + jax.random.normal(key, x.shape), jnp.zeros(3), key, double=False)
+    np.testing.assert_array_equal(noisy(jnp.ones(3), key), 1 + jax.random.normal(key, (3,)))

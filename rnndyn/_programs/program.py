@@ -169,7 +169,10 @@ def _fit(x: Any, aval: Any) -> Any:
 
 
 def _struct(a: Any, double: bool) -> jax.ShapeDtypeStruct:
-    dtype = jax.dtypes.canonicalize_dtype(a.dtype if hasattr(a, "dtype") else jnp.result_type(a))
+    dtype = a.dtype if hasattr(a, "dtype") else jnp.result_type(a)
+    if jnp.issubdtype(dtype, jax.dtypes.extended):  # keys of random numbers
+        return jax.ShapeDtypeStruct(np.shape(a), dtype)
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
     if double and jnp.issubdtype(dtype, jnp.inexact):
         dtype = jnp.complex128 if jnp.issubdtype(dtype, jnp.complexfloating) else jnp.float64
     weak = not double and getattr(a, "weak_type", False)
