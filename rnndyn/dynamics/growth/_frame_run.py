@@ -78,7 +78,9 @@ def run_frame(
     transient or schedule compiles nothing. Where something is traced (`grad`, `vmap`, `jit` around this function), the
     loop is a `scan` of fixed length, for a `while_loop` has no reverse mode.
     """
-    if _is_traced(f, x0, inputs, frame):
+    # Keys of random numbers have no form on the host.
+    is_key = inputs is not None and jnp.issubdtype(inputs.dtype, jax.dtypes.extended)
+    if is_key or _is_traced(f, x0, inputs, frame):
         return _scanned(f, x0, inputs, frame, plan, int(plan.num_transient + plan.num_steps), remat_every)
     total = int(plan.num_transient + plan.num_steps)
     carry = _start(x0, frame, plan, np)
