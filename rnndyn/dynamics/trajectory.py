@@ -1,6 +1,7 @@
 """Running a map."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -44,14 +45,14 @@ def trajectory(
 
 
 @eqx.filter_jit
-def _run(f: Program, x0: Array, rows: Array | np.ndarray | None, num_steps: int, num_transient: int) -> Array:
-    def step(x: Array, u: Array | None) -> Array:
+def _run(f: Program, x0: Array, rows: Any, num_steps: int, num_transient: int) -> Array:
+    def step(x: Array, u: Any) -> Array:
         return f(x) if rows is None else f(x, u)
 
     transient, kept = (None, None) if rows is None else (rows[:num_transient], rows[num_transient:])
     x, _ = jax.lax.scan(lambda x, u: (step(x, u), None), x0, transient, length=num_transient)
 
-    def record(x: Array, u: Array | None) -> tuple[Array, Array]:
+    def record(x: Array, u: Any) -> tuple[Array, Array]:
         x = step(x, u)
         return x, x
 
