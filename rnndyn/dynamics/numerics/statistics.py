@@ -15,6 +15,11 @@ LEAST_INDEPENDENT = 8
 missing."""
 
 
+UNUSUAL_TIME = 9.3
+"""Independent blocks show a correlation time beyond 1 + this / sqrt(M) once in twenty times: the 95 % points of 40 000
+white series are 2.73, 2.35, 2.15 and 1.78 for M = 32, 48, 64 and 128. A lower bar lengthens errors of white noise."""
+
+
 def namespace(array: Any) -> Any:
     """NumPy for its own arrays, which compile nothing, and JAX's for all others."""
     return np if isinstance(array, np.ndarray | np.generic) else jnp
@@ -31,10 +36,10 @@ def batch_means(
     deviation of what independent blocks would show. A series that stays correlated uses the longest blocks.
 
     Pairs of blocks say little about a correlation that is spread over many of them. Their integrated correlation time
-    (Geyer's initial monotone sequence, corrected for the bias that the unknown mean causes) does: where it exceeds one
-    and a half blocks, beyond what independent blocks show once in twenty times, the error is at least that of M over it
-    independent blocks, with as many degrees of freedom. On autoregressive series with a correlation time of 2 to 100
-    steps and windows of 1000, intervals of 95 % then cover 92 to 96 %, and 80 to 95 % without.
+    (Geyer's initial monotone sequence, corrected for the bias that the unknown mean causes) does: where it exceeds what
+    independent blocks show once in twenty times (`UNUSUAL_TIME`), the error is at least that of M over it independent
+    blocks, with as many degrees of freedom. Intervals of 95 % then cover 95, 95 and 94 % of 8000 autoregressive series
+    of 1024 steps with coefficients 0, 0.5 and 0.9; with 0.98, 90 % of the 72 % that are called resolved.
 
     **Returns:** `(stderr, degrees_of_freedom, resolved)`, where `resolved` is False for a column whose longest blocks
     are still positively correlated by more than three standard deviations, or that is worth fewer than
@@ -63,7 +68,7 @@ def batch_means(
     num_blocks = blocks.shape[0]
     if num_blocks >= 2 * LEAST_BLOCKS:  # fewer do not show their correlation time
         time = _correlation_time(blocks)
-        long = time > 1.5
+        long = time > 1 + UNUSUAL_TIME / np.sqrt(num_blocks)
         stderr = xp.where(long, xp.maximum(stderr, xp.sqrt(xp.maximum(time, 0)) * _standard_error(blocks)[0]), stderr)
         degrees = xp.where(long, xp.maximum(2, xp.minimum(degrees, num_blocks / xp.where(long, time, 1) - 1)), degrees)
         resolved = resolved & (time * LEAST_INDEPENDENT <= num_blocks)

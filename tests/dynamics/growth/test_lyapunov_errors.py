@@ -39,10 +39,8 @@ def test_products_of_gaussian_matrices():
     count = scores.size  # 2000 independent standard normal numbers; four standard errors of their mean and variance
     assert abs(scores.mean()) < 4 / np.sqrt(count)
     assert abs(scores.var() - 1) < 4 * np.sqrt(2 / count)
-    # And the reported errors are the exact ones, on average: to 1 % of noise, and up to 8 % too large, as a correlation
-    # time that is estimated from 64 blocks and never below 1 makes them.
-    ratio = np.mean(spectra.stderr, axis=0) / deviation
-    assert np.all((ratio > 0.97) & (ratio < 1.1)), ratio
+    # And the reported errors are the exact ones, on average: to 1 % of noise and some bias.
+    np.testing.assert_allclose(np.mean(spectra.stderr, axis=0), deviation, rtol=0.05)
     fractions = covered(spectra, exact)
     assert ((fractions >= 0.9) & (fractions <= 0.99)).all(), fractions
     assert np.mean(spectra.converged) > 0.95
