@@ -4,7 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from random_cells import fill
+from networks.random_cells import fill
 
 import rnndyn as rd
 from rnndyn.networks.adapters import Cell, as_cell, takes_key

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from random_cells import fill, normal
+from networks.random_cells import fill, normal
 
 import rnndyn as rd
 from rnndyn.networks.cells.dropout import DropoutCell

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from random_cells import fill
+from networks.random_cells import fill
 
 import rnndyn as rd
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from random_cells import fill
+from networks.random_cells import fill
 
 import rnndyn as rd
 

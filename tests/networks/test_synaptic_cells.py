@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from random_cells import fill, jitted, normal
+from networks.random_cells import fill, jitted, normal
 
 import rnndyn as rd
 

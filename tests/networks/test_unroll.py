@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from random_cells import fill, jitted, normal
+from networks.random_cells import fill, jitted, normal
 
 import rnndyn as rd
 
