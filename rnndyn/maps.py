@@ -50,20 +50,7 @@ def as_map(
     **Raises:** `ValueError` for an input of another width, weights with NaN or infinity, or a callable without a state
     to go by.
     """
-    driven = as_driven_map(cell, state_like=state_like)
-    size = driven.input_size
-    if input is None:
-        held = None if size is None else zero_input(size)
-    else:
-        held = as_leaf("input", input, driven.dtype)
-        if size is not None and held.shape != (size,):
-            raise ValueError(f"input: expected shape ({size},), the input width of the cell, got {held.shape}.")
-    if region is not None:
-        lower, upper = (np.broadcast_to(np.asarray(b, float), (driven.state_size,)) for b in region)
-        if not (lower <= upper).all():
-            raise ValueError("region: expected lower <= upper in every component.")
-        region = (lower, upper)
-    return CellMap(driven, held, region)
+    return as_driven_map(cell, state_like=state_like).hold(input, region=region)
 
 
 def as_driven_map(cell: Callable, *, state_like: PyTree | None = None) -> "DrivenCellMap":
@@ -120,6 +107,22 @@ class DrivenCellMap(eqx.Module):
     def unflatten(self, x: ArrayLike) -> PyTree:
         """The state of a flat vector `(N,)`; leading axes are kept, so `(T, N)` gives leaves `(T, ...)`."""
         return self.flat.unflatten(x)
+
+    def hold(self, input: Numbers | None = None, *, region: Region | None = None) -> "CellMap":
+        """The map with `input` (I,) held, zero by default; see `as_map`, which is this of a cell."""
+        size = self.input_size
+        if input is None:
+            held = None if size is None else zero_input(size)
+        else:
+            held = as_leaf("input", input, self.dtype)
+            if size is not None and held.shape != (size,):
+                raise ValueError(f"input: expected shape ({size},), the input width of the cell, got {held.shape}.")
+        if region is not None:
+            lower, upper = (np.broadcast_to(np.asarray(b, float), (self.state_size,)) for b in region)
+            if not (lower <= upper).all():
+                raise ValueError("region: expected lower <= upper in every component.")
+            region = (lower, upper)
+        return CellMap(self, held, region)
 
     def __call__(self, x: Array | np.ndarray, u: Array | np.ndarray | None) -> Array:
         return self.flatten(self.cell(self.unflatten(x), u))
