@@ -62,7 +62,8 @@ def as_driven_map(cell: Callable, *, state_like: PyTree | None = None) -> "Drive
 
     **Raises:** `ValueError` for weights with NaN or infinity, or a callable without a state to go by.
     """
-    if hasattr(cell, "readout") and hasattr(cell, "cell"):
+    # An imported network has a readout too, and says by itself which cell its step is.
+    if hasattr(cell, "readout") and hasattr(cell, "cell") and not hasattr(type(cell), "effective_cell"):
         raise ValueError("cell: got a whole model; its dynamics are those of its cell. Pass model.cell.")
     known: Any = without_dropout(as_cell(cell, state_like=state_like))
     check_weights(known)
