@@ -1,9 +1,9 @@
 """`python tests/interop/make_fixtures.py` writes the fixtures, with the frameworks themselves; the tests need none.
 
-Made with torch 2.13.0, keras 3.15.1 (jax backend), flax 0.12.8, dm-haiku 0.0.17, equinox 0.13.8 and jax 0.10.2, in a virtual
-environment of their own. Every file holds the weights under the names that the framework gives them, and beside them `inputs`
-(T, I) and `outputs` (T, H), what the framework makes of them in float32 from a zero state; for an LSTM also the last
-`final_h` and `final_c`. All weights and biases are random: zero biases, or an orthogonal recurrence, would hide mistakes.
+Made with torch 2.13.0, keras 3.15.1 (jax backend), flax 0.12.8, dm-haiku 0.0.17, equinox 0.13.8 and jax 0.10.2, in a
+virtual environment of their own. Every file holds the weights under the names that the framework gives them, and beside
+them `inputs` (T, D) and `outputs` (T, H), what the framework makes of them in float32 from a zero state; for an LSTM
+also the last `final_h` and `final_c`. All weights and biases are random: zero biases would hide mistakes.
 """
 
 import os
@@ -25,7 +25,7 @@ from flax.traverse_util import flatten_dict
 from safetensors.torch import save_file
 
 FOLDER = Path(__file__).parent / "fixtures"
-T, I, H = 20, 3, 5
+T, D, H = 20, 3, 5
 rng = np.random.default_rng(14)
 
 
@@ -33,7 +33,7 @@ def numbers(shape, scale=0.6):
     return (scale * rng.standard_normal(shape)).astype(np.float32)
 
 
-INPUTS = numbers((T, I), 1.0)
+INPUTS = numbers((T, D), 1.0)
 
 
 def write(name, weights, outputs, inputs=None, **more):
@@ -78,8 +78,8 @@ class Model(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.embedding = torch.nn.Embedding(7, I)
-        self.rnn = torch.nn.LSTM(I, H, num_layers=2, dropout=0.1)
+        self.embedding = torch.nn.Embedding(7, D)
+        self.rnn = torch.nn.LSTM(D, H, num_layers=2, dropout=0.1)
         self.head = torch.nn.Linear(H, 2)
 
     def forward(self, tokens):
@@ -91,7 +91,7 @@ class Two(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.encoder = torch.nn.GRU(I, H)
+        self.encoder = torch.nn.GRU(D, H)
         self.decoder = torch.nn.GRU(H, H)
 
     def forward(self, x):
@@ -99,19 +99,19 @@ class Two(torch.nn.Module):
 
 
 def make_torch():
-    torch_layer("torch_rnn_tanh", torch.nn.RNN(I, H))
-    torch_layer("torch_rnn_relu", torch.nn.RNN(I, H, nonlinearity="relu"))
-    torch_layer("torch_lstm", torch.nn.LSTM(I, H))
-    torch_layer("torch_lstm_projected", torch.nn.LSTM(I, H, proj_size=2))
-    torch_layer("torch_gru", torch.nn.GRU(I, H))
-    torch_layer("torch_gru_no_bias", torch.nn.GRU(I, H, bias=False))
-    torch_layer("torch_gru_two_layers", torch.nn.GRU(I, H, num_layers=2))
-    torch_layer("torch_lstm_projected_two_layers", torch.nn.LSTM(I, H, num_layers=2, proj_size=2))
-    torch_layer("torch_gru_bidirectional", torch.nn.GRU(I, H, bidirectional=True))
-    torch_layer("torch_lstm_bidirectional_two_layers", torch.nn.LSTM(I, H, num_layers=2, bidirectional=True))
-    torch_cell("torch_rnn_cell", torch.nn.RNNCell(I, H))
-    torch_cell("torch_lstm_cell", torch.nn.LSTMCell(I, H))
-    torch_cell("torch_gru_cell", torch.nn.GRUCell(I, H))
+    torch_layer("torch_rnn_tanh", torch.nn.RNN(D, H))
+    torch_layer("torch_rnn_relu", torch.nn.RNN(D, H, nonlinearity="relu"))
+    torch_layer("torch_lstm", torch.nn.LSTM(D, H))
+    torch_layer("torch_lstm_projected", torch.nn.LSTM(D, H, proj_size=2))
+    torch_layer("torch_gru", torch.nn.GRU(D, H))
+    torch_layer("torch_gru_no_bias", torch.nn.GRU(D, H, bias=False))
+    torch_layer("torch_gru_two_layers", torch.nn.GRU(D, H, num_layers=2))
+    torch_layer("torch_lstm_projected_two_layers", torch.nn.LSTM(D, H, num_layers=2, proj_size=2))
+    torch_layer("torch_gru_bidirectional", torch.nn.GRU(D, H, bidirectional=True))
+    torch_layer("torch_lstm_bidirectional_two_layers", torch.nn.LSTM(D, H, num_layers=2, bidirectional=True))
+    torch_cell("torch_rnn_cell", torch.nn.RNNCell(D, H))
+    torch_cell("torch_lstm_cell", torch.nn.LSTMCell(D, H))
+    torch_cell("torch_gru_cell", torch.nn.GRUCell(D, H))
     model, tokens = fill(Model()), rng.integers(0, 7, T)
     with torch.no_grad():
         outputs = model(torch.from_numpy(tokens)[:, None])[:, 0]
@@ -147,7 +147,7 @@ def make_keras():
     model = keras.Sequential(
         [
             keras.Input((None,), dtype="int32"),
-            layers.Embedding(7, I),
+            layers.Embedding(7, D),
             layers.GRU(H, return_sequences=True, name="gru"),
             layers.SimpleRNN(4, activation="relu", return_sequences=True, name="simple_rnn"),
             layers.Dense(2),
@@ -165,9 +165,9 @@ def make_keras():
 
 
 def linen_cell(name, cell):
-    params = cell.init(jax.random.key(0), cell.initialize_carry(jax.random.key(0), (I,)), INPUTS[0])
+    params = cell.init(jax.random.key(0), cell.initialize_carry(jax.random.key(0), (D,)), INPUTS[0])
     params = jax.tree.map(lambda leaf: jnp.asarray(numbers(leaf.shape)), params)
-    carry, outputs = cell.initialize_carry(jax.random.key(0), (I,)), []
+    carry, outputs = cell.initialize_carry(jax.random.key(0), (D,)), []
     for row in INPUTS:
         carry, output = cell.apply(params, carry, row)
         outputs.append(output)
@@ -181,7 +181,7 @@ class LinenModel(nn.Module):
 
     @nn.compact
     def __call__(self, tokens):
-        x = nn.Embed(7, I)(tokens)
+        x = nn.Embed(7, D)(tokens)
         return nn.Dense(2)(nn.RNN(nn.GRUCell(H))(x))
 
 
@@ -195,7 +195,7 @@ def nnx_outputs(name, module, call, inputs=None):
 
 
 def nnx_steps(module):
-    carry, outputs = module.initialize_carry((I,), nnx.Rngs(0)), []
+    carry, outputs = module.initialize_carry((D,), nnx.Rngs(0)), []
     for row in INPUTS:
         carry, output = module(carry, row)
         outputs.append(output)
@@ -212,12 +212,12 @@ def make_flax():
     flat = {"/".join(path): leaf for path, leaf in flatten_dict(params).items()}
     write("linen_model", flat, model.apply(params, tokens), inputs=tokens)
     rngs = nnx.Rngs(0)
-    nnx_outputs("nnx_simple", nnx.SimpleCell(I, H, rngs=rngs), nnx_steps)
-    nnx_outputs("nnx_lstm", nnx.LSTMCell(I, H, rngs=rngs), nnx_steps)
-    nnx_outputs("nnx_optimized_lstm", nnx.OptimizedLSTMCell(I, H, rngs=rngs), nnx_steps)
-    nnx_outputs("nnx_gru", nnx.GRUCell(I, H, rngs=rngs), nnx_steps)
+    nnx_outputs("nnx_simple", nnx.SimpleCell(D, H, rngs=rngs), nnx_steps)
+    nnx_outputs("nnx_lstm", nnx.LSTMCell(D, H, rngs=rngs), nnx_steps)
+    nnx_outputs("nnx_optimized_lstm", nnx.OptimizedLSTMCell(D, H, rngs=rngs), nnx_steps)
+    nnx_outputs("nnx_gru", nnx.GRUCell(D, H, rngs=rngs), nnx_steps)
     both = nnx.Bidirectional(
-        nnx.RNN(nnx.GRUCell(I, H, rngs=rngs), rngs=rngs), nnx.RNN(nnx.GRUCell(I, H, rngs=rngs), rngs=rngs), rngs=rngs
+        nnx.RNN(nnx.GRUCell(D, H, rngs=rngs), rngs=rngs), nnx.RNN(nnx.GRUCell(D, H, rngs=rngs), rngs=rngs), rngs=rngs
     )
     nnx_outputs("nnx_bidirectional", both, lambda module: (module(jnp.asarray(INPUTS)[None])[0], {}))
 
@@ -263,16 +263,16 @@ def equinox_cell(name, cell):
 
 
 def make_equinox():
-    equinox_cell("equinox_lstm", eqx.nn.LSTMCell(I, H, key=jax.random.key(0)))
-    equinox_cell("equinox_gru", eqx.nn.GRUCell(I, H, key=jax.random.key(0)))
-    equinox_cell("equinox_gru_no_bias", eqx.nn.GRUCell(I, H, use_bias=False, key=jax.random.key(0)))
+    equinox_cell("equinox_lstm", eqx.nn.LSTMCell(D, H, key=jax.random.key(0)))
+    equinox_cell("equinox_gru", eqx.nn.GRUCell(D, H, key=jax.random.key(0)))
+    equinox_cell("equinox_gru_no_bias", eqx.nn.GRUCell(D, H, use_bias=False, key=jax.random.key(0)))
 
 
 # ---- MATLAB
 
 
 def make_matlab():
-    weights = {"W_rec": numbers((H, H)), "W_in": numbers((H, I)), "b_rec": numbers((H, 1)), "W_out": numbers((1, H))}
+    weights = {"W_rec": numbers((H, H)), "W_in": numbers((H, D)), "b_rec": numbers((H, 1)), "W_out": numbers((1, H))}
     scipy.io.savemat(FOLDER / "leaky.mat", {**weights, "dt": 1.0, "tau": 10.0, "trained": {"W_rec": numbers((H, H))}})
 
 
