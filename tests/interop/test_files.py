@@ -285,7 +285,8 @@ def test_importing_rnndyn_imports_no_framework():
         "sys.meta_path.insert(0, Wall())\n"
         "import numpy as np, rnndyn as rd\n"
         f"print(rd.load_network({lstm!r}).cell.hidden_size)\n"
-        f"print(rd.from_flax({{'params': {{k: {{'kernel': np.ones((2, 2))}} for k in ('i', 'h')}}}}).cell.hidden_size)\n"
+        "eye = {'kernel': np.eye(2)}\n"
+        "print(rd.from_flax({'params': {'i': eye, 'h': eye}}).cell.hidden_size)\n"
         f"print(len(rd.to_torch(rd.from_torch(dict(np.load({gru!r}))))))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
