@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import struct
 import sys
 import zipfile
 import zlib
@@ -30,7 +31,8 @@ _LARGEST_HEADER = 100_000_000
 _VECTORS = re.compile(r"^(b|alpha|tau|dt|ei|sign|dale|h0|x0)", re.I)
 _DAMAGED = (
     ValueError, OSError, EOFError, KeyError, TypeError, AttributeError, IndexError, SyntaxError, OverflowError,
-    MemoryError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error,
+    MemoryError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error,
+    scipy.io.matlab.MatReadError,
 )  # fmt: skip
 
 
@@ -76,16 +78,20 @@ def _safetensors(path: Path) -> FileContents:
         try:
             header = json.loads(file.read(length))
             tensors = {name: _entry(path, name, e, 8 + length, size) for name, e in header.items() if name[:2] != "__"}
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, AttributeError, KeyError, TypeError) as error:
+        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, AttributeError) as error:
             raise ValueError(f"path: {path} has a header that is no safetensors header. Copy it again.") from error
     return FileContents("safetensors file", tensors)
 
 
 def _entry(path: Path, name: str, entry: dict[str, Any], base: int, size: int) -> StoredTensor:
-    dtype = _SAFETENSORS_DTYPES.get(entry["dtype"])
-    shape, (start, stop) = tuple(int(n) for n in entry["shape"]), entry["data_offsets"]
+    try:
+        shape, (start, stop) = tuple(int(n) for n in entry["shape"]), (int(n) for n in entry["data_offsets"])
+        claimed = str(entry["dtype"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"path: {path} describes {name} as no safetensors file does: it is damaged.") from error
+    dtype = _SAFETENSORS_DTYPES.get(claimed)
     if dtype is None:
-        return StoredTensor(name, shape, entry["dtype"], lambda: _unreadable(name, entry["dtype"]))
+        return StoredTensor(name, shape, claimed, lambda: _unreadable(name, claimed))
     # Python integers: a product of claimed sizes does not overflow.
     count = 1
     for n in shape:

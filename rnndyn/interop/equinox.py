@@ -1,5 +1,6 @@
 """Networks of Equinox: any module with recurrent cells in it."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -102,7 +103,7 @@ def _as_it_is(path: str, node: Any) -> FoundLayer:
     cell: Any = EquinoxCell(node) if isinstance(node, eqx.nn.GRUCell | eqx.nn.LSTMCell) else node
     output = eqx.filter_eval_shape(lambda: cell.output(cell.initial_state()))
     kind = type(node).__name__.removesuffix("Cell").lower()
-    found = FoundCell(cell.input_size, int(jnp.size(output)), lambda: cell, (f"{path}",))
+    found = FoundCell(cell.input_size, math.prod(output.shape), lambda: cell, (f"{path}",))
     return FoundLayer(
         path,
         "rnndyn" if type(node).__module__.startswith("rnndyn") else "Equinox",

@@ -95,7 +95,8 @@ def _name(function: Any) -> str:
 
 
 def _is_alien(module: Any, nnx: Any) -> bool:
-    """Whether this is a cell of somebody else, or one that changes a cell of nnx."""
+    """Whether this is a cell of somebody else, a subclass of one of nnx included."""
     base = getattr(getattr(nnx, "nn", None), "recurrent", None)
     abstract = getattr(base, "RNNCellBase", None)
-    return abstract is not None and isinstance(module, abstract) and type(module).__name__ not in _CELLS
+    own = [getattr(nnx, name) for name in _CELLS]
+    return abstract is not None and isinstance(module, abstract) and type(module) not in own

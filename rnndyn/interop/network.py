@@ -8,6 +8,8 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from rnndyn.networks.adapters import as_cell
+
 
 class ImportSource(eqx.Module):
     """Where a network came from, and every convention that was applied or assumed to read it."""
@@ -65,9 +67,30 @@ class ImportedNetwork(eqx.Module):
             )
         return next(iter(self.cells.values()))
 
+    @property
+    def input_size(self) -> int:
+        """Entries of the input."""
+        return self.cell.input_size
+
     def effective_cell(self) -> Any:
         """The cell, which is how `rnndyn.as_map`, `unroll` and analyses take the network as one."""
         return self.cell
+
+    def __call__(self, state: Any, input: Any) -> Any:
+        """The next state."""
+        return self.cell(state, input)
+
+    def initial_state(self) -> Any:
+        """The initial state of the cell."""
+        return self.cell.initial_state()
+
+    def output(self, state: Any) -> Any:
+        """What the readout sees: the output of the cell."""
+        return self.cell.output(state)
+
+    def state_bounds(self, input: Any) -> Any:
+        """The bounds of the cell."""
+        return as_cell(self.cell).state_bounds(input)
 
     def table(self) -> str:
         """What `print` shows."""
