@@ -180,11 +180,19 @@ def _memory(ax: Any, portrait: Any) -> None:
     if memory is None or not np.isfinite(memory.log_gradient).any():
         _empty(ax, "no input, no measurement" if memory is None else "not finite")
         return
+    # To where the fall is plain: the rest is a straight line.
+    reach = float(memory.horizon) if np.isfinite(memory.horizon) else np.inf
+    shown = memory.lags <= max(10.0, 8 * reach)
     ax.errorbar(
-        memory.lags, memory.log_gradient, memory.log_gradient_stderr, color=COLORS["blue"], elinewidth=0.4, linewidth=1
+        memory.lags[shown],
+        memory.log_gradient[shown],
+        memory.log_gradient_stderr[shown],
+        color=COLORS["blue"],
+        elinewidth=0.6,
+        linewidth=1,
     )
     ax.axhline(-1, color=COLORS["grey"], linestyle="--", linewidth=0.7)
-    ax.annotate("1/e", (memory.lags[-1], -1), ha="right", va="bottom", fontsize=6, color=COLORS["grey"])
+    ax.annotate("1/e", (memory.lags[shown][-1], -1), ha="right", va="bottom", fontsize=6, color=COLORS["grey"])
     ax.set(xlabel="steps back", ylabel="ln of the typical gradient")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rnndyn.plotting.fixed_points import STABILITY_COLORS
 from rnndyn.portrait._figure import state_projection
 from rnndyn.portrait.sentences import Strength
 
@@ -137,8 +138,6 @@ def _state_space(place: Any, scripted: bool) -> tuple[list[str], bool]:
         )  # fmt: skip
     points = place.fixed_points
     if points is not None:
-        from rnndyn.plotting.fixed_points import STABILITY_COLORS
-
         for count in np.unique(points.num_unstable):
             rows = np.flatnonzero(points.num_unstable == count)
             x, y, z = projection(points.points[rows]).T

@@ -25,6 +25,7 @@ PERIODS = (2, 3, 4)
 """Cycles of these periods are searched for; attracting ones of any period up to 256 show among the attractors."""
 
 _MOST_PROVED = 64
+_SHORT = 100  # a slow point costs decompositions of N x N matrices: about 2 s each at N = 256
 _NUM_EXPONENTS = 16
 _MAX_LAG = 100
 
@@ -123,9 +124,13 @@ class Place:
         self.cycles = budget.run(f"cycles of period {PERIODS[0]} to {PERIODS[-1]}", self.name, lambda: _quietly(search))
 
     def find_slow(self, budget: Budget, others: np.ndarray) -> None:
-        """Slow points and the manifold they lie on."""
-        search = lambda: find_slow_points(self.f, self.candidates(64, others, 5), progress=False)
-        self.slow_points = budget.run("slow points", self.name, lambda: _quietly(search))
+        """Slow points and the manifold they lie on; the costliest search, so few candidates of long states."""
+        num = 64 if self.starts.shape[1] <= _SHORT else 16
+        search = lambda: find_slow_points(
+            self.f, self.candidates(num, others, 5)[:num], num_samples=num, progress=False
+        )
+        estimate = 0.0 if num == 64 else 1.5 * self._seconds_of_search
+        self.slow_points = budget.run("slow points", self.name, lambda: _quietly(search), estimate=estimate)
 
     def measure_spectrum(self, budget: Budget) -> None:
         """Exponents on the first attractor that is no point and no cycle (there the multipliers tell exactly)."""
@@ -164,17 +169,19 @@ def exponents(f: Callable, x0: np.ndarray, num_steps: int, inputs: np.ndarray | 
 def horizon(f: Callable, x0: np.ndarray, inputs: np.ndarray, seed: int) -> MemoryHorizon:
     """How far back gradients reach under `inputs`, in float64."""
     num_transient = len(inputs) // 5
+    num_steps = len(inputs) - num_transient
+    max_lag = min(_MAX_LAG, num_steps // 8)
     with jax.enable_x64(True):
         return _to_numpy(
             memory_horizon(
                 f,
                 np.asarray(x0, np.float64),
-                len(inputs) - num_transient,
-                min(_MAX_LAG, (len(inputs) - num_transient) // 2),
+                num_steps,
+                max_lag,
                 key=jax.random.key(seed),
                 inputs=inputs,
                 num_transient=num_transient,
-                num_windows=64,
+                num_windows=num_steps // max_lag,  # windows that do not overlap are independent enough for error bars
             )
         )
 

@@ -35,7 +35,9 @@ def fixed_point_sentence(points: FixedPoints, certificates: FixedPointCertificat
     if len(points) == 0:
         strength = Strength.undecided if points.expected_index_sum else Strength.sampled
         return Sentence("fixed points", place, "No fixed point was found", tried, scope, strength)
-    claim = f"{_count(len(points), 'fixed point')}: {stability_counts(points)}"
+    claim = f"One fixed point, {stability_counts(points).removeprefix('1 ')}"
+    if len(points) > 1:
+        claim = f"{len(points)} fixed points: {stability_counts(points)}"
     proved, says = _proved(points, certificates)
     residual = f"largest residual {np.max(points.residuals):.1g}"
     undecided = bool(points.is_undecided.any())
@@ -127,10 +129,10 @@ def slow_sentence(slow: SlowPoints, place: str) -> Sentence:
         return Sentence(
             "slow manifold",
             place,
-            f"There is a slow manifold of dimension {manifold.dimension}",
+            f"States relax onto a slow manifold of dimension {manifold.dimension} and creep along it",
             f"median time constants along it {times} {unit}, drift {manifold.travel:.2g} of its extent in "
             f"{manifold.slow_time:g} {unit}; {tried}",
-            "a sample of points on it",
+            "a sample of points on it; where it holds a stable fixed point, states end there",
             Strength.sampled,
         )
     unit = "steps" if manifold.dt == 1 else "units of time"

@@ -249,9 +249,9 @@ def _work(
             "memory horizon", drive_name, lambda: horizon(system.driven, x0, sequence[:600], seed)
         )
     for k, place in enumerate(places):
-        place.find_slow(clock, others(k))
-    for k, place in enumerate(places):
         place.find_cycles(clock, others(k))
+    for k, place in enumerate(places):
+        place.find_slow(clock, others(k))
 
 
 def _drive(
