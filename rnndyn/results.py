@@ -1,6 +1,7 @@
 """What every analysis returns: a frozen record that prints as a table and is saved without pickle."""
 
 import dataclasses
+import html
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 
 from rnndyn._archive import read_archive, write_archive
+from rnndyn._tabular import dataframe, dataset
 
 _FORMAT = 2
 _result_types: dict[str, type["Result"]] = {}
@@ -47,6 +49,26 @@ class Result(eqx.Module):
             field.name: _to_plain(getattr(self, field.name))
             for field in dataclasses.fields(self)  # pyright: ignore[reportArgumentType]
         }
+
+    def to_dataframe(self) -> Any:
+        """A `pandas.DataFrame` with one row for each item: every field and property that has one entry an item, and the
+        coordinates of `points` as `x0`, `x1`, ...
+
+        **Raises:** `ImportError` without pandas (extra `tables`); `ValueError` for a result that is one item.
+        """
+        return dataframe(self)
+
+    def to_xarray(self) -> Any:
+        """An `xarray.Dataset` of all fields that are arrays, their axes named as in the documentation (`K`, `T`, `N`);
+        numbers and text become attributes.
+
+        **Raises:** `ImportError` without xarray (extra `tables`).
+        """
+        return dataset(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return f"<pre>{html.escape(self.table())}</pre>"
 
     def save(self, path: str | Path) -> Path:
         """Write the result to `path` (`.npz` is appended when missing); `rnndyn.load` reads it back.

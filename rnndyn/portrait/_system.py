@@ -1,7 +1,7 @@
 """What is portrayed: a map for every held input, the driven map where there is one, and states to start from."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -108,12 +108,13 @@ def start_states(
     return rng.standard_normal((num, size)), "states with independent standard normal entries"
 
 
-def check_given_states(states: ArrayLike | None) -> np.ndarray | None:
+def check_given_states(states: ArrayLike | Sequence[Any] | None) -> np.ndarray | None:
     """The states as an array, checked before anything else asks for their shape."""
     if states is None:
         return None
-    check_states("states", states)
-    return np.asarray(states, np.float64)
+    array = np.asarray(states, np.float64)
+    check_states("states", array)
+    return array
 
 
 def _takes_one_argument(network: Any) -> bool:
