@@ -172,5 +172,6 @@ def _state_space(place: Any, scripted: bool) -> tuple[list[str], bool]:
         scene={f"{axis}axis": {"title": {"text": title}} for axis, title in zip("xyz", titles)},
         margin={"l": 0, "r": 0, "t": 0, "b": 0},
         height=520,
+        legend={"x": 0, "y": 1},  # the tools are on the right
     )
     return [figure.to_html(full_html=False, include_plotlyjs=not scripted)], True

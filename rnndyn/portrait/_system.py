@@ -93,13 +93,13 @@ def held_inputs(inputs: ArrayLike | None, system: System) -> tuple[list[np.ndarr
 
 
 def start_states(
-    states: ArrayLike | None, num: int, system: System, map_at: Callable, rng: np.random.Generator
+    states: np.ndarray | None, num: int, system: System, map_at: Callable, rng: np.random.Generator
 ) -> tuple[Float[np.ndarray, "K N"], str]:
     """States to start from, and in words where they come from."""
     size = system.state_size
     if states is not None:
         check_states("states", states, size)
-        return np.asarray(states, np.float64), "the states given"
+        return states, "the states given"
     region = getattr(map_at, "region", None)
     if region is not None:
         lower, upper = (np.asarray(bound, np.float64) for bound in region)
