@@ -129,6 +129,8 @@ class _Part:
             if choices.activation is None:
                 self.assumed.append(_cells.TANH_ASSUMED)
             return choices.activation
+        if settings.get("alien"):
+            raise ValueError(f"is a {settings['alien']}, which is no cell of Flax. {_cells.OWN_STEP}")
         own, gates = settings.get("activation_fn"), settings.get("gate_fn")
         if settings.get("residual"):
             raise ValueError("residual=True adds the state to the pre-activation: add the identity to the kernel of h.")
@@ -139,7 +141,10 @@ class _Part:
                     + _cells.OWN_STEP
                 )
             return None
-        if choices.activation is None and own not in ("tanh", "relu", "sigmoid", "softplus"):
+        is_known = own in ("tanh", "relu", "sigmoid", "softplus")
+        if is_known and choices.activation not in (None, own):
+            raise ValueError(f"activation: {choices.activation!r} was asked for, but the cell has {own!r}.")
+        if choices.activation is None and not is_known:
             raise ValueError(f"activation_fn {own!r} is not known by name; pass activation= with the function itself.")
         return choices.activation or own
 

@@ -160,6 +160,8 @@ class _Part:
             return choices.activation or "tanh"
         if own not in _NAMES:
             raise ValueError(f"activation {own!r}: known are {', '.join(_NAMES)}. {_cells.OWN_STEP}")
+        if choices.activation not in (None, own, _NAMES[own]):
+            raise ValueError(f"activation: {choices.activation!r} was asked for, but the layer has {own!r}.")
         return _NAMES[own]
 
     @property

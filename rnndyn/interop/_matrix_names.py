@@ -126,7 +126,7 @@ def _recognise(
             )
         variant += f", state is the {form}, nonlinearity {activation_name(activation)}"
     else:
-        dt = tau = form = None
+        dt, tau, form = 1.0, 1.0, None
         variant = f"nonlinearity {activation_name(activation)}"
 
     def build() -> Any:

@@ -5,6 +5,8 @@ import itertools
 import re
 from typing import Any
 
+import numpy as np
+
 from rnndyn.interop import _cells
 from rnndyn.interop._layers import Choices, FoundCell, FoundLayer, cell_word
 from rnndyn.interop._tensors import StoredTensor, Tensors
@@ -22,8 +24,14 @@ _REMOVE = {
     "_orig": "pruning or spectral norm. Call torch.nn.utils.prune.remove (or remove_spectral_norm) on the layer",
     "_mask": "pruning. Call torch.nn.utils.prune.remove on the layer",
 }
-# Tensors that change the step of a cell with standard names: peepholes of an LSTM, normalisation, attention.
-_ALIEN = re.compile(r"peep|w_[ifo]_diag|weight_c[ifo]|(^|[._/])ln|layer_?norm|batch_?norm|gamma|attn|attention", re.I)
+# Tensors that change the step of a cell with standard names: peepholes of an LSTM, normalisation, attention, a leak.
+_ALIEN = re.compile(
+    r"peep|w_[ifo]_diag|weight_c[ifo]|(^|[._/])ln|layer_?norm|batch_?norm|gamma|attn|attention"
+    r"|^(log_?)?(alpha|tau|dt|leak|decay)$",
+    re.I,
+)
+# A learned initial state is no part of the step.
+_STARTS = re.compile(r"^[hcx]_?0|init", re.I)
 
 
 @dataclasses.dataclass
@@ -119,7 +127,8 @@ def _is_plain(group: _Group, tensors: Tensors, choices: Choices, single: dict[st
     hidden = member.get("weight_hh")
     square = hidden is not None and len(hidden.shape) == 2 and hidden.shape[0] == hidden.shape[1]
     leak = {"alpha", "tau", "dt"} & {name.removeprefix(group.start) for name in tensors}
-    return cell_word(choices.cell) == "leaky" or bool(square and leak) or choices.alpha is not None
+    has_leak = bool(leak) or choices.alpha is not None or choices.dt is not None
+    return cell_word(choices.cell) == "leaky" or (square and has_leak)
 
 
 def _recognise(group: _Group, single: dict[str, StoredTensor], tensors: Tensors, choices: Choices) -> FoundLayer:
@@ -177,15 +186,21 @@ def _refuse_aliens(group: _Group, single: dict[str, StoredTensor], tensors: Tens
     """Raise when something beside the weights of a layer, under its own prefix, changes its step."""
     own = {tensor.name for member in group.members.values() for tensor in member.values()}
     own |= {tensor.name for tensor in single.values()}
+    is_cell = (None, False) in group.members
+    # A module of PyTorch has nothing but these under its prefix: what else lies there makes it a class of its own.
+    is_module = group.start.endswith(".") and any(name.startswith(f"{group.start}weight_hh") for name in own)
     for name in tensors:
         if name in own or not name.startswith(group.start):
             continue
         rest = name.removeprefix(group.start)
-        # Without a prefix everything in the file is beside it: there only what stands at the same level counts.
-        if _ALIEN.search(rest) and (group.start or not re.search(r"[./]", rest)):
+        # Without a prefix everything in the file is beside it. A cell's own parameters then are those of the whole
+        # module, and so are its children; beside a numbered layer only what stands at the same level counts.
+        is_beside = bool(group.start) or is_cell or not re.search(r"[./]", rest)
+        if (is_module and not _STARTS.search(rest)) or (_ALIEN.search(rest) and is_beside):
             raise ValueError(
-                f"{name} lies among the weights of this layer: peepholes, normalisation or attention, which the cell "
-                f"of these names does not have. {_cells.OWN_STEP}"
+                f"{name} lies among the weights of this layer: peepholes, normalisation, attention, a leak, which the "
+                "cell of these names does not have. If it has no part in the step, leave it out; a leaky network: "
+                f"cell='leaky'. Else: {_cells.OWN_STEP}"
             )
 
 
@@ -235,7 +250,8 @@ class _Part:
             zeros = weights["bias_hh"] * 0
             bias, bias_n = _cells.gru_biases(weights.get("bias_ih", zeros), weights["bias_hh"])
         else:
-            bias, bias_n = weights.get("bias", sum(sides) if sides else None), weights.get("bias_n")
+            both = np.sum(sides, axis=0) if sides else None
+            bias, bias_n = weights.get("bias", both), weights.get("bias_n")
         if self.kind == "gru":
             return _cells.gru(weight_ih, weight_hh, bias, bias_n, reset=reset)
         if self.kind == "vanilla":

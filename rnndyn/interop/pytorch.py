@@ -45,15 +45,22 @@ def from_torch(
     **Raises:** `ValueError` in one line for what cannot be represented exactly: a subclass with a step of its own,
     weight norm and other parametrisations, quantised layers; and as `load_network`.
     """
-    module = module_or_state_dict
+    module, choices = module_or_state_dict, Choices(cell=cell, activation=activation)
     if isinstance(module, Mapping):
         arrays = flattened(module, ".")
         tensors = stored(arrays)
-        layers = pytorch_layers(tensors, Choices(cell=cell, activation=activation))
+        layers = pytorch_layers(tensors, choices)
         if not layers:
             raise none_found("module_or_state_dict", tensors)
         return assemble(
-            tensors, layers, name, cell=cell, where="the state dict", format="state dict", readout=readout, dtype=dtype
+            tensors,
+            layers,
+            name,
+            choices=choices,
+            where="the state dict",
+            format="state dict",
+            readout=readout,
+            dtype=dtype,
         )
     if not hasattr(module, "named_modules") or not hasattr(module, "state_dict"):
         raise ValueError(
@@ -70,7 +77,7 @@ def from_torch(
         tensors,
         layers,
         name,
-        cell=cell,
+        choices=choices,
         where=f"the {type(module).__name__}",
         format=f"module {type(module).__name__}",
         readout=readout,
