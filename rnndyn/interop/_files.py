@@ -8,6 +8,7 @@ import pickle
 import re
 import struct
 import sys
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -163,13 +164,21 @@ def _torch(path: Path) -> FileContents:
         "torch", path, "where PyTorch is, safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
     )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # TorchScript: that it is refused is said below.
+            warnings.simplefilter("ignore", UserWarning)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"path: {path} holds more than tensors, and its code was not run ({_first(error)}). Save "
             "model.state_dict() alone, or as .safetensors."
         ) from error
     except _DAMAGED as error:
+        if "TorchScript" in str(error):
+            raise ValueError(
+                f"path: {path} is a TorchScript archive, a program: it was not run. Where you trust it, pass "
+                "torch.jit.load(path).state_dict() to rnndyn.from_torch."
+            ) from error
         raise ValueError(
             f"path: {path} cannot be read as tensors ({_first(error)}). Save model.state_dict(), or as .safetensors."
         ) from error

@@ -70,6 +70,11 @@ def from_torch(
     # A quantised layer keeps packed objects in place of tensors: they have to be seen to be refused.
     tensors = stored(arrays)
     layers = _module_layers(module, tensors, activation)
+    if not layers and pytorch_layers(tensors, choices):
+        raise ValueError(
+            f"module_or_state_dict: the {type(module).__name__} has weights with PyTorch's names and no layer of "
+            f"torch.nn. Pass its state_dict() if its step is that of torch.nn (TorchScript); else: {OWN_STEP}"
+        )
     if not layers:
         raise none_found("module_or_state_dict", tensors)
     parts = dict(module.named_modules())

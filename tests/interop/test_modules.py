@@ -79,6 +79,10 @@ def test_what_a_module_of_pytorch_has_and_a_cell_has_not(torch):
     with pytest.raises(ValueError, match=r"a Own, a subclass.*state_dict\(\)"):
         rd.from_torch(Own(3, 4))
     assert type(rd.from_torch(Own(3, 4).state_dict()).cell) is rd.GRUCell
+    script = torch.jit.script(torch.nn.GRU(3, 4))
+    with pytest.raises(ValueError, match=r"no layer of torch\.nn"):
+        rd.from_torch(script)
+    assert type(rd.from_torch(script.state_dict()).cell) is rd.GRUCell
     engines = [engine for engine in torch.backends.quantized.supported_engines if engine != "none"]
     if engines:
         torch.backends.quantized.engine = engines[0]
