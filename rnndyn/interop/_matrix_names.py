@@ -1,6 +1,7 @@
 """Networks saved as plain matrices: `W_rec`, `W_in`, `b_rec`, a leak, masks and the signs of Dale's law."""
 
 import dataclasses
+import re
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ _MASKS = ("rec_connectivity", "mask", "rec_mask", "mask_rec", "M_rec", "Mrec")
 _INPUT_MASKS = ("input_connectivity", "input_mask", "mask_in", "M_in", "Min")
 _SIGNS = ("Dale_rec", "ei", "signs", "dale")
 _TIMES = ("alpha", "dt", "tau")
+_MAY_BE_BIAS = re.compile(r"^(b|b[_\d].*|b(rec|in|hh|ih|h)|.*bias.*)$", re.I)
 # Torch's names mean a vanilla network where nothing speaks of a leak. Others have to be told.
 _VANILLA_NAMES = ("weight_hh", "W_hh", "weight_hh_l0")
 
@@ -106,6 +108,7 @@ def _recognise(
     for bias in found.biases:
         if _vector(bias) != size:
             raise ValueError(f"{bias.name}: expected shape ({size},), got {bias.shape}.")
+    _refuse_second_bias(found, tensors, prefix, size)
     activation = choices.activation
     assumed = []
     if activation is None and found.activation is not None:
@@ -150,6 +153,18 @@ def _recognise(
         assumed=tuple(assumed),
         extras={} if readout is None else {"readout": signs.readout(readout, tensors, prefix)},
     )
+
+
+def _refuse_second_bias(found: _Matrices, tensors: Tensors, prefix: str, size: int) -> None:
+    """Raise for a vector that may be a bias and is none of those that are read: it would silently be left out."""
+    for name, tensor in tensors.items():
+        rest = name.removeprefix(prefix)
+        may_be_bias = name.startswith(prefix) and _MAY_BE_BIAS.match(rest) and "out" not in rest and "read" not in rest
+        if may_be_bias and _vector(tensor) == size and name not in found.used:
+            known = ", ".join(bias.name for bias in found.biases) or "none"
+            raise ValueError(
+                f"{name} may be a bias, beside those that are read ({known}). Add them up as b_rec, or leave it out."
+            )
 
 
 def _side_names(recurrent: StoredTensor, prefix: str) -> tuple[str, ...]:

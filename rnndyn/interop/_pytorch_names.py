@@ -30,6 +30,7 @@ _ALIEN = re.compile(
     r"|^(log_?)?(alpha|tau|dt|leak|decay)$",
     re.I,
 )
+_MAY_BE_BIAS = re.compile(r"^(b|b_(rec|h|in|i)|bias_?[a-z]*)(_l0)?$", re.I)
 # A learned initial state is no part of the step.
 _STARTS = re.compile(r"^[hcx]_?0|init", re.I)
 
@@ -189,10 +190,14 @@ def _refuse_aliens(group: _Group, single: dict[str, StoredTensor], tensors: Tens
     is_cell = (None, False) in group.members
     # A module of PyTorch has nothing but these under its prefix: what else lies there makes it a class of its own.
     is_module = group.start.endswith(".") and any(name.startswith(f"{group.start}weight_hh") for name in own)
-    for name in tensors:
+    rows = {tensor.shape[:1] for member in group.members.values() for tensor in member.values()}
+    has_bias = bool(single) or any(key.startswith("bias") for member in group.members.values() for key in member)
+    for name, tensor in tensors.items():
         if name in own or not name.startswith(group.start):
             continue
         rest = name.removeprefix(group.start)
+        if not has_bias and _MAY_BE_BIAS.match(rest) and tensor.shape in rows:
+            raise ValueError(f"{name} may be the bias of this layer under a name that is not known: call it bias_ih.")
         # Without a prefix everything in the file is beside it. A cell's own parameters then are those of the whole
         # module, and so are its children; beside a numbered layer only what stands at the same level counts.
         is_beside = bool(group.start) or is_cell or not re.search(r"[./]", rest)

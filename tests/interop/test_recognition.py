@@ -134,6 +134,24 @@ def test_a_module_of_its_own_class_is_not_taken_for_the_cell_whose_names_it_has(
     assert rd.from_torch({**torch_weights(), "rnn.h0": np.ones(4)}).source.not_used == ("rnn.h0",)
 
 
+def test_a_tensor_too_many_makes_another_cell(tmp_path):
+    keras = {"lstm/lstm_cell/kernel": np.ones((2, 16)), "lstm/lstm_cell/recurrent_kernel": np.ones((4, 16))}
+    refused(r"gamma lies among", {**keras, "lstm/lstm_cell/norm/gamma": np.ones(16)}, load=rd.from_keras)
+    seeds = {"lstm/lstm_cell/seed_generator/state": np.ones(2)}
+    assert type(rd.from_keras({**keras, **seeds, "dense/kernel": np.ones((4, 2))}).cell) is rd.LSTMCell
+    simple = {"i": {"kernel": np.ones((2, 4)), "lora_a": np.ones((2, 1))}, "h": {"kernel": np.ones((4, 4))}}
+    refused("lora_a lies among", {"cell": simple}, load=rd.from_flax)
+    lstm = {"lstm/linear": {"w": np.ones((6, 16)), "b": np.ones(16)}, "lstm/layer_norm": {"scale": np.ones(16)}}
+    refused("layer_norm/scale lies among", lstm, load=rd.from_haiku)
+    with pytest.raises(ValueError, match=r"b_in may be a bias, beside those that are read \(b_rec\)"):
+        loaded(tmp_path, {**matrices(), "b_in": np.ones(4)}, cell="leaky", alpha=0.1)
+    bare = {name: array for name, array in torch_weights(prefix="", suffix="").items() if "weight" in name}
+    refused("b_rec may be the bias", {**bare, "b_rec": np.ones(12)})
+    # An output bias of the same length is none.
+    found = loaded(tmp_path, {**matrices(), "W_out": np.ones((4, 4)), "b_out": np.ones(4)}, cell="leaky", alpha=0.1)
+    assert found.readout.bias.shape == (4,)
+
+
 def test_an_option_that_the_layer_does_not_have_is_not_passed_over(tmp_path):
     for options, match in (
         ({"alpha": 0.1}, "alpha: belongs to leaky rate network, got 0.1 for rnn: GRU, 2 -> 4"),
