@@ -152,3 +152,17 @@ from rnndyn.training.flossing import floss as floss
 from rnndyn.training.flossing import flossing_loss as flossing_loss
 
 __version__ = "0.1.0"
+from rnndyn.dynamics.attractors.verdicts import AttractorVerdict as AttractorVerdict
+from rnndyn.dynamics.bifurcations.verdicts import BifurcationVerdict as BifurcationVerdict
+from rnndyn.dynamics.bifurcations.verdicts import BranchVerdict as BranchVerdict
+from rnndyn.dynamics.bifurcations.verdicts import TrackVerdict as TrackVerdict
+from rnndyn.dynamics.cycles.verdicts import CircleVerdict as CircleVerdict
+from rnndyn.dynamics.cycles.verdicts import LimitCycleVerdict as LimitCycleVerdict
+from rnndyn.dynamics.cycles.verdicts import PhaseVerdict as PhaseVerdict
+from rnndyn.dynamics.fixed_points.verdicts import ManifoldVerdict as ManifoldVerdict
+from rnndyn.dynamics.fixed_points.verdicts import SlowVerdict as SlowVerdict
+from rnndyn.dynamics.kinks import KinkVerdict as KinkVerdict
+from rnndyn.dynamics.numerics.verdicts import CompletenessVerdict as CompletenessVerdict
+from rnndyn.dynamics.numerics.verdicts import NewtonVerdict as NewtonVerdict
+from rnndyn.dynamics.numerics.verdicts import PointVerdict as PointVerdict
+from rnndyn.dynamics.proofs.verdicts import ProofVerdict as ProofVerdict

@@ -1,13 +1,13 @@
 """The linear maps that meet at a kink, and whether a fixed point on it is stable."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 from rnndyn._programs import Program
 from rnndyn._validation import check_state
@@ -15,9 +15,7 @@ from rnndyn.dynamics.numerics.birkhoff import bump_weights
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in
 from rnndyn.dynamics.numerics.one_sided import OneSide, may_have_kinks, one_side
 from rnndyn.dynamics.numerics.torus import difference, period_of
-from rnndyn.results import Result
-
-STABILITIES = ("stable", "unstable", "undecided")
+from rnndyn.results import Judged, is_verdict, stack_verdicts, take_verdicts
 
 _FEW = 8
 """Up to so many switches on the border every combination of their sides is tried."""
@@ -81,7 +79,19 @@ def linearize_one_sided(
         return at_kinks(program, point[None], float(error))
 
 
-class OneSidedLinearization(Result):
+class KinkVerdict(eqx.Enumeration):
+    """What a fixed point or cycle is at a kink; `KinkVerdict[result]` is the message."""
+
+    smooth = "not on a kink"
+    stable = "stable: every direction shrinks in the long run"
+    unstable = "unstable: some direction grows in the long run"
+    neutral = "undecided: neither growth nor decay in the long run"
+    rounding = "undecided: within its error of a kink, so that rounding decides on which side it lies"
+    jumps = "undecided: the map jumps within the error of the point"
+    not_finite = "undecided: the derivative is NaN or infinite"
+
+
+class OneSidedLinearization(Judged):
     """The linear maps that meet at a fixed point or cycle on a kink.
 
     - `points`: the point `(1, N)`, or the points of the cycle `(p, N)`.
@@ -92,8 +102,8 @@ class OneSidedLinearization(Result):
     - `is_exhaustive`: whether every combination of their sides was tried.
     - `is_exact`: whether the point is on the kink and fixed to the last bit, so that rounding decides nothing.
     - `growth`: the largest growth factor of a direction in the long run, per turn of the cycle.
-    - `stability`: `"stable"`, `"unstable"` or `"undecided"`.
-    - `reason`: what that rests on.
+    - `result`: whether it is stable, a `KinkVerdict`; `stability` is its first word.
+    - `reason`: what that rests on, with its numbers.
     """
 
     points: Float[np.ndarray, "p N"]
@@ -104,13 +114,18 @@ class OneSidedLinearization(Result):
     is_exhaustive: bool
     is_exact: bool
     growth: float
-    stability: str
+    result: KinkVerdict
     reason: str
+
+    @property
+    def stability(self) -> str:
+        """`"stable"`, `"unstable"` or `"undecided"`."""
+        return self.message.partition(":")[0]
 
     @property
     def is_stable(self) -> bool:
         """Whether every direction shrinks in the long run."""
-        return self.stability == "stable"
+        return is_verdict(self.result, KinkVerdict.stable)
 
     @property
     def spectral_radii(self) -> Float[np.ndarray, " M"]:
@@ -128,24 +143,34 @@ class OneSidedLinearization(Result):
         )
 
 
-class Kinks(Result):
+class Kinks(Judged):
     """Which of K points lie on a kink, and what they are there.
 
     - `growths`: the growth factor in the long run there, NaN elsewhere, `(K,)`.
-    - `stabilities`: the index in `("stable", "unstable", "undecided")` there, -1 elsewhere, `(K,)`.
+    - `result`: a batch `(K,)` of `KinkVerdict`, `smooth` elsewhere.
     """
 
     growths: Float[np.ndarray, " K"]
-    stabilities: Int[np.ndarray, " K"]
+    result: KinkVerdict
 
     @property
     def is_on_kink(self) -> Bool[np.ndarray, " K"]:
         """Whether each point lies on a kink."""
-        return self.stabilities >= 0
+        return ~is_verdict(self.result, KinkVerdict.smooth)
+
+    @property
+    def is_stable(self) -> Bool[np.ndarray, " K"]:
+        """Whether each point lies on a kink and is stable there."""
+        return is_verdict(self.result, KinkVerdict.stable)
+
+    @property
+    def is_undecided(self) -> Bool[np.ndarray, " K"]:
+        """Whether each point lies on a kink and nothing decides about its stability."""
+        return self.is_on_kink & ~is_verdict(self.result, KinkVerdict.stable, KinkVerdict.unstable)
 
     def select(self, rows: np.ndarray) -> "Kinks":
         """Those of the given rows (a mask, or indices)."""
-        return Kinks(self.growths[rows], self.stabilities[rows])
+        return Kinks(self.growths[rows], take_verdicts(self.result, rows))
 
     def or_none(self) -> "Kinks | None":
         """Itself, or `None` where no point lies on a kink."""
@@ -156,12 +181,11 @@ def kinks_at(program: Program, points: Float[np.ndarray, "K N"], errors: Float[n
     """What each of several fixed points is where it lies on a kink; `None` where none does."""
     if not may_have_kinks(program):
         return None
-    growths, stabilities = np.full(len(points), np.nan), np.full(len(points), -1)
-    for row, (point, error) in enumerate(zip(points, errors)):
-        found = at_kinks(program, point[None], float(error))
-        if found is not None:
-            growths[row], stabilities[row] = found.growth, STABILITIES.index(found.stability)
-    return Kinks(growths, stabilities).or_none()
+    found = [at_kinks(program, point[None], float(error)) for point, error in zip(points, errors)]
+    if all(one is None for one in found):
+        return None
+    growths = np.array([np.nan if one is None else one.growth for one in found])
+    return Kinks(growths, stack_verdicts([KinkVerdict.smooth if one is None else one.result for one in found]))
 
 
 def at_kinks(program: Program, points: Float[np.ndarray, "p N"], error: float) -> OneSidedLinearization | None:
@@ -267,31 +291,32 @@ def _explore(place: _Place, looked: _Looked, ds: np.ndarray) -> OneSidedLineariz
     is_seen = np.array([row.tobytes() in seen_sides for row in place.look(directions).sides], bool)
     is_exact = place.is_exact(looked)
     is_exhaustive = num <= _FEW and num_combinations == 2**num
-    stability, reason = _verdict(place, looked, jacobians, growth, doubt, is_exact)
-    if stability == "stable" and not is_exhaustive:
+    result, reason = _verdict(place, looked, jacobians, growth, doubt, is_exact)
+    if is_verdict(result, KinkVerdict.stable) and not is_exhaustive:
         reason += f"; {len(starts)} directions were followed, not all"
     return OneSidedLinearization(
-        place.points, jacobians, directions, is_seen, num, is_exhaustive, is_exact, growth, stability, reason
+        place.points, jacobians, directions, is_seen, num, is_exhaustive, is_exact, growth, result, reason
     )
 
 
 def _verdict(
     place: _Place, looked: _Looked, jacobians: np.ndarray, growth: float, doubt: float, is_exact: bool
-) -> tuple[str, str]:
+) -> tuple[Any, str]:
     if not np.isfinite(looked.slope).all():
-        return "undecided", "the derivative is NaN or infinite"
+        return KinkVerdict.not_finite, "the derivative is NaN or infinite"
     if place.jumps(looked):
-        return "undecided", "the map jumps within the error of the point"
+        return KinkVerdict.jumps, "the map jumps within the error of the point"
     if abs(growth - 1) <= max(doubt, _MARGIN):
-        return "undecided", "neither growth nor decay in the long run"
+        return KinkVerdict.neutral, "neither growth nor decay in the long run"
     whole = growth < 1
     word = "shrinks" if whole else "grows"
+    verdict = KinkVerdict.stable if whole else KinkVerdict.unstable
     if is_exact:
-        return ("stable" if whole else "unstable"), f"the piecewise-linear map {word} by {growth:.6g} a turn"
+        return verdict, f"the piecewise-linear map {word} by {growth:.6g} a turn"
     radii = np.max(np.abs(np.linalg.eigvals(jacobians)), axis=1)
     if np.all(radii < 1 - _MARGIN) if whole else np.all(radii > 1 + _MARGIN):
-        return ("stable" if whole else "unstable"), f"on either side of the kink, and on it, the map {word}"
-    return "undecided", (
+        return verdict, f"on either side of the kink, and on it, the map {word}"
+    return KinkVerdict.rounding, (
         f"the point is within its error {place.error:.1g} of a kink, and rounding decides on which side: the pieces "
         f"have spectral radii from {radii.min():.6g} to {radii.max():.6g}"
     )

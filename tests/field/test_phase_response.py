@@ -82,7 +82,7 @@ def test_published_phase_code_network():
 
 
 def test_what_does_not_come_back_is_nan(circle):
-    found = rd.phase_response(clock, circle, np.array([100.0, 0.0]), phases=4, max_steps=64)
+    found = rd.phase_response(clock, circle, np.array([100.0, 0.0]), phases=4, max_map_steps=64)
     assert np.isnan(found.shifts).all()
     assert not found.converged
     assert found.winding_number is None

@@ -12,13 +12,14 @@ from jaxtyping import Array, ArrayLike, Complex, Float
 from rnndyn._validation import check_at_least, check_state
 from rnndyn.dynamics.attractors._orbits import SEGMENT, LongOrbit, skip
 from rnndyn.dynamics.attractors._periodic_ends import PeriodicOrbit, closest_returns, polish_end
+from rnndyn.dynamics.attractors.verdicts import AttractorVerdict
 from rnndyn.dynamics.cycles.invariant_circles import InvariantCircle, find_invariant_circle
 from rnndyn.dynamics.cycles.limit_cycles import LimitCycle, find_limit_cycle
 from rnndyn.dynamics.flows import TimeMap
 from rnndyn.dynamics.kinks import OneSidedLinearization
 from rnndyn.dynamics.numerics.birkhoff import leading_frequencies
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in
-from rnndyn.results import Result
+from rnndyn.results import Judged, is_verdict
 
 KINDS = ("fixed point", "cycle", "invariant circle", "chaotic", "unbounded", "undecided")
 
@@ -39,7 +40,7 @@ def classify_attractor(
     f: Callable[[Array], Array],
     x0: ArrayLike,
     *,
-    max_steps: int = 2**18,
+    max_map_steps: int = 2**18,
     max_period: int = 256,
     escape_radius: float | None = None,
 ) -> "ClassifiedAttractor":
@@ -52,8 +53,8 @@ def classify_attractor(
         states, $\rho$ the spectral radius): deep inside the region where the linear part decides. The period is
         minimal.
     - *chaotic*: the largest Lyapunov exponent exceeds zero by five standard errors over the last half of the orbit,
-        and again `max_steps` steps later, which sorts out chaotic transients shorter than that. Where volume is kept
-        (all exponents sum to zero within their error) nothing attracts, and `is_attractor` is false.
+        and again `max_map_steps` steps later, which sorts out chaotic transients shorter than that. Where volume is
+        kept (all exponents sum to zero within their error) nothing attracts, and `is_attractor` is false.
     - *invariant circle*: weighted Birkhoff averages agree to 8 digits, the exponent along the motion vanishes, the next
         one is negative; up to 16 entries the curve itself is solved for (`find_invariant_circle`). Several circles
         that are visited in turn show in their number, `num_circles`: $F^k$ then takes each into itself. An attracting
@@ -65,7 +66,7 @@ def classify_attractor(
 
     - `f`: the map, `(N,) -> (N,)`. An `equinox.Module` shares its compilation with all others of its structure.
     - `x0`: the initial state, shape `(N,)`.
-    - `max_steps`: after how many steps an orbit without a verdict is undecided; they are doubled from 4096.
+    - `max_map_steps`: after how many steps an orbit without a verdict is undecided; they are doubled from 4096.
     - `max_period`: the longest period that is recognised.
     - `escape_radius`: by default $10^{10}$ times the largest entry of the state and its image, or of one if larger.
 
@@ -85,20 +86,21 @@ def classify_attractor(
     start = np.asarray(x0, np.float64)
     if not np.isfinite(start).all():
         raise ValueError("x0: it holds NaN or infinity. Look at where it comes from.")
-    check_at_least("max_steps", max_steps, SEGMENT)
+    check_at_least("max_map_steps", max_map_steps, SEGMENT)
     check_options(max_period, escape_radius)
     with double_precision():
         flow = f if isinstance(f, TimeMap) else None
         f = let_in(f, start)
         radius = escape_distance(f, start[None], escape_radius)
-        return classify(f, start, max_steps=max_steps, max_period=max_period, radius=radius, flow=flow)
+        return classify(f, start, max_map_steps=max_map_steps, max_period=max_period, radius=radius, flow=flow)
 
 
-class ClassifiedAttractor(Result):
+class ClassifiedAttractor(Judged):
     """What an orbit settles on, and what that verdict rests on.
 
     - `kind`: `"fixed point"`, `"cycle"`, `"invariant circle"`, `"chaotic"`, `"unbounded"` or `"undecided"`.
-    - `reason`: what the verdict rests on, in words.
+    - `result`: whether it attracts, or why that is not decided, an `AttractorVerdict`.
+    - `reason`: what the verdict rests on, with its numbers.
     - `points`: the fixed point `(1, N)` or cycle `(p, N)`, polished by Newton's method; for a circle or chaos 512
         states of the orbit; where undecided the last state.
     - `period`: the minimal period of a fixed point (1) or cycle, else `None`.
@@ -127,6 +129,7 @@ class ClassifiedAttractor(Result):
     """
 
     kind: str
+    result: AttractorVerdict
     reason: str
     points: Float[np.ndarray, "M N"]
     period: int | None
@@ -156,7 +159,7 @@ class ClassifiedAttractor(Result):
     @property
     def is_attractor(self) -> bool:
         """Whether the orbit was found to settle on something bounded that can attract."""
-        return self.kind not in ("unbounded", "undecided") and not self.keeps_volume
+        return is_verdict(self.result, AttractorVerdict.attracting)
 
     @property
     def is_periodic(self) -> bool:
@@ -218,23 +221,23 @@ def escape_distance(f: Callable, starts: np.ndarray, given: float | None) -> flo
 
 
 def classify(
-    f: Callable, start: np.ndarray, *, max_steps: int, max_period: int, radius: float, flow: TimeMap | None = None
+    f: Callable, start: np.ndarray, *, max_map_steps: int, max_period: int, radius: float, flow: TimeMap | None = None
 ) -> ClassifiedAttractor:
     """`classify_attractor` inside of double precision, arguments checked; `flow` where f is the time map of one."""
-    first = _classify_once(f, start, max_steps, max_period, radius, flow)
+    first = _classify_once(f, start, max_map_steps, max_period, radius, flow)
     if first.kind != "chaotic":
         return first
     # A chaotic transient shows the same exponent until it ends.
-    later = np.asarray(skip(f, jnp.asarray(first.final_state), jnp.asarray(max_steps)))
+    later = np.asarray(skip(f, jnp.asarray(first.final_state), jnp.asarray(max_map_steps)))
     if not np.max(np.abs(later)) <= radius:
-        return _unbounded(later, first.num_steps + max_steps)
-    return _classify_once(f, later, max_steps, max_period, radius, flow, taken=first.num_steps + max_steps)
+        return _unbounded(later, first.num_steps + max_map_steps)
+    return _classify_once(f, later, max_map_steps, max_period, radius, flow, taken=first.num_steps + max_map_steps)
 
 
 def _classify_once(
     f: Callable,
     start: np.ndarray,
-    max_steps: int,
+    max_map_steps: int,
     max_period: int,
     radius: float,
     flow: TimeMap | None,
@@ -249,7 +252,7 @@ def _classify_once(
         verdict = judge.verdict()
         if verdict is not None:
             return verdict
-        if 2 * orbit.num_steps > max_steps:
+        if 2 * orbit.num_steps > max_map_steps:
             return judge.undecided()
 
 
@@ -283,13 +286,17 @@ class _Judge:
         growth = orbit.growth()
         if orbit.num_steps >= 2 * SEGMENT and growth.is_chaotic:
             volume, error = orbit.volume()
-            reason = (
+            result, reason = (
+                AttractorVerdict.attracting,
                 f"the exponent is positive by {growth.exponents[0] / growth.stderr[0]:.3g} standard errors, and was so "
-                "before"
+                "before",
             )
             if is_kept(volume, error):
+                result = AttractorVerdict.keeps_volume
                 reason += f"; volume is kept (all exponents sum to {volume:.1g} +- {error:.1g}): not an attractor"
-            return self._result("chaotic", reason, points=self._sample(), volume_rate=volume, volume_rate_stderr=error)
+            return self._result(
+                "chaotic", result, reason, points=self._sample(), volume_rate=volume, volume_rate_stderr=error
+            )
         return self._circle()
 
     def _limit_cycle(self, flow: TimeMap) -> ClassifiedAttractor | None:
@@ -308,6 +315,7 @@ class _Judge:
         across = np.real(cycle.log_multipliers[:1]) * flow.dt / cycle.period
         return self._result(
             "invariant circle",
+            AttractorVerdict.attracting,
             f"limit cycle of the flow: a periodic orbit of the vector field with period {cycle.period:.9g}, attracting",
             points=self._sample(),
             rotation_number=min(turns, 1 - turns),
@@ -348,6 +356,7 @@ class _Judge:
             reason += f"; lines of the spectrum at multiples of 1/{num}: {num} circles are visited in turn"
         return self._result(
             "invariant circle",
+            AttractorVerdict.attracting,
             reason,
             points=self._sample(),
             rotation_number=rotation,
@@ -397,33 +406,45 @@ class _Judge:
         volume, volume_error = orbit.volume()
         # A point in the middle of such motion is no reason for it.
         if not self.neighbours and is_kept(volume, volume_error):
+            result = AttractorVerdict.keeps_volume
             reason = f"the motion keeps volume (exponents sum to {volume:.1g} +- {volume_error:.1g}): nothing attracts"
         elif best is not None and best.stability == "unstable" and best.distance <= 1e-6:
+            result = AttractorVerdict.unstable
             reason = f"the orbit stays on {_name(best)} that is unstable (|mu| = {best.spectral_radius:.6g})"
         elif best is not None and best.kink is not None and best.stability == "marginal":
+            result = AttractorVerdict.on_kink
             reason = f"near {_name(best)} on a kink of the map: {best.kink.reason}"
         elif best is not None and best.stability == "marginal":
+            result = AttractorVerdict.marginal
             reason = f"near {_name(best)} with a multiplier on the unit circle (|mu| = {best.spectral_radius:.9g})"
         elif best is not None and best.stability == "stable":
+            result = AttractorVerdict.slow
             reason = (
                 f"the orbit approaches {_name(best)} slowly or not at all (|mu| = {best.spectral_radius:.6g}, "
-                f"{best.distance:.1g} of the scale away); raise max_steps"
+                f"{best.distance:.1g} of the scale away); raise max_map_steps"
             )
         elif grows:
-            reason = "the orbit still grows; raise max_steps or lower escape_radius"
+            result = AttractorVerdict.growing
+            reason = "the orbit still grows; raise max_map_steps or lower escape_radius"
         elif growth.is_chaotic or rate > 5 * error:
+            result = AttractorVerdict.unsteady
             reason = f"the exponent {rate:.3g} +- {error:.1g} is positive, but it drifts or is correlated"
         elif self.refused:
+            result = AttractorVerdict.no_curve
             reason = (
                 f"regular, with one exponent zero and the next negative, but no curve solves for it: {self.refused}"
             )
         elif orbit.birkhoff_digits() >= _CIRCLE_DIGITS and growth.weighted[0] < -1e-6:
+            result = AttractorVerdict.long_period
             reason = f"regular and contracting: a cycle longer than max_period = {self.max_period}?"
         elif orbit.birkhoff_digits() >= _CIRCLE_DIGITS:
+            result = AttractorVerdict.torus
             reason = "quasi-periodic, but no attracting circle: a torus of more frequencies"
         else:
+            result = AttractorVerdict.neutral
             reason = f"the exponent {rate:.3g} +- {error:.1g} is too close to zero, and averages converge slowly"
-        return self._result("undecided", f"{reason} (after {orbit.num_steps} steps)", points=orbit.states[-1:])
+        reason = f"{reason} (after {orbit.num_steps} steps)"
+        return self._result("undecided", result, reason, points=orbit.states[-1:])
 
     def _central_point(self) -> PeriodicOrbit | None:
         """The fixed point in the middle of the orbit, around which it may spiral."""
@@ -438,7 +459,7 @@ class _Judge:
         states = self.orbit.states
         return states[-_NUM_SAMPLES:]
 
-    def _result(self, kind: str, reason: str, **fields: Any) -> ClassifiedAttractor:
+    def _result(self, kind: str, result: Any, reason: str, **fields: Any) -> ClassifiedAttractor:
         growth = self.orbit.growth()
         evidence: dict[str, Any] = {
             "exponents": growth.exponents,
@@ -448,7 +469,7 @@ class _Judge:
             "birkhoff_digits": self.orbit.birkhoff_digits(),
             "num_steps": self.taken + self.orbit.num_steps,
         }
-        return _attractor(kind, reason, self.orbit.x, **(evidence | fields))
+        return _attractor(kind, result, reason, self.orbit.x, **(evidence | fields))
 
 
 def periodic_attractor(found: PeriodicOrbit, state: Float[np.ndarray, " N"], **evidence: Any) -> ClassifiedAttractor:
@@ -459,6 +480,7 @@ def periodic_attractor(found: PeriodicOrbit, state: Float[np.ndarray, " N"], **e
     inside = "every multiplier is inside the unit circle" if found.kink is None else f"on a kink {found.kink.reason}"
     return _attractor(
         "fixed point" if found.period == 1 else "cycle",
+        AttractorVerdict.attracting,
         f"Newton's method converges, {inside}, the orbit has settled there",
         state,
         points=found.points,
@@ -504,10 +526,10 @@ def _num_circles(lines: Float[np.ndarray, " K"]) -> int:
 
 def _unbounded(state: np.ndarray, num_steps: int) -> ClassifiedAttractor:
     reason = f"the orbit leaves the escape radius within {num_steps} steps"
-    return _attractor("unbounded", reason, state, num_steps=num_steps)
+    return _attractor("unbounded", AttractorVerdict.unbounded, reason, state, num_steps=num_steps)
 
 
-def _attractor(kind: str, reason: str, state: np.ndarray, **fields: Any) -> ClassifiedAttractor:
+def _attractor(kind: str, result: Any, reason: str, state: np.ndarray, **fields: Any) -> ClassifiedAttractor:
     nan, nothing = float("nan"), np.zeros(0)
     absent: dict[str, Any] = {
         "points": np.zeros((0, state.size)),
@@ -525,7 +547,7 @@ def _attractor(kind: str, reason: str, state: np.ndarray, **fields: Any) -> Clas
         "circle": None,
         "num_circles": 0,
     }
-    return ClassifiedAttractor(kind=kind, reason=reason, final_state=state, **(absent | fields))
+    return ClassifiedAttractor(kind=kind, result=result, reason=reason, final_state=state, **(absent | fields))
 
 
 def _name(found: PeriodicOrbit) -> str:

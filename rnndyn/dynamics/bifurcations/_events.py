@@ -29,6 +29,7 @@ from rnndyn.dynamics.bifurcations.bifurcations import (
     evaluate_cycle,
     solve_bifurcation,
 )
+from rnndyn.dynamics.bifurcations.verdicts import BifurcationVerdict
 
 MAX_DIVISIONS = 6
 """How often a segment is halved on mere suspicion: a pair of crossings 1/64 of a step apart is then still found."""
@@ -176,7 +177,7 @@ class _Segment:
             multiplicity=count,
             residual=max(a.residual, b.residual),
             error=length,
-            converged=length <= SMALLEST_CHORD,
+            result=BifurcationVerdict.bracketed if length <= SMALLEST_CHORD else BifurcationVerdict.open,
             index=self.index,
             tangent=(b.zeta - a.zeta) / max(length, 1e-300) * self.curve.metric.scales,
         )

@@ -10,10 +10,11 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Complex, Float
 
 from rnndyn._validation import check_at_least, check_state
+from rnndyn.dynamics.cycles.verdicts import LimitCycleVerdict
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in, map_in_chunks
 from rnndyn.dynamics.numerics.eigenvalues import scaled_product_eigenvalues
 from rnndyn.dynamics.numerics.integration import Method, integrate, integrate_with_derivative
-from rnndyn.results import Result
+from rnndyn.results import Judged, is_verdict
 
 _NUM_SAMPLES = 4096
 """Samples of the trajectory in which close returns are looked for."""
@@ -110,9 +111,9 @@ def find_limit_cycle(
         transient = duration if transient is None else transient
         states, duration, guess = _find_return(vector_field, start, duration, transient, period, rounds)
         if not np.isfinite(states).all():
-            return _nothing(start, num_points, "the trajectory leaves for infinity.")
+            return _nothing(start, num_points, LimitCycleVerdict.escaped, "the trajectory leaves for infinity.")
         if guess is None:
-            return _nothing(start, num_points, _no_return(vector_field, states, duration))
+            return _nothing(start, num_points, *_no_return(vector_field, states, duration))
         first, steps, guessed_period = guess
         around = states[first : first + steps + 1]
         nodes = around[np.round(np.linspace(0, steps, num_segments, endpoint=False)).astype(int)]
@@ -124,20 +125,21 @@ def find_limit_cycle(
         for factor in (1.0, 1e-6):
             flow = Flow(vector_field, Method(None, np.asarray(1e-12), factor * atol, 4096))
             orbit = _shoot(flow, nodes, guessed_period, max_steps, tol)
-            if orbit.reason:
+            if orbit.failure is not None:
                 break
             orbit = _with_minimal_period(flow, orbit, max_steps, tol)
             cycle = _assemble(flow, orbit, num_points)
             nodes, guessed_period = orbit.nodes, orbit.period
             if abs(cycle.trivial_multiplier - 1) <= _TRIVIAL_ERROR / 100:
                 break
-        return _nothing(start, num_points, orbit.reason) if cycle is None else cycle
+        return _nothing(start, num_points, *orbit.failure) if cycle is None else cycle
 
 
-class LimitCycle(Result):
+class LimitCycle(Judged):
     """A periodic orbit of a flow.
 
-    - `converged`: whether one was found.
+    Where none was found the numbers are NaN and the residual infinite.
+
     - `period`: its minimal period T.
     - `points`: the orbit at times 0, T/M, 2T/M, ..., `(M, N)`.
     - `multipliers`: Floquet multipliers across the orbit by falling modulus, `(N - 1,)` complex: the eigenvalues of the
@@ -147,10 +149,10 @@ class LimitCycle(Result):
     - `residual`: the largest defect $|\\varphi^{T/m}(x_i) - x_{i+1}|$ as a fraction of the extent, or of a
         component that keeps its sign and is small there.
     - `num_steps`: Newton steps taken.
-    - `reason`: why none was found; empty otherwise.
+    - `result`: what became of the search, a `LimitCycleVerdict`.
+    - `reason`: why none was found, with the numbers of the case; empty otherwise.
     """
 
-    converged: bool
     period: float
     points: Float[np.ndarray, "M N"]
     multipliers: Complex[np.ndarray, " L"]
@@ -158,7 +160,13 @@ class LimitCycle(Result):
     trivial_multiplier: Complex[np.ndarray, ""]
     residual: float
     num_steps: int
+    result: LimitCycleVerdict
     reason: str
+
+    @property
+    def converged(self) -> bool:
+        """Whether one was found."""
+        return is_verdict(self.result, LimitCycleVerdict.converged)
 
     @property
     def is_stable(self) -> bool:
@@ -218,7 +226,7 @@ class _Orbit(NamedTuple):
     jacobians: np.ndarray
     residual: float
     num_steps: int
-    reason: str
+    failure: tuple[Any, str] | None
 
 
 def _time_scale(vector_field: Callable, x: np.ndarray) -> float:
@@ -326,15 +334,19 @@ def _shoot(flow: Flow, nodes: np.ndarray, period: float, max_steps: int, tol: fl
         nodes, period, size = new_nodes, new_period, new_size
         defects, jacobians, scaled, velocities = new
     residual = float(np.max(np.abs(defects)))
-    reason = ""
+    failure = None
     if residual > tol:
-        reason = (
+        failure = (
+            LimitCycleVerdict.not_solved,
             f"Newton's method stopped at a defect of {residual:.1e} of the extent. Start closer to the orbit, pass "
-            "a guess of the period, or more num_segments."
+            "a guess of the period, or more num_segments.",
         )
     elif np.max(np.ptp(nodes, axis=0)) < 1e-3 * extent and len(nodes) > 1:
-        reason = "Newton's method collapsed onto an equilibrium (see find_equilibria)."
-    return _Orbit(nodes, float(period), jacobians, residual, step, reason)
+        failure = (
+            LimitCycleVerdict.collapsed,
+            "Newton's method collapsed onto an equilibrium (see find_equilibria).",
+        )
+    return _Orbit(nodes, float(period), jacobians, residual, step, failure)
 
 
 def _units(nodes: np.ndarray, largest: np.ndarray, extent: float) -> np.ndarray:
@@ -450,14 +462,14 @@ def _assemble(flow: Flow, orbit: _Orbit, num_points: int) -> LimitCycle:
         multipliers, logs = values * np.exp(logs), np.log(values) + logs
     trivial = int(np.argmin(np.abs(multipliers - 1)))
     error = abs(multipliers[trivial] - 1)
-    reason = ""
+    result, reason = LimitCycleVerdict.converged, ""
     if not error <= _TRIVIAL_ERROR:
+        result = LimitCycleVerdict.inaccurate
         reason = (
             f"the multiplier along the flow is {multipliers[trivial]:.6g} and not 1: the orbit is too sensitive to be "
             "computed in float64. Take logarithms of components that nearly vanish, or other coordinates."
         )
     return LimitCycle(
-        converged=not reason,
         period=orbit.period,
         points=_sample(flow, orbit, num_points),
         multipliers=np.delete(multipliers, trivial),
@@ -465,19 +477,23 @@ def _assemble(flow: Flow, orbit: _Orbit, num_points: int) -> LimitCycle:
         trivial_multiplier=np.array(multipliers[trivial]),
         residual=orbit.residual,
         num_steps=orbit.num_steps,
+        result=result,
         reason=reason,
     )
 
 
-def _no_return(vector_field: Callable, states: np.ndarray, duration: float) -> str:
+def _no_return(vector_field: Callable, states: np.ndarray, duration: float) -> tuple[Any, str]:
     if _settles(vector_field, states, states[0]):
-        return "the trajectory settles on an equilibrium (see find_equilibria)."
-    return f"the trajectory does not come back to itself within {duration:.3g} units of time. Take a longer duration."
+        return LimitCycleVerdict.equilibrium, "the trajectory settles on an equilibrium (see find_equilibria)."
+    after = f"{duration:.3g} units of time"
+    return (
+        LimitCycleVerdict.no_return,
+        f"the trajectory does not come back to itself within {after}. Take a longer duration.",
+    )
 
 
-def _nothing(x: np.ndarray, num_points: int, reason: str) -> LimitCycle:
+def _nothing(x: np.ndarray, num_points: int, result: Any, reason: str) -> LimitCycle:
     return LimitCycle(
-        converged=False,
         period=float("nan"),
         points=np.full((num_points, x.size), np.nan),
         multipliers=np.full(x.size - 1, np.nan, complex),
@@ -485,6 +501,7 @@ def _nothing(x: np.ndarray, num_points: int, reason: str) -> LimitCycle:
         trivial_multiplier=np.array(np.nan, complex),
         residual=float("inf"),
         num_steps=0,
+        result=result,
         reason=reason,
     )
 

@@ -11,11 +11,12 @@ from jaxtyping import Array, ArrayLike, Complex, Float, Int
 
 from rnndyn._validation import check_at_least, check_states
 from rnndyn.dynamics.fixed_points._search import linearize_roots
+from rnndyn.dynamics.fixed_points.verdicts import SlowVerdict
 from rnndyn.dynamics.numerics.deduplication import farthest_points, group_points
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in, map_in_chunks
 from rnndyn.dynamics.numerics.evaluation import images_of
 from rnndyn.dynamics.numerics.evidence import robust_scale, rounding_floor
-from rnndyn.results import Result
+from rnndyn.results import Judged, Result, first_verdict, is_verdict
 
 RELAXATION_STEPS = 12
 """Newton steps in the fast directions; they converge quadratically, but which ones are fast changes on the way."""
@@ -147,7 +148,7 @@ class SlowPoints(Result):
         return "\n".join(lines)
 
 
-class SlowManifold(Result):
+class SlowManifold(Judged):
     """The set onto which fast modes relax, from a sample of points on it.
 
     - `dimension`: the median number of slow modes over the sample.
@@ -196,12 +197,24 @@ class SlowManifold(Result):
         return way / extent if extent > 0 else (np.inf if way > 0 else 0.0)
 
     @property
+    def result(self) -> Any:
+        """Whether there is one, a `SlowVerdict`: slow modes, and a drift within `slow_time` below the extent."""
+        return first_verdict(
+            (len(self.points) == 0, SlowVerdict.not_finite),
+            (self.dimension == 0, SlowVerdict.no_slow_modes),
+            (not self.travel < 1, SlowVerdict.drifting),
+            otherwise=SlowVerdict.slow,
+        )
+
+    @property
     def is_slow(self) -> bool:
-        """Whether there is a slow manifold: slow modes, and a drift within `slow_time` below its extent."""
-        return self.dimension > 0 and self.travel < 1
+        """Whether there is a slow manifold, as `result` says."""
+        return is_verdict(self.result, SlowVerdict.slow)
 
     def table(self) -> str:
         unit = "steps" if self.dt == 1 else "units of time"
+        if is_verdict(self.result, SlowVerdict.not_finite):
+            return f"  slow manifold {self.message}"
         if self.dimension == 0:
             return f"  no slow manifold: most points have no mode slower than {self.slow_time:g} {unit}"
         if not self.is_slow:

@@ -14,7 +14,7 @@ from rnndyn.dynamics.growth._arguments import check_growth_arguments
 from rnndyn.dynamics.growth._polar import polar, scaled
 from rnndyn.dynamics.growth.verdicts import GrowthVerdict
 from rnndyn.dynamics.numerics.statistics import batch_means, block_sums
-from rnndyn.results import Result, verdict_words
+from rnndyn.results import Judged
 
 
 def adjoints(
@@ -72,7 +72,7 @@ def adjoints(
     return _adjoints(f if isinstance(f, eqx.Module) else program, x0, rows, loss, num_steps)
 
 
-class Adjoints(Result):
+class Adjoints(Judged):
     """Total derivatives of a loss along a trajectory; row t belongs to $x_t$, t = 0 ... T."""
 
     states: Float[Array, "T_plus_1 N"]
@@ -101,11 +101,6 @@ class Adjoints(Result):
     def vectors(self) -> Float[Array, "T_plus_1 N"]:
         """$a_t = dL/dx_t$ itself; it overflows and underflows where the gradient does."""
         return scaled(jnp.asarray(self.directions), jnp.asarray(self.log_norms)[..., None])
-
-    @property
-    def message(self) -> Any:
-        """The verdict in words."""
-        return verdict_words(self.result)
 
 
 def parameter_contributions(

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -18,7 +17,7 @@ from rnndyn.dynamics.growth._polar import polar
 from rnndyn.dynamics.growth.verdicts import GrowthVerdict
 from rnndyn.dynamics.numerics.frames import push_frame
 from rnndyn.dynamics.numerics.statistics import batch_means
-from rnndyn.results import Result, verdict_words
+from rnndyn.results import Judged, Result
 
 
 def jacobian_product_spectrum(
@@ -134,7 +133,7 @@ def memory_horizon(
     return _memory_horizon(f, x0, inputs, num_steps, num_transient, max_lag, ends, probes, math.log(factor))
 
 
-class MemoryHorizon(Result):
+class MemoryHorizon(Judged):
     """How the gradient falls with the lag."""
 
     horizon: Float[Array, ""]
@@ -156,11 +155,6 @@ class MemoryHorizon(Result):
     result: GrowthVerdict
     """The verdict: `not_finite` where the orbit or a derivative left the floating-point range (nothing is known of the
     horizon then, and it is NaN), `correlated` where the windows are too few or too much alike for the error bars."""
-
-    @property
-    def message(self) -> Any:
-        """The verdict in words."""
-        return verdict_words(self.result)
 
 
 @eqx.filter_jit

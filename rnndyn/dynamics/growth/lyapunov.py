@@ -1,7 +1,6 @@
 """The Lyapunov spectrum of a map or driven map, with error bars."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +13,7 @@ from rnndyn.dynamics.growth._frame_run import make_plan, run_frame
 from rnndyn.dynamics.growth._spectrum_summary import summarise
 from rnndyn.dynamics.growth.verdicts import GrowthVerdict
 from rnndyn.dynamics.numerics.frames import random_frame
-from rnndyn.results import Result, verdict_words
+from rnndyn.results import Judged
 
 
 def lyapunov_spectrum(
@@ -108,7 +107,7 @@ def lyapunov_spectrum(
     return LyapunovSpectrum(**summarise(final, plan, jnp.asarray(dt, x0.dtype)))
 
 
-class LyapunovSpectrum(Result):
+class LyapunovSpectrum(Judged):
     """Lyapunov exponents with the evidence for them, in nats per step, or per unit time when `dt` was given."""
 
     exponents: Float[Array, " k"]
@@ -161,11 +160,6 @@ class LyapunovSpectrum(Result):
     def converged(self) -> Bool[Array | np.ndarray, "..."]:
         """Whether every check of `result` passed."""
         return self.result == GrowthVerdict.converged
-
-    @property
-    def message(self) -> Any:
-        """The verdict in words, one string (or an array of them for a batch)."""
-        return verdict_words(self.result)
 
     @property
     def finite_time_exponents(self) -> Float[Array, "... M k"]:

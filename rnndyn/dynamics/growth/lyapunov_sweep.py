@@ -18,7 +18,7 @@ from rnndyn._validation import check_at_least
 from rnndyn.dynamics.growth.lyapunov import LyapunovSpectrum, lyapunov_spectrum
 from rnndyn.dynamics.growth.verdicts import GrowthVerdict
 from rnndyn.dynamics.numerics.drivers import MEMORY_BUDGET, double_precision
-from rnndyn.results import Result, verdict_words
+from rnndyn.results import Judged
 
 _KEPT = (
     "exponents",
@@ -122,7 +122,7 @@ def lyapunov_sweep(
     return LyapunovSweep(axis_names=names, axis_values=values, **fields)
 
 
-class LyapunovSweep(Result):
+class LyapunovSweep(Judged):
     """Lyapunov exponents on a grid, with the evidence at every point of it.
 
     Every array has one leading axis per name in `axis_names`, in that order; "..." stands for them.
@@ -157,11 +157,6 @@ class LyapunovSweep(Result):
     def converged(self) -> Bool[Array | np.ndarray, "..."]:
         """Where every check of the run passed."""
         return self.result == GrowthVerdict.converged
-
-    @property
-    def message(self) -> np.ndarray:
-        """The verdicts in words, an array of strings."""
-        return verdict_words(self.result)
 
     def table(self) -> str:
         grid = " x ".join(f"{name} ({len(self.axis_values[name])})" for name in self.axis_names)

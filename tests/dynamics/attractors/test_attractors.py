@@ -241,8 +241,8 @@ def test_bad_input():
         find(f, np.array([[np.nan, 0.0]]))
     with pytest.raises(ValueError, match="f: expected it to keep the shape"):
         find(lambda x: x[:1], np.zeros((1, 2)))
-    with pytest.raises(ValueError, match="max_steps"):
-        find(f, np.zeros((1, 2)), max_steps=10)
+    with pytest.raises(ValueError, match="max_map_steps"):
+        find(f, np.zeros((1, 2)), max_map_steps=10)
     with pytest.raises(ValueError, match="max_period: expected at most 1024"):
         find(f, np.zeros((1, 2)), max_period=5000)
     with pytest.raises(ValueError, match="escape_radius"):
