@@ -4,6 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dynamics.maps import Henon, Logistic
 
 import rnndyn as rd
 
@@ -72,12 +73,11 @@ def test_area_preserving_chaos_is_no_attractor(k):
 
 
 def test_dissipative_chaos_is_an_attractor():
-    henon = lambda x: jnp.stack([1 - 1.4 * x[0] ** 2 + x[1], 0.3 * x[0]])
-    verdict = rd.classify_attractor(henon, np.array([0.1, 0.1]), max_map_steps=2**15)
+    verdict = rd.classify_attractor(Henon(), np.array([0.1, 0.1]), max_map_steps=2**15)
     assert verdict.is_attractor
     assert verdict.volume_rate == pytest.approx(np.log(0.3), abs=1e-12)
     # An expanding map of the interval folds what it stretches: volume grows, and the interval attracts.
-    assert rd.classify_attractor(lambda x: 4 * x * (1 - x), np.array([0.3]), max_map_steps=2**15).is_attractor
+    assert rd.classify_attractor(Logistic(), np.array([0.3]), max_map_steps=2**15).is_attractor
 
 
 def test_quasi_periodic_motion_is_not_argued_from_rounding():

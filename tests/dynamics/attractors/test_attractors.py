@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dynamics.maps import Henon
 from networks_from_data import flip_flop_vanilla
 
 import rnndyn as rd
@@ -20,13 +21,6 @@ class Tanh(eqx.Module):
 
     def __call__(self, x):
         return jnp.tanh(self.weights @ x + self.bias)
-
-
-class Henon(eqx.Module):
-    a: np.ndarray
-
-    def __call__(self, x):
-        return jnp.stack([1 - self.a * x[0] ** 2 + x[1], 0.3 * x[0]])
 
 
 class Cubic(eqx.Module):

@@ -4,24 +4,11 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dynamics.maps import Henon, Logistic
 
 import rnndyn as rd
 
 GOLDEN = (np.sqrt(5) - 1) / 2
-
-
-class Logistic(eqx.Module):
-    r: np.ndarray
-
-    def __call__(self, x):
-        return self.r * x * (1 - x)
-
-
-class Henon(eqx.Module):
-    a: np.ndarray
-
-    def __call__(self, x):
-        return jnp.stack([1 - self.a * x[0] ** 2 + x[1], 0.3 * x[0]])
 
 
 class Rotor(eqx.Module):

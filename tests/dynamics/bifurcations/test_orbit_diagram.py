@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from dynamics.maps import Logistic
 
 import rnndyn as rd
 
 
 def logistic(x, p):
-    return p * x * (1 - x)
+    return Logistic(p)(x)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dynamics.maps import Henon
 
 import rnndyn as rd
 
@@ -15,14 +16,6 @@ class Parabola(eqx.Module):
     def __call__(self, state):
         x, y = state
         return jnp.stack([self.a * x, self.b * y + (self.a**2 - self.b) * x**2])
-
-
-class Henon(eqx.Module):
-    a: np.ndarray
-    b: np.ndarray
-
-    def __call__(self, x):
-        return jnp.stack([1 - self.a * x[0] ** 2 + x[1], self.b * x[0]])
 
 
 BOX = (-1.0, -1.0), (1.0, 1.0)
@@ -57,7 +50,7 @@ def test_stable_manifold_in_closed_form(a):
 
 
 def test_manifolds_of_the_henon_saddle():
-    f = Henon(np.array(1.4), np.array(0.3))
+    f = Henon()
     saddle = np.array([0.6313544770895048, 0.6313544770895048 * 0.3])
     found = rd.find_saddle_manifolds(f, saddle, (-1.5, -1.5), (1.5, 1.5), num_images=12)
     np.testing.assert_allclose(found.multipliers, [0.15594632, -1.92373886], rtol=1e-7)
