@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rnndyn.dynamics.numerics.integration import Method, integrate
+from rnndyn.dynamics.numerics.integration import integrate
+from rnndyn.dynamics.numerics.integration_method import Method
 
 
 def time_map(

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from rnndyn.dynamics.attractors._orbits import SEGMENT, follow, late_states, least_scale, run_until_return
+from rnndyn.dynamics.attractors._orbits import SEGMENT, least_scale
 from rnndyn.dynamics.attractors._periodic_ends import PeriodicOrbit, closest_returns, is_same, polish_end
-from rnndyn.dynamics.attractors.classification import ClassifiedAttractor, classify, periodic_attractor
+from rnndyn.dynamics.attractors._segments import follow, late_states, run_until_return
+from rnndyn.dynamics.attractors.classification import classify
+from rnndyn.dynamics.attractors.classified_attractor import ClassifiedAttractor, periodic_attractor
 from rnndyn.dynamics.attractors.verdicts import AttractorVerdict
 from rnndyn.dynamics.flows import TimeMap
 from rnndyn.dynamics.numerics.evaluation import orbits_from

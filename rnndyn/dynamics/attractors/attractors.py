@@ -8,7 +8,8 @@ from scipy import stats
 
 from rnndyn._validation import check_at_least, check_states
 from rnndyn.dynamics.attractors._search import UNBOUNDED, UNDECIDED, AttractorSearch
-from rnndyn.dynamics.attractors.classification import ClassifiedAttractor, check_options, escape_distance
+from rnndyn.dynamics.attractors.classification import check_options, escape_distance
+from rnndyn.dynamics.attractors.classified_attractor import ClassifiedAttractor
 from rnndyn.dynamics.attractors.verdicts import AttractorVerdict
 from rnndyn.dynamics.flows import TimeMap
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in

@@ -9,6 +9,7 @@ from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int
 
 from rnndyn._validation import check_at_least, check_states
 from rnndyn.dynamics.fixed_points._search import FixedPointSearch, RootTable, distinct_roots
+from rnndyn.dynamics.fixed_points.leftovers import Continuum, Unconverged, describe_continuum
 from rnndyn.dynamics.kinks import Kinks, KinkVerdict, kinks_at
 from rnndyn.dynamics.numerics.completeness import (
     check_until_complete,
@@ -18,13 +19,12 @@ from rnndyn.dynamics.numerics.completeness import (
     warn_incomplete,
     within,
 )
-from rnndyn.dynamics.numerics.deduplication import farthest_points
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in
-from rnndyn.dynamics.numerics.evidence import MIN_CONTINUUM, degeneracy_threshold, is_degenerate, robust_scale
+from rnndyn.dynamics.numerics.evidence import MIN_CONTINUUM, is_degenerate, robust_scale
 from rnndyn.dynamics.numerics.jumps import near_jump
-from rnndyn.dynamics.numerics.torus import embedded, period_of
+from rnndyn.dynamics.numerics.torus import period_of
 from rnndyn.dynamics.numerics.verdicts import NewtonVerdict, PointVerdict
-from rnndyn.results import Judged, Result, first_verdict, is_verdict, join_verdicts, stack_verdicts, take_verdicts
+from rnndyn.results import Judged, first_verdict, join_verdicts, stack_verdicts, take_verdicts
 
 DENSE_LIMIT = 400
 """States longer than this are searched without forming Jacobians (measured in `benchmarks/fixed_points.py`)."""
@@ -318,60 +318,6 @@ class FixedPoints(Judged):
         return "\n".join(lines)
 
 
-class Unconverged(Judged):
-    """Candidates whose search ended away from any fixed point.
-
-    - `points`: where they ended, `(M, N)`.
-    - `residuals`: $|F(x) - x|_\\infty$ there, `(M,)`; NaN where the map gave NaN.
-    - `result`: how each search ended, a batch `(M,)` of `NewtonVerdict`.
-    """
-
-    points: Float[np.ndarray, "M N"]
-    residuals: Float[np.ndarray, " M"]
-    result: NewtonVerdict
-
-    def __len__(self) -> int:
-        return len(self.points)
-
-    @property
-    def stalled(self) -> Bool[np.ndarray, " M"]:
-        """Which of them ended at a local minimum of $|F(x) - x|$: a slow point, see `find_slow_points`."""
-        return is_verdict(self.result, NewtonVerdict.stalled)
-
-    def table(self) -> str:
-        if len(self) == 0:
-            return "every candidate converged"
-        num_lost = int(np.sum(is_verdict(self.result, NewtonVerdict.not_finite)))
-        num_late = int(np.sum(is_verdict(self.result, NewtonVerdict.out_of_steps)))
-        return (
-            f"{len(self)} candidates did not converge: {int(self.stalled.sum())} at local minima of the speed, "
-            f"{num_late} out of steps, {num_lost} lost to NaN; best residual {self.best:.3g}"
-        )
-
-    @property
-    def best(self) -> float:
-        """The smallest residual that is a number; infinite where none is."""
-        return float(np.min(self.residuals[np.isfinite(self.residuals)], initial=np.inf))
-
-
-class Continuum(Result):
-    """Fixed points that are not isolated: a curve or surface of them, described by a sample.
-
-    - `points`: up to 64 of them, far from one another, `(M, N)`.
-    - `residuals`: $|F(x) - x|_\\infty$ there, `(M,)`.
-    - `dimension`: of the null space of I - DF, the median over the sample.
-    - `num_hits`: how many candidates ended on it.
-    """
-
-    points: Float[np.ndarray, "M N"]
-    residuals: Float[np.ndarray, " M"]
-    dimension: int
-    num_hits: int
-
-    def table(self) -> str:
-        return f"a continuum of fixed points of dimension {self.dimension}, reached by {self.num_hits} candidates"
-
-
 def _with_kinks(f: Any, result: FixedPoints) -> FixedPoints:
     """The result with what its points are where they lie on a kink, those outside of the region included."""
     outside = None if result.outside is None else _with_kinks(f, result.outside)
@@ -417,7 +363,7 @@ def _assemble(search: FixedPointSearch, expected: int | None, trap: np.ndarray |
     continuum = None
     isolated = reachable
     if degenerate.sum() >= MIN_CONTINUUM:
-        continuum = _describe_continuum(roots.take(degenerate), search.period)
+        continuum = describe_continuum(roots.take(degenerate), search.period)
         isolated = reachable & ~degenerate
     points, residuals, stalled = search.unconverged
     how = first_verdict(
@@ -446,13 +392,3 @@ def _assemble(search: FixedPointSearch, expected: int | None, trap: np.ndarray |
         outside=collect(~reachable) if not reachable.all() else None,
         continuum=continuum,
     )
-
-
-def _describe_continuum(roots: RootTable, period: np.ndarray | None) -> Continuum:
-    nullities = np.sum(
-        np.linalg.svd(np.eye(roots.points.shape[1]) - roots.jacobians, compute_uv=False)
-        <= degeneracy_threshold(roots.jacobians)[:, None],
-        axis=1,
-    )
-    chosen = farthest_points(embedded(roots.points, period), 64)
-    return Continuum(roots.points[chosen], roots.residuals[chosen], int(np.median(nullities)), int(roots.hits.sum()))

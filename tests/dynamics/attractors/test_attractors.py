@@ -9,7 +9,7 @@ from dynamics.maps import Henon
 from networks_from_data import flip_flop_vanilla
 
 import rnndyn as rd
-from rnndyn.dynamics.attractors import _orbits as _orbit_segments
+from rnndyn.dynamics.attractors import _segments
 from rnndyn.dynamics.attractors._search import OrbitSet
 
 
@@ -173,9 +173,9 @@ def test_five_hundred_units():
 def test_every_batch_shares_one_compilation():
     f = Henon(np.array(0.3))
     find(f, rng().uniform(-0.5, 0.5, (64, 2)))
-    size = _orbit_segments._run_lanes._cached._cache_size()
+    size = _segments._run_lanes._cached._cache_size()
     find(Henon(np.array(0.8)), rng().uniform(-0.2, 0.2, (64, 2)))
-    assert _orbit_segments._run_lanes._cached._cache_size() == size
+    assert _segments._run_lanes._cached._cache_size() == size
 
 
 def test_scaling_every_state_changes_nothing():
