@@ -81,11 +81,14 @@ def follow_training(
 
 
 class FixedPointHistory(Result):
-    """Fixed points and cycles over training.
+    """The fixed points and cycles of a network at each of T checkpoints of its training, and what became of them.
 
-    - `steps`: of the checkpoints, `(T,)`.
-    - `tracks`: every fixed point or cycle with the checkpoints at which it exists.
-    - `events`: what happened, by step.
+    - `steps`: the training step of each checkpoint, as given, increasing, `(T,)`; 0, 1, 2, ... where none were given.
+    - `tracks`: one `Track` for every fixed point or cycle, with the checkpoints at which it exists, in the order in
+        which they were found; empty where the searches found nothing. One that could not be followed to the next
+        checkpoint ends there: its `end` is `"lost"`, with the reason, and the object may come back as another track.
+    - `events`: one `TrainingEvent` for every bifurcation met between two checkpoints, by `step`; empty where there was
+        none. A bifurcation that was bracketed but not solved for is among them (see its `result`).
     """
 
     steps: Float[np.ndarray, " T"]

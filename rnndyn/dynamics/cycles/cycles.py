@@ -255,10 +255,13 @@ class Cycles(Judged):
 
 
 class CycleSet(Result):
-    """The cycles of several periods: `cycle_set[p]` are those of minimal period p.
+    """The cycles of the periods that were asked for: `cycle_set[p]` are those of minimal period p.
 
-    - `periods`: the periods asked for.
-    - `cycles`: one `Cycles` for each.
+    `len` is the number of cycles of all periods together, and iteration goes over the `Cycles`.
+
+    - `periods`: the minimal periods in steps, in the order in which they were asked for.
+    - `cycles`: one `Cycles` for each of them, in the same order; of length 0, with its counts of starts, where no cycle
+        of that period was found.
     """
 
     periods: tuple[int, ...]

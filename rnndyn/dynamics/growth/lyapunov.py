@@ -108,10 +108,15 @@ def lyapunov_spectrum(
 
 
 class LyapunovSpectrum(Judged):
-    """Lyapunov exponents with the evidence for them, in nats per step, or per unit time when `dt` was given."""
+    """The k largest Lyapunov exponents with the evidence for them, in nats per step, or per unit time with `dt`.
+
+    Under `vmap` every field has the axes of the batch in front. Where the trajectory left the floating-point range the
+    rates and their errors are NaN, `result` is `not_finite`, and `first_nonfinite` says when; where another check
+    failed the numbers are what was measured, and `result` says what is wrong with them.
+    """
 
     exponents: Float[Array, " k"]
-    """The exponents, descending."""
+    """The exponents, descending; -inf beyond the rank of DF."""
     stderr: Float[Array, " k"]
     """Their standard errors (batch means over doubling blocks, so correlation in time is accounted for)."""
     degrees_of_freedom: Float[Array, " k"]

@@ -15,6 +15,7 @@ class GrowthVerdict(eqx.Enumeration):
     )
     not_finite = "not finite: the trajectory or its derivative left the floating-point range"
     no_gradient = "no gradient: the loss depends on no state, so there is nothing to carry back"
+    unsettled = "unsettled: answers from two random starts differ; raise num_transient and num_backward"
 
 
 class ChaosVerdict(eqx.Enumeration):

@@ -52,11 +52,11 @@ class ZeroOneTest(Judged):
     statistic: Float[Array, ""]
     """K, the median over frequencies: 0 regular, 1 chaotic."""
     frequencies: Float[Array, " C"]
-    """The frequencies $c$."""
+    """The frequencies $c$, in radians per sample."""
     correlations: Float[Array, " C"]
-    """$K_c$ at each."""
+    """$K_c$ at each, from -1 to 1; NaN where the signal is not finite."""
     result: ChaosVerdict
-    """The verdict, one of `ChaosVerdict`."""
+    """The verdict, one of `ChaosVerdict`; `message` has it in words."""
 
     @property
     def is_chaotic(self) -> Bool[Array | np.ndarray, "..."]:

@@ -35,6 +35,7 @@ def test_unstable_manifold_in_closed_form(a):
         assert np.max(np.abs(np.diff(branch, axis=0))) < 0.03
         reached.append(branch[-1, 0])
     assert sorted(np.round(reached, 1)) == [-1.0, 1.0]
+    assert found.message.tolist() == [["left the box"] * 2] * 2
     for branch in found.stable:
         np.testing.assert_allclose(branch[:, 0], 0, atol=1e-9)
         assert np.abs(branch[-1, 1]) > 0.9
