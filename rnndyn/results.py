@@ -233,6 +233,8 @@ def verdict_words(verdict: Any) -> Any:
 
 def is_verdict(verdict: Any, *items: Any) -> Any:
     """Whether a verdict on the host is one of these items: `True` or `False`; for a batch, a NumPy array of them."""
+    if any(item._enumeration is not verdict._enumeration for item in items):
+        raise ValueError(f"items: expected items of {verdict._enumeration.__qualname__} only.")
     found = np.isin(_number(verdict), [_number(item) for item in items])
     return found if found.ndim else bool(found)
 
@@ -240,6 +242,8 @@ def is_verdict(verdict: Any, *items: Any) -> Any:
 def first_verdict(*cases: tuple[Any, Any], otherwise: Any) -> Any:
     """The item of the first pair (mask, item) whose mask holds: a verdict, on the host, for each entry of the masks."""
     masks, items = zip(*cases)
+    if any(item._enumeration is not otherwise._enumeration for item in items):
+        raise ValueError(f"cases: expected items of {otherwise._enumeration.__qualname__} only.")
     numbers = np.select([np.asarray(mask) for mask in masks], [_number(item) for item in items], _number(otherwise))
     return _as_verdict(numbers, otherwise)
 

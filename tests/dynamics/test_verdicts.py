@@ -48,6 +48,8 @@ def test_the_first_case_that_holds_is_the_verdict():
     assert is_verdict(found, verdict.stalled).tolist() == [True, True, False]
     assert is_verdict(found, verdict.stalled, verdict.not_finite).all()
     assert is_verdict(take_verdicts(found, 2), verdict.not_finite) is True
+    with pytest.raises(ValueError, match="items of NewtonVerdict only"):
+        is_verdict(found, rd.PointVerdict.regular)
     both = join_verdicts([found, repeat_verdict(verdict.converged, 2)])
     assert np.asarray(both == verdict.converged).tolist() == [False, False, False, True, True]
     assert is_verdict(first_verdict((False, verdict.stalled), otherwise=verdict.converged), verdict.converged) is True

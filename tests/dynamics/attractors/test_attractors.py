@@ -11,6 +11,7 @@ from networks_from_data import flip_flop_vanilla
 import rnndyn as rd
 from rnndyn.dynamics.attractors import _segments
 from rnndyn.dynamics.attractors._search import OrbitSet
+from rnndyn.results import repeat_verdict
 
 
 class Tanh(eqx.Module):
@@ -206,7 +207,7 @@ def test_the_interval_of_wilson_covers():
     """Among 400 draws of 50 states each, the 90 % interval holds the true fraction about 360 times."""
     truth, num, draws = 0.1, 50, 400
     labels = (rng().uniform(size=(draws, num)) < truth).astype(int)
-    nothing = rd.UndecidedStates(np.zeros(0, int), np.zeros((0, 1)), ())
+    nothing = rd.UndecidedStates(np.zeros(0, int), np.zeros((0, 1)), repeat_verdict(rd.AttractorVerdict.torus, 0), ())
     point = rd.classify_attractor(lambda x: 0.5 * x, np.ones(1))
     hits = 0
     for row in labels:
