@@ -10,10 +10,7 @@ from rnndyn._validation import check_at_least, check_state
 from rnndyn.dynamics.attractors._judge import Judge
 from rnndyn.dynamics.attractors._orbits import SEGMENT, LongOrbit
 from rnndyn.dynamics.attractors._segments import skip
-from rnndyn.dynamics.attractors.classified_attractor import (
-    ClassifiedAttractor,
-    unbounded_orbit,
-)
+from rnndyn.dynamics.attractors.classified_attractor import ClassifiedAttractor, unbounded_orbit
 from rnndyn.dynamics.flows import TimeMap
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in
 

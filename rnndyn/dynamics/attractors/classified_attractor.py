@@ -149,11 +149,13 @@ def is_kept(rate: float, error: float) -> bool:
 
 
 def unbounded_orbit(state: np.ndarray, num_steps: int) -> ClassifiedAttractor:
+    """The verdict on an orbit that has left the escape radius."""
     reason = f"the orbit leaves the escape radius within {num_steps} steps"
     return attractor_with("unbounded", AttractorVerdict.unbounded, reason, state, num_steps=num_steps)
 
 
 def attractor_with(kind: str, result: Any, reason: str, state: np.ndarray, **fields: Any) -> ClassifiedAttractor:
+    """A `ClassifiedAttractor` with these fields, and what is absent for all others."""
     nan, nothing = float("nan"), np.zeros(0)
     absent: dict[str, Any] = {
         "points": np.zeros((0, state.size)),

@@ -6,12 +6,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from rnndyn.dynamics.bifurcations._curve import Node
-from rnndyn.dynamics.bifurcations.bifurcations import (
-    BRANCH_POINT,
-    FLIP,
-    FOLD,
-    NEIMARK_SACKER,
-)
+from rnndyn.dynamics.bifurcations.bifurcations import BRANCH_POINT, FLIP, FOLD, NEIMARK_SACKER
 
 
 def crossings(a: Node, b: Node, *, collisions: int = 2) -> Counter[str]:

@@ -10,13 +10,7 @@ from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int
 from rnndyn._validation import check_state, check_states
 from rnndyn.dynamics.bifurcations._curve import Curve, Node
 from rnndyn.dynamics.bifurcations._events import find_events, is_sound, refine
-from rnndyn.dynamics.bifurcations._setup import (
-    CurveOptions,
-    check_span,
-    follow_both_ways,
-    make_curve,
-    start_node,
-)
+from rnndyn.dynamics.bifurcations._setup import CurveOptions, check_span, follow_both_ways, make_curve, start_node
 from rnndyn.dynamics.bifurcations.bifurcations import BRANCH_POINT, Bifurcation
 from rnndyn.dynamics.bifurcations.verdicts import BranchVerdict
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in

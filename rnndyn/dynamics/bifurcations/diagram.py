@@ -12,13 +12,7 @@ from jaxtyping import Array, ArrayLike
 from rnndyn._validation import check_at_least, check_state, check_states
 from rnndyn.dynamics.bifurcations._curve import Curve, Node, hermite, shift_points
 from rnndyn.dynamics.bifurcations._events import is_sound
-from rnndyn.dynamics.bifurcations._setup import (
-    CurveOptions,
-    check_span,
-    follow_both_ways,
-    make_curve,
-    start_node,
-)
+from rnndyn.dynamics.bifurcations._setup import CurveOptions, check_span, follow_both_ways, make_curve, start_node
 from rnndyn.dynamics.bifurcations.bifurcations import (
     BORDER_COLLISION,
     BRANCH_POINT,

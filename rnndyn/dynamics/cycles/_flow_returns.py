@@ -9,9 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from rnndyn.dynamics.cycles._flow_shooting import (
-    Flow,
-)
+from rnndyn.dynamics.cycles._flow_shooting import Flow
 from rnndyn.dynamics.cycles.verdicts import LimitCycleVerdict
 from rnndyn.dynamics.numerics.integration_method import Method
 
@@ -20,6 +18,7 @@ _NUM_SAMPLES = 4096
 
 
 def time_scale(vector_field: Callable, x: np.ndarray) -> float:
+    """1 / |Dv|, the fastest time of the flow at a state; 1 where that is no number."""
     norm = float(np.linalg.norm(np.asarray(jax.jacfwd(vector_field)(jnp.asarray(x)))))
     return 1 / norm if np.isfinite(norm) and norm > 0 else 1.0
 
@@ -93,6 +92,7 @@ def _follow(vector_field: Callable, start: np.ndarray, duration: float) -> np.nd
 
 
 def no_return(vector_field: Callable, states: np.ndarray, duration: float) -> tuple[Any, str]:
+    """Why no return was found: the verdict, and the reason in words."""
     if _settles(vector_field, states, states[0]):
         return LimitCycleVerdict.equilibrium, "the trajectory settles on an equilibrium (see find_equilibria)."
     after = f"{duration:.3g} units of time"

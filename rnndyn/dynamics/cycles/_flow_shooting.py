@@ -38,6 +38,8 @@ class Flow(eqx.Module):
 
 
 class FlowOrbit(NamedTuple):
+    """Where Newton's method ended: nodes `(m, N)`, derivatives between them, and verdict and reason where it failed."""
+
     nodes: np.ndarray
     period: float
     jacobians: np.ndarray

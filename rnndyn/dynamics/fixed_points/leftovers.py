@@ -66,6 +66,7 @@ class Continuum(Result):
 
 
 def describe_continuum(roots: RootTable, period: np.ndarray | None) -> Continuum:
+    """Up to 64 roots far from one another, and the median dimension of the null space of I - DF at all of them."""
     nullities = np.sum(
         np.linalg.svd(np.eye(roots.points.shape[1]) - roots.jacobians, compute_uv=False)
         <= degeneracy_threshold(roots.jacobians)[:, None],

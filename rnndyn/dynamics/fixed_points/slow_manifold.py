@@ -128,12 +128,14 @@ def relax_fast_modes(f: Callable[[Array], Array], points: Any, threshold: Array 
 
 @eqx.filter_jit
 def jacobians_at(f: Callable[[Array], Array], points: Any) -> Array:
+    """DF at each of several points, `(K, N, N)`."""
     return jax.vmap(jax.jacfwd(f))(jnp.asarray(points))
 
 
 def describe_manifold(
     f: Callable[[Array], Array], relaxed: np.ndarray, speeds: np.ndarray, slow_time: float, dt: float, num_samples: int
 ) -> SlowManifold:
+    """The slow manifold that relaxed candidates lie on; without points where there are none."""
     if len(relaxed) == 0:
         none = np.zeros((0, relaxed.shape[1]))
         modes = np.zeros((0, relaxed.shape[1], 0), complex)

@@ -13,12 +13,7 @@ from rnndyn._validation import check_at_least
 from rnndyn.dynamics.growth._arguments import check_dt, check_growth_arguments
 from rnndyn.dynamics.growth._step_qr import step_qr
 from rnndyn.dynamics.growth.verdicts import GrowthVerdict
-from rnndyn.dynamics.numerics.frames import (
-    orthonormalize,
-    push_frame,
-    random_frame,
-    triangular_factor,
-)
+from rnndyn.dynamics.numerics.frames import orthonormalize, push_frame, random_frame, triangular_factor
 from rnndyn.dynamics.numerics.statistics import batch_means, block_sums
 from rnndyn.results import Judged, first_verdict
 

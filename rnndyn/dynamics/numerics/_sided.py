@@ -20,6 +20,9 @@ class Sided(NamedTuple):
 
 
 class SwitchLog(NamedTuple):
+    """What a run along a direction has met: the difference of the sides of each switch, whether it is on its border, and
+    how the difference turns."""
+
     switches: list[tuple[Array, Array, Array]]
     ambient: Any
 
@@ -37,16 +40,20 @@ def plain_equation(eqn: Any, log: SwitchLog) -> Callable[[Sequence[Any]], list[A
 
 
 def value_of(x: Any) -> Array:
+    """The limit; of a number that does not depend on the state, itself."""
     return x.value if isinstance(x, Sided) else jnp.asarray(x)
 
 
 def error_of(x: Any) -> Array:
+    """The bound on the error; 0 of a number that does not depend on the state."""
     return x.error if isinstance(x, Sided) else jnp.zeros_like(jnp.asarray(x))
 
 
 def slope_of(x: Any) -> Array:
+    """The slope along the direction; 0 of a number that does not depend on the state."""
     return x.slope if isinstance(x, Sided) else jnp.zeros_like(jnp.asarray(x))
 
 
 def is_real(x: Any) -> bool:
+    """Whether a number is a float."""
     return jnp.issubdtype(jnp.asarray(x).dtype, jnp.floating)
