@@ -20,8 +20,8 @@ class Sided(NamedTuple):
 
 
 class SwitchLog(NamedTuple):
-    """What a run along a direction has met: the difference of the sides of each switch, whether it is on its border, and
-    how the difference turns."""
+    """What a run along a direction has met: the difference of the sides of each switch, whether it is on its border,
+    and how the difference turns."""
 
     switches: list[tuple[Array, Array, Array]]
     ambient: Any
