@@ -4,7 +4,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -81,17 +81,19 @@ class Result(eqx.Module):
 class Judged(Result):
     """A result that says how it came out: as a whole or, where it has items, each of them.
 
-    Every verdict of the library has this form: an item of an `equinox.Enumeration`, which can be compared and counted,
-    and its words. A `reason` beside it, where there is one, adds the numbers of the case.
+    Every verdict of the library has this form: `result`, an item of an `equinox.Enumeration`, or a batch of them with
+    the shape of the items, to be compared with `==` and counted; and its words. A `reason` beside it, where there is
+    one, adds the numbers of the case.
     """
 
-    result: eqx.AbstractVar[Any]
-    """The verdict, or a batch of verdicts with the shape of the items; compare with `==`, read with `message`."""
+    # A subclass has it as a field or as a property. To a type checker it would be the first argument of every result.
+    if not TYPE_CHECKING:
+        result: eqx.AbstractVar[Any]
 
     @property
     def message(self) -> Any:
         """The verdict in words: one string, or an array of them for a batch."""
-        return verdict_words(self.result)
+        return verdict_words(self.result)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def load(path: str | Path) -> Result:

@@ -124,7 +124,10 @@ def find_limit_cycle(
             nodes, guessed_period = orbit.nodes, orbit.period
             if abs(cycle.trivial_multiplier - 1) <= _TRIVIAL_ERROR / 100:
                 break
-        return _nothing(start, num_points, *orbit.failure) if cycle is None else cycle
+        if cycle is None:
+            assert orbit.failure is not None  # nothing else ends the loop before there is a cycle
+            return _nothing(start, num_points, *orbit.failure)
+        return cycle
 
 
 class LimitCycle(Judged):
