@@ -95,9 +95,9 @@ def _fixed_points(place: Any, most: int = 40) -> list[str]:
     ]
     proofs = place.certificates
     for k in range(min(len(points), most)):
-        within = "not tried" if proofs is None or k >= len(proofs) else "no"
-        if within == "no" and proofs.certified[k]:
-            within = f"{proofs.existence_radius[k]:.1e}"
+        within = "not tried"
+        if proofs is not None and k < len(proofs):
+            within = f"{proofs.existence_radius[k]:.1e}" if proofs.certified[k] else "no"
         lines.append(
             f"<tr><td>{k + 1}</td><td>{points.num_unstable[k]}</td><td>{points.spectral_radii[k]:.6g}</td>"
             f"<td>{points.residuals[k]:.1e}</td><td>{within}</td></tr>"

@@ -65,7 +65,7 @@ def as_system(network: Any, states: np.ndarray | None, inputs: np.ndarray | None
                 "states: a plain function (state, input) -> state does not tell the shape of its state; pass states "
                 "(K, N) to start from, or a cell of rnndyn, Equinox or `rnndyn.load_network`."
             )
-        driven = as_driven_map(network, state_like=None if own else states[0])
+        driven = as_driven_map(network, state_like=None if own or states is None else states[0])
     size = driven.input_size
     if size is None:
         if inputs is None:
