@@ -4,8 +4,10 @@ import dataclasses
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -75,12 +77,15 @@ def checkout(tmp_path):
     return checkout
 
 
-def run(folder, *arguments):
+def environment(folder):
     names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NPROC")
-    environment = {name: value for name, value in os.environ.items() if name not in names}
-    environment["PYTHONPATH"] = os.pathsep.join([str(folder), str(Path(rd.__file__).parent.parent)])
+    kept = {name: value for name, value in os.environ.items() if name not in names}
+    return kept | {"PYTHONPATH": os.pathsep.join([str(folder), str(Path(rd.__file__).parent.parent)])}
+
+
+def run(folder, *arguments):
     command = [sys.executable, "-m", "experiments", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=False)
 
 
 def test_all_in_processes_of_their_own_with_one_that_fails(checkout):
@@ -154,7 +159,47 @@ def test_an_interruption_is_one_line(capsys, monkeypatch):
 
     monkeypatch.setattr(command_line, "one_study", interrupted)
     assert command_line.entry(["flip_flop"]) == 130
-    assert capsys.readouterr().err == "interrupted; nothing of this run is kept\n"
+    assert capsys.readouterr().err == "interrupted; no figure is written\n"
+
+
+TRAINS = """
+    import pathlib
+    import equinox as eqx, jax, numpy as np, optax
+
+    def batches():
+        while True:
+            pathlib.Path("training").touch()
+            yield np.ones((1, 1), np.float32)
+
+    model = eqx.nn.Linear(1, 1, key=jax.random.key(0))
+    loss = lambda model, batch: (model(batch[0]) ** 2).sum()
+    rd.fit(model, loss, batches(), optax.sgd(0.1), num_steps=10**9, key=jax.random.key(0), progress=False)
+"""
+
+
+def test_an_interrupted_training_ends_the_study(checkout):
+    folder = checkout(trains=TRAINS.strip())
+    # A shell in the background starts its commands with interruptions ignored; a terminal does not.
+    start = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv[1:] = ['trains']; "
+    start += "import runpy; runpy.run_module('experiments', run_name='__main__', alter_sys=True)"
+    study = subprocess.Popen(
+        [sys.executable, "-c", start],
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + 60
+    while not (folder / "training").exists():
+        assert study.poll() is None, study.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    study.send_signal(signal.SIGINT)
+    out, err = study.communicate(timeout=30)
+    assert (study.returncode, out, err) == (130, b"", b"interrupted; no figure is written\n")
+    # `rnndyn.fit` gives what is trained so far: it is not the result of these settings, and is not kept as such.
+    assert not (folder / "results").exists()
+    assert not (folder / "figures").exists()
 
 
 @pytest.fixture
