@@ -9,8 +9,8 @@ import sys
 from typing import Any
 
 from experiments._catalog import FOLDER, check_known, studies
+from experiments._environment import compile_quickly, limit_blas, limit_to_one_core
 from experiments._settings import check
-from experiments._threads import limit_blas, limit_to_one_core
 
 LONGEST = ("flip_flop", "char_lm")
 """These start first, so that none of them is left to run alone at the end."""
@@ -80,6 +80,7 @@ def one_study(name: str, arguments: list[str]) -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
     limit_blas(os.environ)
+    compile_quickly(os.environ)
     import matplotlib
 
     # Figures go to files; without a screen the default backend would fail.

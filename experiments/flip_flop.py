@@ -35,10 +35,10 @@ class Config:
     """Of a pulse per bit and step."""
     num_steps: int = 64
     """Length of a trial."""
-    batch_size: int = 64
+    batch_size: int = 32
     num_units: tuple[int, ...] = (24, 16, 32)
     """Of each kind."""
-    num_updates: tuple[int, ...] = (2000, 2000, 2000)
+    num_updates: tuple[int, ...] = (900, 900, 900)
     """The most of each kind."""
     target: float = 9e-4
     """Validation MSE at which training of a network ends. Trained much further, GRUs split their saddles."""
