@@ -29,7 +29,7 @@ class Config:
     gains: tuple[float, ...] = (2.0, 4.0, 6.0, 8.0)
     """Standard deviations of their recurrent weights, in turn."""
     bias_scale: NotNegative = 0.5
-    num_candidates: int = 32
+    num_candidates: int = 24
     """Starting points of the search in each of them."""
     counts: tuple[int, ...] = (1, 3, 5, 7)
     """Numbers of fixed points of which a random network is shown."""

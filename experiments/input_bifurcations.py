@@ -149,7 +149,7 @@ def train(config: Config, fit_key: Any, trial_key: Any) -> tuple[Any, np.ndarray
         num_steps=config.num_updates,
         max_grad_norm=1.0,
         validation=rd.tasks.batches("flip_flop", 128, **task),
-        validate_every=config.num_updates // 6,
+        validate_every=max(config.num_updates // 6, 1),
         key=run_key,
     )
     trials = rd.tasks.batches("flip_flop", 64, **task)(trial_key)
