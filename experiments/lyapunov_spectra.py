@@ -31,7 +31,7 @@ class Config:
     Larger networks, in four minutes of one core: `--sizes 100 200 --num-steps 600 150 --num-seeds 5`.
     """
 
-    gains: tuple[float, ...] = (1.2, 1.5, 2.0, 3.0, 4.0, 10.0)
+    gains: tuple[float, ...] = (1.2, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0)
     sizes: tuple[int, ...] = (50, 100)
     num_steps: tuple[int, ...] = (600, 300)
     """For each size, after a transient of a third of it."""
@@ -232,7 +232,7 @@ def plot(result: Spectra) -> Figure:
         axes[2].plot(gains, dimension.mean(axis=1), color=plotting.COLORS[color])
     axes[1].plot(result.curve_gains, result.curve, "--", color="black", linewidth=0.8, label="mean field")
     axes[1].set(title="b  largest exponent", xlabel="gain g", ylabel=r"$\lambda_1$ (nats per step)")
-    axes[1].legend(loc="upper left", borderaxespad=0, handlelength=1.2)
+    axes[1].legend(loc="lower right", bbox_to_anchor=(1, 0.12), borderaxespad=0, handlelength=1.2)
     axes[2].set(title="c  dimension", xlabel="gain g", ylabel=r"$D_{KY} / N$")
     draw_limit(axes[3], result)
     return figure
