@@ -1,4 +1,4 @@
-"""Which cells learn to remember for T steps, and the gradient horizon at initialisation that predicts it.
+"""Which cells learn to remember for T steps, and how far the gradient horizon at initialisation predicts it.
 
 Delayed recall of one symbol, copying of a sequence of symbols and the adding problem, each over T steps, for vanilla,
 orthogonal, identity (IRNN), leaky, LSTM and GRU networks of one size under one training budget. Before training, the
