@@ -109,7 +109,7 @@ def compute(config: Config) -> FlipFlop:
 def train_and_search(name: str, index: int, config: Config) -> list[TrainedNetwork]:
     """The networks of one kind, trained side by side."""
     key = jax.random.fold_in(jax.random.key(config.seed), index)
-    model_key, fit_key, trial_key, candidate_key = jax.random.split(key, 4)
+    model_key, fit_key, trial_key = jax.random.split(key, 3)
 
     def make_model(key: Any) -> rd.RNN:
         cell_key, readout_key = jax.random.split(key)
@@ -138,16 +138,18 @@ def train_and_search(name: str, index: int, config: Config) -> list[TrainedNetwo
     )
     trials = rd.tasks.batches("flip_flop", 64, **task)(trial_key)
     visited = np.asarray(visited_states(trained.models, trials.inputs))
+    rng = np.random.default_rng([config.seed, index])
     networks = []
     for seed in range(config.num_seeds):
         fitted = trained.member(seed)
         f = rd.as_map(fitted.model.cell)
-        candidates = rd.sample_candidates(
-            visited[seed], config.num_candidates, key=jax.random.fold_in(candidate_key, seed)
-        )
-        points = rd.find_fixed_points(f, candidates, until_complete=True, progress=False)
+        states = visited[seed].reshape(-1, visited.shape[-1])
+        candidates = states[rng.integers(0, len(states), config.num_candidates)]
         twice = rd.find_fixed_points(rd.iterate(f, 2), candidates, until_complete=True, progress=False)
-        moves = np.max(np.abs(jax.vmap(f)(jnp.asarray(twice.points, jnp.float32)) - twice.points), axis=1) > 1e-4
+        moves = np.max(np.abs(images(f, jnp.asarray(twice.points, jnp.float32)) - twice.points), axis=1) > 1e-4
+        # What stays after two steps but does not move is a fixed point; a few more starts check that none is missing.
+        starts = np.concatenate([twice.points[~moves], candidates[:16]])
+        points = rd.find_fixed_points(f, starts, until_complete=True, progress=False)
         networks.append(
             TrainedNetwork(
                 cell=name,
@@ -172,6 +174,12 @@ def visited_states(models: Any, inputs: jax.Array) -> jax.Array:
         return jax.vmap(lambda trial: jax.vmap(flatten)(model.states(trial)))(inputs)
 
     return eqx.filter_vmap(one)(models)
+
+
+@eqx.filter_jit
+def images(f: Any, points: jax.Array) -> jax.Array:
+    """Where each point goes in one step."""
+    return jax.vmap(f)(points)
 
 
 def report(result: FlipFlop) -> str:
