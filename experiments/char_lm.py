@@ -31,8 +31,10 @@ CELLS = {
     # Without a bias to its forget gates an LSTM starts by forgetting within two characters (Jozefowicz et al. 2015).
     "LSTM": functools.partial(rd.LSTMCell, bias_init=rd.initializers.forget_gate_bias(1.0)),
 }
-LEARNING_RATES = {"vanilla": 1.2e-2, "GRU": 1.2e-2, "LSTM": 2.4e-2}
-"""For each the best of 6e-3, 1.2e-2 and 1.8e-2 (LSTM: 2.4e-2) on held-out text, at 62 thousand parameters."""
+LEARNING_RATES = {"vanilla": 6e-3, "GRU": 1.2e-2, "LSTM": 2.4e-2}
+"""For GRU and LSTM the best of 6e-3, 1.2e-2 and 1.8e-2 (LSTM: 2.4e-2) on held-out text, at 62 thousand parameters. Of
+the vanilla network 1.2e-2 is no better than 6e-3 there (2.25 and 2.28 bits per character), and ended at 3.31 with 40
+thousand parameters."""
 COLORS = {"vanilla": "orange", "GRU": "green", "LSTM": "blue"}
 
 
