@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DOCS_INSTALLED := $(VENV)/.installed-docs
 
 # Compiled functions are kept between runs and shared between processes.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
@@ -14,7 +15,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: figures test test-slow bench api lint format clean
+.PHONY: figures test test-slow bench api docs lint format clean
 
 figures: $(INSTALLED)
 	$(BIN)/python -m experiments all
@@ -30,6 +31,10 @@ bench: $(INSTALLED)
 
 api: $(INSTALLED)
 	$(BIN)/python docs/make_api.py
+
+# The site, in results/site: strict, and nothing is fetched while it is built. The tools of the extra have a stamp of their own.
+docs: $(DOCS_INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -48,4 +53,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 		{ echo "rnndyn needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+$(DOCS_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	@touch $@

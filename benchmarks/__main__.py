@@ -37,7 +37,7 @@ def main(names: list[str]) -> None:
     for name in names or BENCHMARKS:
         text = BENCHMARKS[name]()
         print(f"\n{name}\n{text}", flush=True)
-        sections[name] = f"{where()}\n\n```\n{text}\n```\n"
+        sections[name] = f"{where()}\n\n```text\n{text}\n```\n"
         known = [known for known in BENCHMARKS if known in sections]
         PAGE.write_text("\n".join([HEAD, *(f"## {known}\n\n{sections[known]}" for known in known)]))
     print(f"\nwrote {PAGE.name}")
