@@ -55,10 +55,10 @@ def classify_attractor(
         and again `max_steps` steps later, which sorts out chaotic transients shorter than that. Where volume is kept
         (all exponents sum to zero within their error) nothing attracts, and `is_attractor` is false.
     - *invariant circle*: weighted Birkhoff averages agree to 8 digits, the exponent along the motion vanishes, the next
-        one is negative; up to 16 entries the curve itself is solved for (`find_invariant_circle`). Several circles
-        that are visited in turn show in their number, `num_circles`: $F^k$ then takes each into itself. An attracting
-        periodic orbit of a flow, seen by a `time_map`, is an invariant circle with a `limit_cycle`; a time map has no
-        attracting cycles, because along the flow nothing attracts.
+        one is negative; up to 16 entries the curve itself is solved for (`find_invariant_circle`), but not on angles
+        (`on_torus`). Several circles that are visited in turn show in their number, `num_circles`: $F^k$ then takes
+        each into itself. An attracting periodic orbit of a flow, seen by a `time_map`, is an invariant circle with a
+        `limit_cycle`; a time map has no attracting cycles, because along the flow nothing attracts.
     - *unbounded*: the orbit leaves the ball of `escape_radius`.
 
     **Arguments:**
@@ -265,7 +265,7 @@ class _Judge:
     def verdict(self) -> ClassifiedAttractor | None:
         """The first kind whose every test is passed."""
         orbit = self.orbit
-        candidates, gaps = closest_returns(orbit.states, self.max_period, orbit.scale)
+        candidates, gaps = closest_returns(orbit.states, self.max_period, orbit.scale, orbit.angles)
         self.time = int(np.argmin(gaps)) + 1
         self.gap = float(gaps[self.time - 1])
         found = [polish_end(self.f, orbit.states, p, orbit.scale) for p in candidates]
@@ -331,7 +331,8 @@ class _Judge:
         if lines.size == 0:
             return None
         num, residual, circle = _num_circles(lines), float("nan"), None
-        if orbit.x.size <= _MAX_NEWTON_SIZE:
+        # A curve that winds around an angle is no function of its own phase with values in a plane.
+        if orbit.angles is None and orbit.x.size <= _MAX_NEWTON_SIZE:
             num, circle = self._solved(num)
             if circle is None:
                 return None
