@@ -5,6 +5,8 @@ import pytest
 
 import rnndyn as rd
 
+pytestmark = pytest.mark.newest
+
 
 class Parabola(eqx.Module):
     """(x, y) -> (a x, b y + (a^2 - b) x^2): y = x^2 is invariant, and so is x = 0."""

@@ -7,6 +7,8 @@ import pytest
 from rnndyn.dynamics.cycles.shooting import eliminate_cyclic, solve_cyclic
 from rnndyn.dynamics.numerics.eigenvalues import product_eigenvalues
 
+pytestmark = pytest.mark.newest
+
 RNG = np.random.default_rng(0)
 
 # Diagonals of three triangular factors: zeros at other places in each, so that every product on the way has another
@@ -75,4 +77,6 @@ def test_cyclic_systems_of_singular_matrices():
             expected = np.linalg.solve(matrix, rhs.ravel()).reshape(rhs.shape)
             found = compiled(np.asarray(jacobians), rhs, 0.0)
             # Residuals to rounding, errors to rounding times the condition.
-            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14 * np.linalg.cond(matrix) * abs(expected).max())
+            np.testing.assert_allclose(
+                found, expected, rtol=0, atol=1e-14 * np.linalg.cond(matrix) * abs(expected).max()
+            )

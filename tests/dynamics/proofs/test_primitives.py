@@ -17,6 +17,7 @@ from rnndyn.dynamics.proofs.interval_arithmetic import Interval
 from rnndyn.dynamics.proofs.intervals import enclose, interval_value
 
 pytestmark = [
+    pytest.mark.newest,
     pytest.mark.usefixtures("x64"),
     pytest.mark.skipif(bool(np.finfo(np.longdouble).eps > 2.0**-60), reason="long double is no better than float64"),
 ]
