@@ -114,7 +114,7 @@ def study_family(name: str, config: Config) -> Family:
         found = rd.find_attractors(
             rd.as_map(cell),
             starts,
-            max_steps=config.max_steps,
+            max_map_steps=config.max_steps,
             max_representatives=config.max_representatives,
             progress=False,
         )

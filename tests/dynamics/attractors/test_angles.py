@@ -35,7 +35,7 @@ def test_a_rotation_is_a_circle_wherever_it_is_cut():
 
 def test_the_cat_map_is_chaotic_and_keeps_volume():
     cat = rd.on_torus(lambda x: jnp.array([[2.0, 1.0], [1.0, 1.0]]) @ x, 1.0)
-    found = rd.classify_attractor(cat, np.array([0.123, GOLDEN]), max_steps=2**14)
+    found = rd.classify_attractor(cat, np.array([0.123, GOLDEN]), max_map_steps=2**14)
     assert found.kind == "chaotic"
     assert found.keeps_volume
     assert found.exponents[0] == pytest.approx(np.log((3 + np.sqrt(5)) / 2), abs=1e-9)
