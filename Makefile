@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.installed-docs
+# Environments beside the pinned one: what an index resolves today, and the tools that build what is published.
+NEWEST := .cache/newest
+DIST := .cache/dist
 
 # Compiled functions are kept between runs and shared between processes.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
@@ -15,7 +18,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: figures test test-slow bench api docs lint format clean
+.PHONY: figures test test-slow test-newest dist bench api docs lint format clean
 
 figures: $(INSTALLED)
 	$(BIN)/python -m experiments all
@@ -25,6 +28,28 @@ test: lint
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
+
+# The newest releases that an index offers to PYTHON, without pins, and the tests that hang on what JAX, NumPy or SciPy
+# may change. Without an interpreter or an index there is nothing to learn, and that is no failure.
+test-newest:
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "test-newest: skipped, no $(PYTHON) here"; exit 0; }; \
+	set -e; \
+	rm -rf $(NEWEST); \
+	$(PYTHON) -m venv $(NEWEST); \
+	$(NEWEST)/bin/python -m pip download --quiet --no-deps --dest $(NEWEST)/index iniconfig >/dev/null 2>&1 || \
+		{ echo "test-newest: skipped, no package index within reach"; exit 0; }; \
+	$(NEWEST)/bin/python -m pip install --quiet --editable ".[test]"; \
+	$(NEWEST)/bin/python -c 'import sys, jax, numpy, scipy, equinox; print("test-newest: Python", sys.version.split()[0], \
+		*(f"{m.__name__} {m.__version__}" for m in (jax, numpy, scipy, equinox)))'; \
+	$(NEWEST)/bin/python -m pytest -n 2 -m "newest and not slow"
+
+# Wheel and source distribution, and what an index would refuse in them.
+dist:
+	$(PYTHON) -m venv $(DIST)
+	$(DIST)/bin/python -m pip install --quiet build twine
+	rm -rf dist
+	$(DIST)/bin/python -m build --outdir dist .
+	$(DIST)/bin/python -m twine check --strict dist/*
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
@@ -46,7 +71,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .cache results
+	rm -rf $(VENV) .cache dist results
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -19,6 +19,8 @@ from rnndyn._programs import Program, as_program
 from rnndyn.dynamics.proofs.interval_arithmetic import Interval
 from rnndyn.dynamics.proofs.intervals import enclose
 
+pytestmark = pytest.mark.newest
+
 WEIGHTS = np.random.default_rng(0).normal(size=(3, 3))
 BIAS = np.random.default_rng(1).normal(size=3)
 STATE = np.array([0.3, -0.2, 0.7])

@@ -238,7 +238,7 @@ def _settings() -> tuple:
     return tuple(getattr(jax.config, f"jax_{name}") for name in names)
 
 
-def _target(a: Any, double: bool) -> np.dtype:
+def _target(a: Any, double: bool) -> Any:
     return _struct(a, double).dtype
 
 

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from rnndyn.networks.cells.claims import is_redefined
 from rnndyn.networks.cells.gru import GRUCell
@@ -167,6 +167,11 @@ def draws_once(cell: Any) -> bool:
 def is_random(cell: Any) -> bool:
     """Whether a key changes anything for `cell`."""
     return takes_key(cell) or draws_once(cell)
+
+
+def step_keys(cell: Any, key: PRNGKeyArray | None, num_steps: int) -> Array | None:
+    """The keys of the steps of a sequence, for a cell that draws at every step."""
+    return None if key is None or not takes_key(cell) else jax.random.split(key, num_steps)
 
 
 def for_sequence(cell: Any, key: PRNGKeyArray | None) -> Any:

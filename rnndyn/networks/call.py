@@ -8,9 +8,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
-from rnndyn.networks.adapters import as_cell
-from rnndyn.networks.adapters import takes_key as cell_takes_key
+from rnndyn.networks.adapters import as_cell, draws_once, for_sequence, is_random, takes_key
 
 _CELLS = ("cell", "forward", "backward")
 
@@ -32,15 +32,33 @@ def takes(function: Callable[..., Any], name: str, num_given: int = 0) -> bool:
 def wants_key(model: Any) -> bool:
     """Whether a call of `model` draws at random when it is given a `key`.
 
-    The networks of rnndyn hand a key to their cells, and so want one where a cell does; anything else that has the
-    keyword wants it.
+    The networks of rnndyn hand a key to their cells and their readout, and so want one where one of these does;
+    anything else that has the keyword wants it.
     """
     if not takes(model, "key"):
         return False
     if hasattr(model, "network"):
         return wants_key(model.network)
     cells = [getattr(model, name) for name in _CELLS if hasattr(model, name)]
-    return any(cell_takes_key(as_cell(cell)) for cell in cells) if cells else True
+    return any(is_random(as_cell(cell)) for cell in cells) or draws(getattr(model, "readout", None)) if cells else True
+
+
+def draws(readout: Any) -> bool:
+    """Whether a readout may draw when it is called with a `key`: it takes one, and is not known to ignore it."""
+    # Every layer of Equinox has the keyword.
+    return readout is not None and type(readout) is not eqx.nn.Linear and takes_key(readout)
+
+
+def model_for_sequence(model: Any, key: PRNGKeyArray) -> Any:
+    """The model whose cell has drawn what stays the same over a sequence."""
+    where = (lambda m: m.network.cell) if hasattr(model, "network") else (lambda m: m.cell)
+    try:
+        cell = where(model)
+    except AttributeError:  # a model of somebody else
+        return model
+    # A cell that draws nothing once stays as it is, with the weights that it stores.
+    known = as_cell(cell)
+    return eqx.tree_at(where, model, for_sequence(known, key)) if draws_once(known) else model
 
 
 def call_model(model: Callable[..., Any], inputs: Any, exists: Any = None, key: Any = None) -> Any:

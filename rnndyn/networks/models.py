@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from rnndyn._validation import check_at_least
-from rnndyn.networks.adapters import as_cell, check_transition, is_random, takes_key
+from rnndyn.networks.adapters import as_cell, check_transition, for_sequence, is_random, step_keys, takes_key
 from rnndyn.networks.cells.stacked import StackedCell
 from rnndyn.networks.unroll import unroll
 
@@ -97,10 +97,15 @@ class AbstractRNN(eqx.Module):
         states = self.states(inputs, state, mask, remat_every=remat_every, key=key)
         return self.read(jax.tree.map(lambda s: s[-1], states), key=_readout_key(self.readout, key))
 
-    def step(self, state: Any, input: Any) -> tuple[PyTree[Array], Array]:
-        """One step: the state that has read `input` (I,), and the output (O,) there."""
-        state = as_cell(self.cell, state_like=state)(state, input)
-        return state, self.read(state)
+    def step(self, state: Any, input: Any, *, key: PRNGKeyArray | None = None) -> tuple[PyTree[Array], Array]:
+        """One step: the state that has read `input` (I,), and the output (O,) there.
+
+        With a `key`, what the cell and the readout draw at a step is drawn: step t of a call with a key is the step
+        with `jax.random.split(key, T)[t]`, but for the readout. What is drawn once for a sequence is not drawn here.
+        """
+        cell: Any = as_cell(self.cell, state_like=state)
+        state = cell(state, input, key=key) if key is not None and takes_key(cell) else cell(state, input)
+        return state, self.read(state, key=_readout_key(self.readout, key))
 
     def read(self, state: Any, *, key: PRNGKeyArray | None = None) -> Array:
         """The output (O,) of a state; with a `key` for a readout that takes one."""
@@ -114,6 +119,7 @@ class AbstractRNN(eqx.Module):
         state: Any = None,
         *,
         feed_back: Callable[[Array], Array] | None = None,
+        key: PRNGKeyArray | None = None,
     ) -> Array:
         """One to many: `num_steps` outputs from one input.
 
@@ -125,6 +131,7 @@ class AbstractRNN(eqx.Module):
             `states(prompt)`.
         - `feed_back`: a function from an output (O,) to the next input (I,), `lambda output: output` for
             autoregression.
+        - `key`: as in a call.
 
         **Returns:** outputs (T, O).
 
@@ -133,9 +140,12 @@ class AbstractRNN(eqx.Module):
         check_at_least("num_steps", num_steps, 1)
         state = self.start() if state is None else state
         cell = as_cell(self.cell, state_like=state)
+        cell_key = key if is_random(cell) else None
         if feed_back is None:
-            return jax.vmap(self.read)(unroll(cell, input, state, num_steps=num_steps))
-        return run_on_outputs(cell, self.read, feed_back, state, input, num_steps)
+            states = unroll(cell, input, state, num_steps=num_steps, key=cell_key)
+            return read_all(self.read, self.readout, states, key=key)
+        keys = step_keys(cell, cell_key, num_steps), readout_keys(self.readout, key, num_steps)
+        return run_on_outputs(for_sequence(cell, cell_key), self.read, feed_back, state, input, num_steps, keys)
 
 
 class RNN(AbstractRNN):
@@ -300,11 +310,18 @@ class BidirectionalRNN(eqx.Module):
 
 
 def run_on_outputs(
-    cell: Any, read: Callable[[Any], Array], feed_back: Callable[[Array], Array], state: Any, input: Any, num_steps: int
+    cell: Any,
+    read: Callable[..., Array],
+    feed_back: Callable[[Array], Array],
+    state: Any,
+    input: Any,
+    num_steps: int,
+    keys: tuple[Any, Any] = (None, None),
 ) -> Array:
     """Outputs `(num_steps, ...)` of `read` when `cell` reads `input` first and then what `feed_back` makes of them.
 
-    The input has one dtype all the way, the one to which the first input and those fed back promote.
+    `keys` are those of the steps of the cell and of the readout, `None` where nothing is drawn. The input has one dtype
+    all the way, the one to which the first input and those fed back promote.
     """
     input = jnp.asarray(input)
     while True:
@@ -320,13 +337,14 @@ def run_on_outputs(
             break
         input = input.astype(dtype)
 
-    def step(carry: tuple[Any, Array], _: None) -> tuple[tuple[Any, Array], Array]:
+    def step(carry: tuple[Any, Array], keys: tuple[Any, Any]) -> tuple[tuple[Any, Array], Array]:
         state, input = carry
-        state = cell(state, input)
-        output = read(state)
+        noise, noise_read = ({} if key is None else {"key": key} for key in keys)
+        state = cell(state, input, **noise)
+        output = read(state, **noise_read)
         return (state, jnp.asarray(feed_back(output), dtype)), output
 
-    return jax.lax.scan(step, (state, input), length=num_steps)[1]
+    return jax.lax.scan(step, (state, input), keys, length=num_steps)[1]
 
 
 def at_entries(states: PyTree, mask: Any) -> PyTree:
@@ -348,12 +366,17 @@ def _readout_key(readout: Any, key: PRNGKeyArray | None) -> PRNGKeyArray | None:
     return jax.random.fold_in(key, 2**31 - 2) if key is not None and takes_key(readout) else None
 
 
+def readout_keys(readout: Any, key: PRNGKeyArray | None, num_steps: int) -> Array | None:
+    """The keys of the readout at all steps, for a readout that draws."""
+    key = _readout_key(readout, key)
+    return None if key is None else jax.random.split(key, num_steps)
+
+
 def read_all(read: Callable[..., Array], readout: Any, states: PyTree, *, key: PRNGKeyArray | None) -> Array:
     """The outputs of all rows, with a key each where the readout draws."""
-    key = _readout_key(readout, key)
-    if key is None:
+    keys = readout_keys(readout, key, len(jax.tree.leaves(states)[0]))
+    if keys is None:
         return jax.vmap(lambda state: read(state))(states)
-    keys = jax.random.split(key, len(jax.tree.leaves(states)[0]))
     return jax.vmap(lambda state, key: read(state, key=key))(states, keys)
 
 

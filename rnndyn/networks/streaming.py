@@ -5,9 +5,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from rnndyn.networks.call import promote_state
+from rnndyn.networks.call import model_for_sequence, promote_state, wants_key
 
 
 class Stream:
@@ -28,19 +28,26 @@ class Stream:
     state: PyTree[Array]
     """The state now. It can be kept and assigned again, to go on from there."""
 
-    def __init__(self, model: Any, state: PyTree[Array] | None = None):
+    def __init__(self, model: Any, state: PyTree[Array] | None = None, *, key: PRNGKeyArray | None = None):
         """**Arguments:**
 
         - `model`: an `RNN`, `StackedRNN` or `TokenRNN`: whatever has `start()` and `step(state, input)`. A
             `BidirectionalRNN` has not: it reads the end first.
         - `state`: the state to start from; `model.start()` when not given.
+        - `key`: for a model with noise or dropout, a `jax.random.key`: step t draws from `jax.random.fold_in(key, t)`,
+            what is drawn once for the sequence as in `rnndyn.unroll`. Without a key nothing is random.
 
-        **Raises:** `ValueError` for a model without these.
+        **Raises:** `ValueError` for a model without these, or a `key` for a model that draws nothing.
         """
         if not (hasattr(model, "start") and hasattr(model, "step")):
             raise ValueError(f"model: expected one with start() and step(state, input), got a {type(model).__name__}.")
+        if key is not None:
+            if not wants_key(model):
+                raise ValueError(f"key: this {type(model).__name__} has no noise; leave the key out.")
+            model = model_for_sequence(model, key)
         self.model = model
         self.state = model.start() if state is None else state
+        self._key, self._count = key, 0
 
     def __call__(self, input: Any) -> Array:
         """Read one input (I,), or one token; gives the output (O,).
@@ -49,7 +56,11 @@ class Stream:
         """
         if hasattr(self.model, "check_tokens"):
             self.model.check_tokens(input)
-        self.state, output = _step(self.model, self.state, input if isinstance(input, jax.Array) else np.asarray(input))
+        input = input if isinstance(input, jax.Array) else np.asarray(input)
+        # An array, so that the number of the step is no constant of the compilation.
+        count = None if self._key is None else np.uint32(self._count)
+        self.state, output = _step(self.model, self.state, input, self._key, count)
+        self._count += 1
         return output
 
     @property
@@ -59,6 +70,8 @@ class Stream:
 
 
 @eqx.filter_jit
-def _step(model: Any, state: Any, input: Any) -> tuple[Any, Array]:
+def _step(model: Any, state: Any, input: Any, key: PRNGKeyArray | None, count: Any) -> tuple[Any, Array]:
+    noise = {} if key is None else {"key": jax.random.fold_in(key, count)}
     # In the dtype of the whole sequence: its state is promoted before its first step.
-    return model.step(promote_state(lambda state: model.step(state, input)[0], state), input)
+    state = promote_state(lambda state: model.step(state, input, **noise)[0], state)
+    return model.step(state, input, **noise)

@@ -167,8 +167,8 @@ class TokenRNN(eqx.Module):
         options: dict[str, Any] = {"remat_every": remat_every, "key": key, **self._begin(state)}
         return self.network.last(self.embed(tokens, mask), mask=mask, **options)
 
-    def step(self, state: Any, token: Any) -> tuple[PyTree[Array], Array]:
-        """One step: the state that has read `token`, and the output there.
+    def step(self, state: Any, token: Any, *, key: PRNGKeyArray | None = None) -> tuple[PyTree[Array], Array]:
+        """One step: the state that has read `token`, and the output there; `key` as in the network.
 
         **Raises:** `ValueError` for a token out of range, or a `BidirectionalRNN`.
         """
@@ -179,14 +179,14 @@ class TokenRNN(eqx.Module):
                 "take jnp.argmax or jax.random.categorical."
             )
         self.check_tokens(token)
-        return network.step(state, self._embed(jnp.asarray(token)))
+        return network.step(state, self._embed(jnp.asarray(token)), key=key)
 
-    def read(self, state: Any) -> Array:
-        """The output (O,) of a state.
+    def read(self, state: Any, *, key: PRNGKeyArray | None = None) -> Array:
+        """The output (O,) of a state; `key` as in the network.
 
         **Raises:** `ValueError` for a `BidirectionalRNN`.
         """
-        return self._forwards("read").read(state)
+        return self._forwards("read").read(state, key=key)
 
     def _embed(self, token: Array) -> Array:
         num_tokens = getattr(self.embedding, "num_embeddings", None)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from rnndyn._validation import check_at_least
-from rnndyn.networks.adapters import as_cell, check_transition, for_sequence, is_random, takes_key
+from rnndyn.networks.adapters import as_cell, check_transition, for_sequence, is_random, step_keys
 from rnndyn.networks.cells.checks import check_weights
 from rnndyn.networks.precision import zero_input
 
@@ -99,7 +99,7 @@ def scan_cell(
         inputs = zero_input(cell.input_size)
     start = check_transition(cell, start, inputs if is_held else inputs[0])
     cell = for_sequence(cell, key)
-    keys = None if key is None or not takes_key(cell) else jax.random.split(key, length)
+    keys = step_keys(cell, key, length)
     stand_in = inputs if mask is None or is_held else _first_entry(inputs, mask, reverse)
 
     def step(state: PyTree, xs: tuple[Any, Any, Any]) -> tuple[PyTree, PyTree]:

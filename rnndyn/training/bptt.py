@@ -7,13 +7,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from rnndyn.dynamics.growth.adjoints import adjoints, parameter_contributions
-from rnndyn.maps import DrivenCellMap, as_driven_map
 from rnndyn.networks.adapters import as_cell, check_transition
+from rnndyn.networks.models import readout_keys
 from rnndyn.results import Result
 from rnndyn.training._norm import scaled_norm
+from rnndyn.training._trained_map import TrainedMap
 
 
 def bptt(
@@ -27,6 +28,7 @@ def bptt(
     state: PyTree | None = None,
     window: int | None = None,
     stride: int | None = None,
+    key: PRNGKeyArray | None = None,
 ) -> "BackpropagationThroughTime":
     r"""The gradient of a sequence's loss with every term of its sum: what each step adds, and what truncation drops.
 
@@ -47,7 +49,8 @@ def bptt(
 
     **Arguments:**
 
-    - `cell`: what `rnndyn.unroll` takes; its floating-point arrays are the weights. A plain function needs `state`.
+    - `cell`: what `rnndyn.unroll` takes; its floating-point arrays are the weights, as they are stored: those of a
+        `ConstrainedCell` are the free ones that training moves. A plain function needs `state`.
     - `readout`: a function of the cell's output, `equinox.nn.Linear(H, O, key=...)` for one.
     - `inputs`: one sequence, (T, I). `jax.vmap` for a batch.
     - `targets`: one target per step, (T, ...).
@@ -57,11 +60,13 @@ def bptt(
     - `state`: the state to start from; `cell.initial_state()` when not given.
     - `window`: steps that a truncated gradient reaches back, 1 to T. It is computed beside the full one.
     - `stride`: steps between two backward passes of the truncated one, 1 to `window`; `window` when not given.
+    - `key`: for a cell with noise or dropout, a `jax.random.key`: the draws are those of `RNN(cell, readout)` called
+        with that key. Without a key nothing is random.
 
     **Returns:** a `BackpropagationThroughTime`.
 
     **Raises:** `ValueError` for shapes that do not fit together, a loss that is no scalar, an empty sequence, a window
-    longer than the sequence, or a stride longer than the window.
+    longer than the sequence, a stride longer than the window, or a `key` for a cell that draws nothing.
 
     Equal to `jax.grad` up to rounding, and slower: it is for looking, not for training. Weights, state, inputs and
     targets meet in the widest of their dtypes, at least float32, and so is the gradient. Time O(T) steps, and
@@ -73,34 +78,36 @@ def bptt(
         Williams & J. Peng (1990), "An efficient gradient-based algorithm for on-line training of recurrent network
         trajectories", Neural Computation 2.
     """
-    cell = as_cell(cell, state_like=state)
+    known = as_cell(cell, state_like=state)
     inputs, targets = jnp.asarray(inputs), jnp.asarray(targets)
     if inputs.ndim == 0 or inputs.shape[0] == 0:
         raise ValueError(f"inputs: expected a sequence of at least one step, (T, I), got shape {inputs.shape}.")
     num_steps = inputs.shape[0]
     if targets.shape[:1] != (num_steps,):
         raise ValueError(f"targets: expected one per step, ({num_steps}, ...), got shape {targets.shape}.")
-    state = check_transition(cell, cell.initial_state() if state is None else state, inputs[0])
+    state = check_transition(known, known.initial_state() if state is None else state, inputs[0])
     cell, readout, state, inputs, targets = _in_one_dtype((cell, readout, state, inputs, targets))
     window, stride = _check_window(window, stride, num_steps)
-    g = as_driven_map(cell, state_like=eqx.filter_eval_shape(lambda: state))
-    x0 = g.flatten(state)
+    g = TrainedMap(cell, state, key)
+    x0, rows = g.flat.flatten(state), g.rows(inputs)
     if weights is None:
         weights = jnp.ones(num_steps, x0.dtype)
     elif jnp.shape(weights) != (num_steps,):
         raise ValueError(f"weights: expected one number per step, ({num_steps},), got shape {jnp.shape(weights)}.")
-    total = _TotalLoss(g, readout, jnp.asarray(targets), jnp.asarray(weights, x0.dtype), loss)
+    keys = readout_keys(readout, key, num_steps)
+    total = _TotalLoss(g, readout, jnp.asarray(targets), jnp.asarray(weights, x0.dtype), keys, loss)
     total.check(x0)
-    found = _bptt(g, total, x0, inputs)
+    found = _bptt(g, total, x0, rows)
     if window is None:
         return found
     # A program of its own, so that different windows share the one above.
-    truncated = _truncate(g, found.states, inputs, found.direct[1:], found.gradient, window, stride)
+    truncated = _truncate(g, found.states, rows, found.direct[1:], found.gradient, window, stride)
     return eqx.tree_at(lambda r: r.truncated, found, truncated, is_leaf=lambda leaf: leaf is None)
 
 
 class BackpropagationThroughTime(Result):
-    """Forward and backward pass of one sequence. A weight's key is its path: `"cell.weight_hh"`, `"readout.bias"`."""
+    """Forward and backward pass of one sequence. A weight's key is its path: `"cell.weight_hh"`, `"readout.bias"`, in a
+    cell that holds another one `"cell.cell.weight_hh"`."""
 
     outputs: Float[Array, "T *O"]
     """$\\hat y_t$."""
@@ -186,16 +193,18 @@ class TruncatedGradient(Result):
 class _TotalLoss(eqx.Module):
     """The loss of a whole sequence as a function of its flat states after each step, (T, N) -> scalar."""
 
-    g: DrivenCellMap
+    g: TrainedMap
     readout: Callable[[Any], Array]
     targets: Array
     weights: Array
+    keys: Array | None
     loss: Callable[[Array, Array], Any]
 
     def check(self, x0: Array) -> None:
         """Raise unless the readout reads the state and the loss of one step is a number."""
         try:
-            out = eqx.filter_eval_shape(lambda x: self.step(self.readout, x, self.targets[0], self.weights[0])[1], x0)
+            first = jax.tree.map(lambda rows: rows[0], (self.targets, self.weights, self.keys))
+            out = eqx.filter_eval_shape(lambda x: self.step(self.readout, x, *first)[1], x0)
         except (TypeError, ValueError) as error:
             raise ValueError(f"readout, targets, loss: they do not fit together: {error}") from error
         if getattr(out, "shape", None) != ():
@@ -204,15 +213,16 @@ class _TotalLoss(eqx.Module):
                 "are of whole trials; for one step, lambda y, t: jnp.mean((y - t) ** 2)."
             )
 
-    def step(self, readout: Any, x: Array, target: Array, weight: Array) -> tuple[Array, Array]:
+    def step(self, readout: Any, x: Array, target: Array, weight: Array, key: Any) -> tuple[Array, Array]:
         """Output and weighted loss of one state."""
-        output = readout(self.g.cell.output(self.g.unflatten(x)))
+        output = readout(self.g.output(x), **({} if key is None else {"key": key}))
         # What a step without weight holds must reach neither the loss nor, times zero, its gradient.
         return output, weight * self.loss(output, jnp.where(weight != 0, target, 0))
 
     def steps(self, readout: Any, states: Array) -> tuple[Array, Array]:
         """Outputs and weighted losses of all states."""
-        return jax.vmap(self.step, in_axes=(None, 0, 0, 0))(readout, states, self.targets, self.weights)
+        in_axes = (None, 0, 0, 0, 0)
+        return jax.vmap(self.step, in_axes)(readout, states, self.targets, self.weights, self.keys)
 
     def __call__(self, states: Array) -> Array:
         return jnp.sum(self.steps(self.readout, states)[1])
@@ -241,10 +251,10 @@ def _bptt(g, total, x0, inputs):
 def _readout_contributions(total, states):
     parameters, rest = eqx.partition(total.readout, eqx.is_inexact_array)
 
-    def one(x, target, weight):
-        return jax.grad(lambda p: total.step(eqx.combine(p, rest), x, target, weight)[1])(parameters)
+    def one(x, target, weight, key):
+        return jax.grad(lambda p: total.step(eqx.combine(p, rest), x, target, weight, key)[1])(parameters)
 
-    return _named("readout", jax.vmap(one)(states, total.targets, total.weights))
+    return _named("readout", jax.vmap(one)(states, total.targets, total.weights, total.keys))
 
 
 @eqx.filter_jit
@@ -270,7 +280,7 @@ def _truncate(g, states, inputs, sources, gradient, window, stride):
 
 def _truncated_gradient(g, states, inputs, sources, window, stride):
     parameters, rest = eqx.partition(g, eqx.is_inexact_array)
-    num_steps = inputs.shape[0]
+    num_steps = len(sources)
 
     def segment(end):
         """The losses of the last `stride` steps before `end`, carried back over `window` of them."""
@@ -288,7 +298,7 @@ def _truncated_gradient(g, states, inputs, sources, window, stride):
             return (adjoint, jax.tree.map(jnp.add, gradient, share)), None
 
         start = (jnp.zeros_like(sources[0]), jax.tree.map(jnp.zeros_like, parameters))
-        xs = (states[rows], inputs[rows], kicks, exists)
+        xs = (states[rows], jax.tree.map(lambda leaf: leaf[rows], inputs), kicks, exists)
         return jax.lax.scan(back, start, xs, reverse=True)[0][1]
 
     ends = stride * (1 + jnp.arange(-(-num_steps // stride)))

@@ -11,8 +11,8 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from rnndyn.networks.adapters import as_cell, check_transition
-from rnndyn.networks.call import promote_state
+from rnndyn.networks.adapters import as_cell, check_transition, for_sequence, is_random, step_keys
+from rnndyn.networks.call import model_for_sequence, promote_state, wants_key
 from rnndyn.training._norm import wide
 from rnndyn.training.truncated import check_forwards
 
@@ -27,6 +27,7 @@ def scheduled_sampling(
     feed_back: Callable[..., Array] = lambda output: output,
     sampling_key: PRNGKeyArray | None = None,
     mask: Any = None,
+    noise_key: PRNGKeyArray | None = None,
 ) -> Float[Array, "T O"]:
     r"""Run a model that reads the true input at some steps and its own last output at the others.
 
@@ -49,6 +50,8 @@ def scheduled_sampling(
     - `sampling_key`: see `feed_back`.
     - `mask`: booleans (T,), true where the sequence has an entry. Elsewhere the state is held, and what `inputs` holds
         has no influence.
+    - `noise_key`: for a model with noise or dropout, a `jax.random.key`: the cell draws as in `rnndyn.unroll` with it,
+        the readout from the key of its step. Without it nothing else is random.
 
     Inputs of integers that are no tokens are read as floats, and inputs, weights and what is fed back meet in the
     widest of their dtypes.
@@ -56,8 +59,8 @@ def scheduled_sampling(
     **Returns:** the outputs (T, O). Gradients pass through what is fed back where `feed_back` lets them; through a
     drawn token they do not, as in the paper.
 
-    **Raises:** `ValueError` for an empty sequence, a probability outside [0, 1], or a `feed_back` that does not give an
-    input.
+    **Raises:** `ValueError` for an empty sequence, a probability outside [0, 1], a `feed_back` that does not give an
+    input, or a `noise_key` for a model that draws nothing.
 
     ??? cite "Reference"
         S. Bengio, O. Vinyals, N. Jaitly & N. Shazeer (2015), "Scheduled sampling for sequence prediction with
@@ -76,6 +79,14 @@ def scheduled_sampling(
     state = model.start() if state is None else state
     true = jax.random.bernoulli(key, probability, (length,)).at[0].set(True)
     keys = None if sampling_key is None else jax.random.split(sampling_key, length)
+    noise_keys = None if noise_key is None else jax.random.split(noise_key, length)
+    if noise_key is not None:
+        if not wants_key(model):
+            raise ValueError(f"noise_key: this {type(model).__name__} has no noise; leave the key out.")
+        model = model_for_sequence(model, noise_key)
+
+    def noise(step_key: Any) -> dict[str, Any]:
+        return {} if step_key is None else {"key": step_key}
 
     def feed(output: Array, step_key: Any) -> Array:
         return jnp.asarray(feed_back(output) if step_key is None else feed_back(output, step_key))
@@ -96,16 +107,16 @@ def scheduled_sampling(
             )
         inputs = inputs.astype(jnp.promote_types(inputs.dtype, fed_back.dtype))
 
-    def step(carry: tuple[Any, Array], xs: tuple[Any, Any, Any, Any]) -> tuple[tuple[Any, Array], Array]:
+    def step(carry: tuple[Any, Array], xs: tuple[Any, ...]) -> tuple[tuple[Any, Array], Array]:
         state, fed_back = carry
-        input, is_true, step_key, is_there = xs
-        after, output = model.step(state, jnp.where(is_true, input, fed_back))
+        input, is_true, step_key, noise_key, is_there = xs
+        after, output = model.step(state, jnp.where(is_true, input, fed_back), **noise(noise_key))
         next_input = feed(output, step_key).astype(inputs.dtype)
         if is_there is not None:
             after, next_input = _hold(is_there, (after, next_input), (state, fed_back))
         return (after, next_input), output
 
-    return jax.lax.scan(step, (state, jnp.zeros_like(inputs[0])), (inputs, true, keys, exists))[1]
+    return jax.lax.scan(step, (state, jnp.zeros_like(inputs[0])), (inputs, true, keys, noise_keys, exists))[1]
 
 
 def generalized_teacher_forcing(
@@ -116,6 +127,7 @@ def generalized_teacher_forcing(
     inputs: Any = None,
     state: Any = None,
     mask: Any = None,
+    key: PRNGKeyArray | None = None,
 ) -> Float[Array, "T O"]:
     r"""Run a model whose state is drawn, after every step, towards one that gives the true output.
 
@@ -140,12 +152,13 @@ def generalized_teacher_forcing(
         `nearest_state(model, state, y)`.
     - `mask`: booleans (T,), true where the sequence has an entry. Elsewhere the state is held, and what `inputs` and
         `targets` hold has no influence.
+    - `key`: for a cell with noise or dropout, as in `rnndyn.unroll`. Without it nothing is random.
 
     **Returns:** the outputs (T, O) before forcing: the predictions to be compared with `targets`. The last target only
     enters that comparison.
 
-    **Raises:** `ValueError` for a readout or a state of another kind, $\alpha$ outside [0, 1], or shapes that do not
-    fit.
+    **Raises:** `ValueError` for a readout or a state of another kind, $\alpha$ outside [0, 1], shapes that do not fit,
+    or a `key` for a cell that draws nothing.
 
     ??? cite "Reference"
         F. Hess, Z. Monfared, M. Brenner & D. Durstewitz (2023), "Generalized teacher forcing for learning chaotic
@@ -153,7 +166,10 @@ def generalized_teacher_forcing(
     """
     targets = jnp.asarray(targets)
     _check_unit_interval("alpha", alpha)
-    cell = as_cell(model.cell)
+    cell: Any = as_cell(model.cell)
+    if key is not None and not is_random(cell):
+        raise ValueError(f"key: {type(cell).__name__} has no noise; leave the key out.")
+    cell = for_sequence(cell, key)
     weight = _linear_readout(model).weight
     if targets.ndim != 2 or targets.shape[1] != weight.shape[0] or len(targets) == 0:
         raise ValueError(f"targets: expected shape (T, {weight.shape[0]}) with at least one step, got {targets.shape}.")
@@ -174,15 +190,15 @@ def generalized_teacher_forcing(
     # A target in a wider dtype than the network's draws the state towards it in that dtype.
     state = promote_state(lambda x: cell(x, inputs[0]) + (inverse @ targets[0]).astype(targets.dtype), state)
 
-    def step(x: Array, at: tuple[Array, Array, Array, Any]) -> tuple[Array, Array]:
-        input, target, alpha, is_there = at
-        after = cell(x, input)
+    def step(x: Array, at: tuple[Any, ...]) -> tuple[Array, Array]:
+        input, target, alpha, is_there, noise_key = at
+        after = cell(x, input, **({} if noise_key is None else {"key": noise_key}))
         output = model.read(after)
         after = (after + alpha * (inverse @ (target - output))).astype(x.dtype)
         return after if is_there is None else _hold(is_there, after, x), output
 
     alphas = jnp.broadcast_to(jnp.asarray(alpha, state.dtype), (len(targets),))
-    return jax.lax.scan(step, state, (inputs, targets, alphas, exists))[1]
+    return jax.lax.scan(step, state, (inputs, targets, alphas, exists, step_keys(cell, key, len(targets))))[1]
 
 
 def nearest_state(model: Any, state: Array, output: Array) -> Float[Array, " N"]:
@@ -281,7 +297,8 @@ def _first(leaf: Array) -> Array:
 
 
 def _linear_readout(model: Any) -> eqx.nn.Linear:
-    if not isinstance(model.readout, eqx.nn.Linear):
+    # The exact type: a subclass may read out something else than its weights say.
+    if type(model.readout) is not eqx.nn.Linear:
         raise ValueError(f"model: expected a linear readout, equinox.nn.Linear, got a {type(model.readout).__name__}.")
     return model.readout
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from rnndyn._validation import check_at_least
 from rnndyn.networks.call import wants_key
+from rnndyn.networks.models import read_all
 from rnndyn.training._data import to_numpy
 from rnndyn.training.batch import Batch, as_batch, counting
 from rnndyn.training.over_trials import OverTrials, check_classes, over_steps, over_trials
@@ -161,7 +162,7 @@ class TruncatedLoss(eqx.Module):
             )
             options = {} if key is None else {"key": key}
             states = model.states(window.inputs, state, window.exists, **options)
-            outputs = jax.vmap(model.read)(states)
+            outputs = read_all(model.read, getattr(model, "network", model).readout, states, key=key)
             counts = counting(window.counts, window.exists)
             return *self.batch_loss.of_outputs(outputs, window.targets, counts), jax.tree.map(lambda s: s[-1], states)
 

@@ -5,6 +5,8 @@ import pytest
 
 import rnndyn as rd
 
+pytestmark = pytest.mark.newest
+
 
 @pytest.mark.usefixtures("x64")
 def test_a_rotation_has_a_pair_on_a_circle():

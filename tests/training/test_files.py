@@ -1,8 +1,10 @@
 """Files that survive: kills at every stage of a write, a full disk, a second writer, flipped bytes."""
 
+import contextlib
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -146,6 +148,54 @@ def test_a_full_disk_costs_neither_the_run_nor_the_old_checkpoint(tmp_path, monk
     monkeypatch.undo()
     assert path.read_bytes() == before
     assert content(tmp_path) == ["run"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 kB of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a file system takes root")
+    yield folder
+    subprocess.run(["umount", str(folder)], capture_output=True, check=True)
+
+
+def test_a_disk_that_is_full_for_a_while_costs_nothing(small_disk):
+    path = small_disk / "run"
+    page = os.statvfs(small_disk).f_frsize
+    filler = small_disk / "filler"
+    seen = []
+
+    def others(event):
+        if event.kind != "steps":
+            return
+        # Each event comes before the checkpoint of its step.
+        if event.step == 4:
+            # Somebody else takes all that is left.
+            with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(page))
+        elif event.step == 6:
+            seen.append((content(small_disk), json.loads(path.read_bytes().split(b"\n")[0])["step"]))
+            filler.unlink()
+
+    with pytest.warns(UserWarning, match=r"checkpoint: .* after step 4 \(.*No space left on device\)") as caught:
+        result = fit(path, callbacks=[others])
+    assert len(caught) == 1
+    # While it was full: the checkpoint of step 2, the lock of the run, and nothing half written beside them.
+    assert seen == [(["filler", "run", "run.lock"], 2)]
+    np.testing.assert_allclose(result.model, 0.9**6, rtol=1e-5)
+    assert content(small_disk) == ["run"]
+    assert json.loads(path.read_bytes().split(b"\n")[0])["step"] == 6
+    np.testing.assert_array_equal(fit(path, resume=True).model, result.model)
+    # A model that never fits: an error, and what was there stays.
+    before = path.read_bytes()
+    with pytest.raises(OSError, match="No space left"):
+        rd.save_model(path, {"w": np.zeros(10**5)})
+    assert path.read_bytes() == before
+    assert content(small_disk) == ["run"]
 
 
 def test_two_writers_on_one_path_are_refused(tmp_path):

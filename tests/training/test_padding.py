@@ -16,11 +16,13 @@ LENGTHS = (6, 3, 1)
 T = 8
 SGD = optax.sgd(0.1)
 RNG = np.random.default_rng(0)
-INPUTS = [RNG.normal(size=(length, I)).astype(np.float32) for length in LENGTHS]
-TARGETS = [RNG.normal(size=(length, O)).astype(np.float32) for length in LENGTHS]
+# In float64, so that 1e-10 is far above rounding and far below anything that padding could do.
+pytestmark = pytest.mark.usefixtures("x64")
+INPUTS = [RNG.normal(size=(length, I)) for length in LENGTHS]
+TARGETS = [RNG.normal(size=(length, O)) for length in LENGTHS]
 CLASSES = [RNG.integers(0, O, length) for length in LENGTHS]
 TOKENS = [RNG.integers(0, I, length) for length in LENGTHS]
-COUNTS = [np.array([1.0, 0, 2, 1, 0, 1], np.float32), np.array([0, 1.0, 1], np.float32), np.array([0.0], np.float32)]
+COUNTS = [np.array([1.0, 0, 2, 1, 0, 1]), np.array([0, 1.0, 1]), np.array([0.0])]
 LINEAR = eqx.nn.Linear(H, O, key=KEY)
 BOTH = eqx.nn.Linear(2 * H, O, key=KEY)
 CELLS = {
@@ -31,6 +33,11 @@ CELLS = {
     "chaos free": rd.ChaosFreeCell,
     "piecewise linear": rd.PiecewiseLinearCell,
 }
+
+
+def double(model):
+    """The model in float64."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, float) if eqx.is_inexact_array(leaf) else leaf, model)
 
 
 def stacked(key):
@@ -74,8 +81,8 @@ def assert_close(found, expected):
     leaves = [jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array)) for tree in (found, expected)]
     assert len(leaves[0]) == len(leaves[1])
     for a, b in zip(*leaves):
-        # The issue's 1e-6; float32 sums in another order.
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+        assert a.dtype == b.dtype == np.float64
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
 
 
 @eqx.filter_jit
@@ -103,7 +110,7 @@ def reference(model, trial_loss, inputs, targets, counts=None, by_step=False):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_padding_is_nothing_to_any_model(name):
-    model = MODELS[name](KEY)
+    model = double(MODELS[name](KEY))
     batch = tr.Batch(padded(INPUTS, np.nan), padded(TARGETS, np.nan), exists=EXISTS)
     found = value_and_grad(tr.over_trials(tr.mean_squared_error), model, batch)
     assert_close(found, reference(model, tr.mean_squared_error, INPUTS, TARGETS))
@@ -118,7 +125,7 @@ def test_padding_is_nothing_to_any_loss(name, over):
         "softmax": (tr.softmax_cross_entropy, [np.exp(y) / np.exp(y).sum(1, keepdims=True) for y in TARGETS]),
         "classes": (tr.softmax_cross_entropy, CLASSES),
     }[name]
-    model = bidirectional(KEY)
+    model = double(bidirectional(KEY))
     # What does not exist is told apart from what does not count: the last trial exists, and counts nowhere.
     filling = -100 if name == "classes" else np.nan
     batch = tr.Batch(padded(INPUTS, np.nan), padded(rows, filling), padded(COUNTS, np.nan), EXISTS)
@@ -129,16 +136,16 @@ def test_padding_is_nothing_to_any_loss(name, over):
 def test_tokens_in_the_padding_may_be_any_numbers():
     embedding = eqx.nn.Embedding(I, I, key=KEY)
     for network in (bidirectional(KEY), MODELS["gru"](KEY)):
-        model = rd.TokenRNN(embedding, network)
+        model = double(rd.TokenRNN(embedding, network))
         batch = tr.Batch(padded(TOKENS, -7), padded(CLASSES, 99), exists=EXISTS)
         found = value_and_grad(tr.over_steps(tr.softmax_cross_entropy), model, batch)
         assert_close(found, reference(model, tr.softmax_cross_entropy, TOKENS, CLASSES, by_step=True))
 
 
 def test_ignored_classes_count_nowhere():
-    model = MODELS["gru"](KEY)
+    model = double(MODELS["gru"](KEY))
     marked = [np.where(counts == 0, -100, row) for counts, row in zip(COUNTS, CLASSES)]
-    weights = [(counts > 0).astype(np.float32) for counts in COUNTS]
+    weights = [(counts > 0).astype(float) for counts in COUNTS]
     batch = tr.pad_batch(INPUTS, marked, num_steps=T)
     for by_step, over in ((False, tr.over_trials), (True, tr.over_steps)):
         expected = reference(model, tr.softmax_cross_entropy, INPUTS, CLASSES, weights, by_step)
@@ -147,7 +154,7 @@ def test_ignored_classes_count_nowhere():
 
 def test_windows_hold_the_state_where_a_sequence_has_ended():
     # Windows of 4 steps: the lengths 6, 3 and 1 end in the second and the first.
-    model = rd.RNN(rd.LSTMCell(I, H, key=KEY), LINEAR, learn_initial_state=True)
+    model = double(rd.RNN(rd.LSTMCell(I, H, key=KEY), LINEAR, learn_initial_state=True))
     windows = tr.Windows(tr.Batch(padded(INPUTS, np.nan), padded(TARGETS, np.nan), exists=EXISTS), 4)
     loss = tr.truncated_bptt(tr.mean_squared_error)
     states = tr.start_states(model, 3)
@@ -164,13 +171,13 @@ def test_windows_hold_the_state_where_a_sequence_has_ended():
     alone = eqx.filter_value_and_grad(
         lambda m: tr.mean_squared_error(jax.vmap(m.read)(m.states(INPUTS[0][4:], carried)), TARGETS[0][4:])
     )(model)
-    np.testing.assert_allclose(value, alone[0], rtol=1e-5)
-    np.testing.assert_allclose(gradient.cell.weight_hh, alone[1].cell.weight_hh, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(value, alone[0], rtol=1e-10)
+    np.testing.assert_allclose(gradient.cell.weight_hh, alone[1].cell.weight_hh, rtol=1e-10, atol=1e-10)
     assert_close(jax.tree.map(lambda leaf: leaf[1:], after), jax.tree.map(lambda leaf: leaf[1:], states))
 
 
 def test_fit_ensemble_and_validation_see_what_exists():
-    model = bidirectional(KEY)
+    model = double(bidirectional(KEY))
     batch = tr.Batch(padded(INPUTS, np.nan), padded(TARGETS, np.nan), exists=EXISTS)
     loss = tr.over_trials(tr.mean_squared_error)
     options = {"num_steps": 2, "key": KEY, "validation": batch, "validate_every": 1, "progress": False}
@@ -182,13 +189,14 @@ def test_fit_ensemble_and_validation_see_what_exists():
     models = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2) if eqx.is_array(leaf) else leaf, model)
     member = rd.fit_ensemble(models, loss, [batch], SGD, **options).histories[1]
     for history in (alone, member):
-        np.testing.assert_allclose(history.losses, [value, second], rtol=1e-5)
-        np.testing.assert_allclose(history.grad_norms[0], norm, rtol=1e-5)
-        np.testing.assert_allclose(history.validation_losses[:2], [value, second], rtol=1e-5)
+        # The history is kept in float32.
+        np.testing.assert_allclose(history.losses, [value, second], rtol=1e-6)
+        np.testing.assert_allclose(history.grad_norms[0], norm, rtol=1e-6)
+        np.testing.assert_allclose(history.validation_losses[:2], [value, second], rtol=1e-6)
 
 
 def test_sampling_and_forcing_hold_the_state_in_the_padding():
-    model = rd.RNN(rd.GRUCell(O, H, key=KEY), LINEAR)
+    model = double(rd.RNN(rd.GRUCell(O, H, key=KEY), LINEAR))
     series = padded(TARGETS, np.nan)[1]
     run = lambda m, x, **options: tr.scheduled_sampling(m, x, 0.5, key=KEY, **options)
     forced = lambda m, x, u, **options: tr.generalized_teacher_forcing(m, x, 0.3, inputs=u, **options)
@@ -196,7 +204,7 @@ def test_sampling_and_forcing_hold_the_state_in_the_padding():
         inputs = lambda x, options=options: {"x": x, **({"u": x} if options else {})}
         loss = lambda m, x, call=call, inputs=inputs, **mask: jnp.sum(call(m, **inputs(x), **mask)[:3] ** 2)
         found = eqx.filter_value_and_grad(lambda m, loss=loss: loss(m, series, mask=EXISTS[1]))(model)
-        wild = np.where(EXISTS[1][:, None], series, 7.0).astype(np.float32)
+        wild = np.where(EXISTS[1][:, None], series, 7.0)
         # Steps forwards in time do not see what comes after them, so without a mask it is the same.
         assert_close(found, eqx.filter_value_and_grad(lambda m, loss=loss, wild=wild: loss(m, wild))(model))
 

@@ -49,7 +49,7 @@ class Judge:
     def verdict(self) -> ClassifiedAttractor | None:
         """The first kind whose every test is passed."""
         orbit = self.orbit
-        candidates, gaps = closest_returns(orbit.states, self.max_period, orbit.scale)
+        candidates, gaps = closest_returns(orbit.states, self.max_period, orbit.scale, orbit.angles)
         self.time = int(np.argmin(gaps)) + 1
         self.gap = float(gaps[self.time - 1])
         found = [polish_end(self.f, orbit.states, p, orbit.scale) for p in candidates]
@@ -120,7 +120,8 @@ class Judge:
         if lines.size == 0:
             return None
         num, residual, circle = _num_circles(lines), float("nan"), None
-        if orbit.x.size <= _MAX_NEWTON_SIZE:
+        # A curve that winds around an angle is no function of its own phase with values in a plane.
+        if orbit.angles is None and orbit.x.size <= _MAX_NEWTON_SIZE:
             num, circle = self._solved(num)
             if circle is None:
                 return None

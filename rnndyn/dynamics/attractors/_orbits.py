@@ -15,6 +15,7 @@ from rnndyn.dynamics.numerics.drivers import map_in_chunks
 from rnndyn.dynamics.numerics.evaluation import images_and_jacobians
 from rnndyn.dynamics.numerics.frames import random_frame
 from rnndyn.dynamics.numerics.statistics import batch_means, block_sums, drift
+from rnndyn.dynamics.numerics.torus import embedded, period_of
 
 SEGMENT = 4096
 """Steps of one segment: enough for weighted averages of ten digits, and for recurrences of periods of hundreds."""
@@ -52,11 +53,13 @@ class LongOrbit:
     def __init__(self, f: Callable[[Array], Array], x0: Float[np.ndarray, " N"], radius: float):
         self.f, self.radius, self.x = f, radius, np.asarray(x0)
         size = self.x.size
+        self.angles = period_of(f, size)
         self._frame = random_frame(size, min(2, size), np.float64)
         # Eight fixed directions stand for a long state: a line in the spectrum of the state is one of all of them.
-        self._probes = np.eye(size)
-        if size > _NUM_PROBES:
-            self._probes = np.random.default_rng(0).standard_normal((size, _NUM_PROBES)) / np.sqrt(size)
+        num_seen = embedded(self.x, self.angles).size
+        self._probes = np.eye(num_seen)
+        if num_seen > _NUM_PROBES:
+            self._probes = np.random.default_rng(0).standard_normal((num_seen, _NUM_PROBES)) / np.sqrt(num_seen)
         self._logs: list[np.ndarray] = []
         self._signals: list[np.ndarray] = []
         self.states = self.x[None]
@@ -83,7 +86,8 @@ class LongOrbit:
             self.states, self._frame = segment.states, segment.frame
             self.x = self.states[-1]
             self._logs.append(segment.log_growth)
-            self._signals.append(self.states @ self._probes)
+            # Angles as points of circles: averages of what jumps at the cut converge slowly, and depend on the cut.
+            self._signals.append(embedded(self.states, self.angles) @ self._probes)
 
     def growth(self) -> Growth:
         """Growth rates over the last half."""

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rnndyn.dynamics.numerics.drivers import map_in_chunks, run_in_lanes
 from rnndyn.dynamics.numerics.frames import push_frame
+from rnndyn.dynamics.numerics.torus import difference
 
 _STEPS_PER_TURN = 8
 """Steps between two looks at which lanes are done."""
@@ -119,7 +120,8 @@ def _run_lanes(f: Callable, starts: Array, limits: tuple[Array, Array, Array], n
     def one(_: Any, lane: _Lane) -> _Lane:
         x = f(lane.x)
         age = lane.age + 1
-        period = jnp.where(jnp.max(jnp.abs(x - lane.anchor)) <= tolerance, age, 0)
+        apart = difference(x, lane.anchor, getattr(f, "period", None))
+        period = jnp.where(jnp.max(jnp.abs(apart)) <= tolerance, age, 0)
         moves = age == lane.interval
         new = _Lane(
             x,

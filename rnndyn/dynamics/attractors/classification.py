@@ -35,10 +35,10 @@ def classify_attractor(
         and again `max_map_steps` steps later, which sorts out chaotic transients shorter than that. Where volume is
         kept (all exponents sum to zero within their error) nothing attracts, and `is_attractor` is false.
     - *invariant circle*: weighted Birkhoff averages agree to 8 digits, the exponent along the motion vanishes, the next
-        one is negative; up to 16 entries the curve itself is solved for (`find_invariant_circle`). Several circles
-        that are visited in turn show in their number, `num_circles`: $F^k$ then takes each into itself. An attracting
-        periodic orbit of a flow, seen by a `time_map`, is an invariant circle with a `limit_cycle`; a time map has no
-        attracting cycles, because along the flow nothing attracts.
+        one is negative; up to 16 entries the curve itself is solved for (`find_invariant_circle`), but not on angles
+        (`on_torus`). Several circles that are visited in turn show in their number, `num_circles`: $F^k$ then takes
+        each into itself. An attracting periodic orbit of a flow, seen by a `time_map`, is an invariant circle with a
+        `limit_cycle`; a time map has no attracting cycles, because along the flow nothing attracts.
     - *unbounded*: the orbit leaves the ball of `escape_radius`.
 
     **Arguments:**

@@ -140,11 +140,16 @@ def _iterated(system: CycleSystem, z: Any) -> tuple[Any, Array]:
 
 
 def _parts(v: np.ndarray) -> list[np.ndarray]:
-    return [np.real(v), np.imag(v)] if np.iscomplexobj(v) else [v]
+    return [np.real(v), np.imag(v)] if _is_complex(v) else [np.real(v)]
 
 
 def _weights(v: np.ndarray) -> list[complex | float]:
-    return [1.0, 1j] if np.iscomplexobj(v) else [1.0]
+    return [1.0, 1j] if _is_complex(v) else [1.0]
+
+
+def _is_complex(v: np.ndarray) -> bool:
+    # By its entries: real eigenvectors come as complex numbers from some releases of NumPy.
+    return bool(np.any(np.imag(v)))
 
 
 def _pad(rows: list[tuple[np.ndarray, ...]], size: int) -> list[np.ndarray]:

@@ -6,10 +6,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from rnndyn._programs import Program
+from rnndyn._programs import Program, as_program
+from rnndyn._validation import check_state
 from rnndyn.dynamics.growth._arguments import check_growth_arguments
 from rnndyn.dynamics.growth._polar import polar, scaled
 from rnndyn.dynamics.growth.verdicts import GrowthVerdict
@@ -20,7 +20,7 @@ from rnndyn.results import Judged
 def adjoints(
     f: Callable[..., Array],
     x0: ArrayLike,
-    inputs: ArrayLike | None,
+    inputs: PyTree[ArrayLike] | None,
     loss: Callable[[Array], Array],
     *,
     num_steps: int | None = None,
@@ -37,7 +37,8 @@ def adjoints(
 
     - `f`: the map, `f(x, u) -> x`; its floating-point arrays (an `eqx.Module`'s leaves) are the parameters.
     - `x0`: the initial state, (N,).
-    - `inputs`: one row per step, (T, ...); or `None` for a map `f(x)`, and then `num_steps` says how many.
+    - `inputs`: one row per step, (T, ...), or a tree of such arrays, `(inputs, keys)` for one; or `None` for a map
+      `f(x)`, and then `num_steps` says how many.
     - `loss`: a function of the states after each step, (T, N) -> scalar. `lambda xs: loss_of(xs[-1])` looks at the
       last state only.
     - `num_steps`: T, needed without inputs.
@@ -59,12 +60,22 @@ def adjoints(
     if inputs is None and num_steps is None:
         raise ValueError("num_steps: without inputs, say how many steps to take.")
     if inputs is not None:
-        num_rows = np.shape(inputs)[0] if np.ndim(inputs) else 0
+        inputs = jax.tree.map(jnp.asarray, inputs)
+        lengths = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(inputs)}
+        if len(lengths) != 1:
+            raise ValueError(f"inputs: expected arrays with one row per step, got the lengths {sorted(lengths)}.")
+        num_rows = lengths.pop()
         if num_steps is not None and num_steps != num_rows:
             raise ValueError(f"num_steps: got {num_steps}, but inputs has {num_rows} rows. Leave num_steps out.")
         num_steps = num_rows
     assert num_steps is not None
-    program, x0, rows, _ = check_growth_arguments(f, x0, num_steps, 0, inputs, 1)
+    if inputs is None or jax.tree_util.treedef_is_leaf(jax.tree.structure(inputs)):
+        program, x0, rows, _ = check_growth_arguments(f, x0, num_steps, 0, inputs, 1)
+    else:
+        check_state("x0", x0)
+        x0, rows = jnp.asarray(x0), inputs
+        row = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), rows)
+        program = as_program(f, x0, row, double=False)
     shape = jax.eval_shape(loss, jax.ShapeDtypeStruct((num_steps, x0.shape[0]), x0.dtype))
     if getattr(shape, "shape", None) != ():
         raise ValueError(f"loss: expected a scalar from states of shape {(num_steps, x0.shape[0])}, got {shape}.")
@@ -109,7 +120,7 @@ class Adjoints(Judged):
 
 
 def parameter_contributions(
-    f: Callable[..., Array], inputs: ArrayLike | None, result: Adjoints
+    f: Callable[..., Array], inputs: PyTree[ArrayLike] | None, result: Adjoints
 ) -> dict[str, Float[Array, "T ..."]]:
     r"""What every step adds to the gradient of each parameter: $(\partial F(x_t, u_t) / \partial\theta)^T a_{t+1}$.
 
@@ -120,8 +131,11 @@ def parameter_contributions(
 
     **Returns:** for each parameter, by its path in `f`, an array (T, *shape of the parameter); mind the memory.
     """
-    rows = None if inputs is None else jnp.asarray(inputs)
-    return _contributions(f, rows, *(jnp.asarray(a) for a in (result.states, result.directions, result.log_norms)))
+    return _contributions(
+        f,
+        jax.tree.map(jnp.asarray, inputs),
+        *(jnp.asarray(a) for a in (result.states, result.directions, result.log_norms)),
+    )
 
 
 def _partition(f: Callable) -> tuple[Any, Any]:

@@ -209,7 +209,7 @@ _PRODUCTS = frozenset(["dot_general", "conv_general_dilated"])
 _EXACT = frozenset(
     (
         "neg reshape slice squeeze expand_dims broadcast_in_dim transpose rev concatenate pad gather dynamic_slice "
-        "dynamic_update_slice scatter split select_n copy stop_gradient"
+        "dynamic_update_slice scatter split stack unstack tile select_n copy stop_gradient"
     ).split()
 )
 

@@ -87,6 +87,7 @@ _MOVES = frozenset(
         "scatter",
         "split",
         "stack",
+        "unstack",  # from jax 0.12 on: h, c = x
         "tile",
     ]
 )

@@ -6,6 +6,8 @@ from dynamics.maps import Henon
 
 import rnndyn as rd
 
+pytestmark = pytest.mark.newest
+
 
 class Parabola(eqx.Module):
     """(x, y) -> (a x, b y + (a^2 - b) x^2): y = x^2 is invariant, and so is x = 0."""

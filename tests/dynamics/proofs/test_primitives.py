@@ -17,6 +17,7 @@ from rnndyn.dynamics.proofs.interval_arithmetic import Interval
 from rnndyn.dynamics.proofs.intervals import enclose, interval_value
 
 pytestmark = [
+    pytest.mark.newest,
     pytest.mark.usefixtures("x64"),
     pytest.mark.skipif(bool(np.finfo(np.longdouble).eps > 2.0**-60), reason="long double is no better than float64"),
 ]
@@ -164,6 +165,7 @@ GROUPS = {
         ),
         (lambda x: x.at[1].set(x[0] * x[2]), lambda x: np.array([x[0], x[0] * x[2], x[2]])),
         (lambda x: jnp.stack(jnp.split(x, 3)[::-1])[:, 0], lambda x: x[::-1]),
+        (lambda x: jnp.stack([*x, *(2 * x)]), lambda x: np.concatenate([x, 2 * x])),
         (lambda x: jnp.tile(x, 2), lambda x: np.tile(x, 2)),
         (lambda x: lax.stop_gradient(x) * jnp.array(x, copy=True), lambda x: x * x),
         (lambda x: lax.reduce_precision(x, 8, 7) + x.astype(jnp.float32).astype(jnp.float64), lambda x: 2 * x),
