@@ -4,11 +4,13 @@
 # threads has to be set before.
 import dataclasses
 import os
+import signal
 import sys
+from typing import Any
 
 from experiments._catalog import FOLDER, check_known, studies
+from experiments._environment import compile_quickly, limit_blas, limit_to_one_core
 from experiments._settings import check
-from experiments._threads import limit_blas, limit_to_one_core
 
 LONGEST = ("flip_flop", "char_lm")
 """These start first, so that none of them is left to run alone at the end."""
@@ -73,7 +75,12 @@ def default_jobs() -> int:
 
 def one_study(name: str, arguments: list[str]) -> None:
     """Run one study from the command line."""
+    # `rnndyn.fit` takes Ctrl-C as the wish for what is trained so far, unless there is a handler of somebody's own. A
+    # study would go on with it, and its result be taken for that of the whole training.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     limit_blas(os.environ)
+    compile_quickly(os.environ)
     import matplotlib
 
     # Figures go to files; without a screen the default backend would fail.
@@ -81,6 +88,10 @@ def one_study(name: str, arguments: list[str]) -> None:
     from experiments._study import load_study, main
 
     main(load_study(name), arguments)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def entry(arguments: list[str]) -> int:
@@ -101,7 +112,7 @@ def entry(arguments: list[str]) -> int:
                     return 2
                 one_study(name, rest)
     except KeyboardInterrupt:
-        print("interrupted; nothing of this run is kept", file=sys.stderr)
+        print("interrupted; no figure is written", file=sys.stderr)
         return 130
     return 0
 

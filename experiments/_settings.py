@@ -26,10 +26,10 @@ def at_least(least: int) -> Rule:
     return Rule(lambda value: value >= least, f"a whole number, {least} or more")
 
 
-def one_of(names: Iterable[str]) -> Rule:
-    """Some names."""
-    allowed = tuple(names)
-    return Rule(lambda value: value in allowed, "one of " + ", ".join(allowed))
+def one_of(values: Iterable[Any]) -> Rule:
+    """Some names, or numbers."""
+    allowed = tuple(values)
+    return Rule(lambda value: value in allowed, "one of " + ", ".join(map(str, allowed)))
 
 
 POSITIVE = Rule(lambda value: 0 < value < math.inf, "a number above 0")

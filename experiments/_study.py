@@ -149,10 +149,16 @@ def save_figure(figure: Figure, path: Path, metadata: dict[str, str], dpi: int |
     info = PngInfo()
     for key, text in metadata.items():
         info.add_text(key, text)
-    with Image.open(buffer) as image:
-        image.convert("RGB").quantize(256, kmeans=2, dither=Image.Dither.NONE).save(
-            path, pnginfo=info, optimize=True, dpi=image.info.get("dpi")
-        )
+    # Written whole or not at all, also when the run is interrupted here.
+    beside = path.with_name(path.name + ".partial")
+    try:
+        with Image.open(buffer) as image:
+            image.convert("RGB").quantize(256, kmeans=2, dither=Image.Dither.NONE).save(
+                beside, format="PNG", pnginfo=info, optimize=True, dpi=image.info.get("dpi")
+            )
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def config_hash(study: ModuleType, config: Any) -> str:

@@ -17,7 +17,7 @@ import optax
 from matplotlib.figure import Figure
 
 import rnndyn as rd
-from experiments._settings import NotNegative, Seed, check
+from experiments._settings import NotNegative, Seed, check, check_order
 from rnndyn import plotting
 
 STREAMS = ("motion", "colour")
@@ -43,6 +43,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check(self)
+        check_order(self, "num_response_steps", "num_steps", strict=True)
 
 
 SMOKE = Config(num_units=6, num_steps=6, num_response_steps=2, num_updates=4, batch_size=4, num_candidates=32)

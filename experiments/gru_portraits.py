@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
@@ -29,7 +30,7 @@ class Config:
     gains: tuple[float, ...] = (2.0, 4.0, 6.0, 8.0)
     """Standard deviations of their recurrent weights, in turn."""
     bias_scale: NotNegative = 0.5
-    num_candidates: int = 32
+    num_candidates: int = 24
     """Starting points of the search in each of them."""
     counts: tuple[int, ...] = (1, 3, 5, 7)
     """Numbers of fixed points of which a random network is shown."""
@@ -174,9 +175,11 @@ def draw_portrait(ax: Any, one: Portrait) -> None:
     margin = np.maximum(0.25 * (high - low), 0.3)
     # Saturated units rest on the edge of the square, whose rim is shown.
     low, high = np.maximum(low - margin, -1.06), np.minimum(high + margin, 1.06)
-    plotting.plot_phase_portrait(
-        make_map(one.weights, one.bias), low, high, fixed_points=one.fixed_points, num_arrows=13, ax=ax
-    )
+    # In float64: where a unit is saturated, single precision cannot tell on which side of the line it moves.
+    with jax.enable_x64(True):
+        plotting.plot_phase_portrait(
+            make_map(one.weights, one.bias), low, high, fixed_points=one.fixed_points, num_arrows=13, ax=ax
+        )
     if one.circle is not None:
         ax.plot(*one.circle.curve(np.linspace(0, 1, 400)).T, color=plotting.COLORS["black"], linewidth=1.6, zorder=5)
 

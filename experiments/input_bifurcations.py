@@ -149,7 +149,7 @@ def train(config: Config, fit_key: Any, trial_key: Any) -> tuple[Any, np.ndarray
         num_steps=config.num_updates,
         max_grad_norm=1.0,
         validation=rd.tasks.batches("flip_flop", 128, **task),
-        validate_every=config.num_updates // 6,
+        validate_every=max(config.num_updates // 6, 1),
         key=run_key,
     )
     trials = rd.tasks.batches("flip_flop", 64, **task)(trial_key)
@@ -246,12 +246,16 @@ def plot(result: InputBifurcations) -> Figure:
         axes[1].loglog(excess, np.pi / np.sqrt(rate * excess), color=plotting.COLORS[color], linewidth=0.8)
         axes[2].semilogx(result.durations, strengths / threshold, marker + "-", linewidth=0.8, **style)
     axes[1].set(title="b  steps to switch", xlabel="$u_1 - u^*$", ylabel="steps until bit 1 switches")
-    axes[1].legend(title=r"lines: $\pi/\sqrt{ab(u_1 - u^*)}$", title_fontsize=7)
     axes[2].axhline(1, color=plotting.COLORS["grey"], linewidth=0.6, zorder=0)
     axes[2].set(title="c  weakest pulse", xlabel="duration (steps)", ylabel="amplitude $/\\ u^*$", yscale="log")
     axes[2].set_yticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
     axes[2].minorticks_off()
-    axes[2].legend()
+    if result.thresholds.size:
+        axes[1].legend(title=r"lines: $\pi/\sqrt{ab(u_1 - u^*)}$", title_fontsize=7)
+        axes[2].legend()
+    else:
+        for ax in axes[1:]:
+            ax.text(0.5, 0.5, "no memory ends at a fold", transform=ax.transAxes, ha="center", va="center")
     return figure
 
 

@@ -1,9 +1,10 @@
-"""Which cells learn to remember for T steps, and the gradient horizon at initialisation that predicts it.
+"""Which cells learn to remember for T steps, and how far the gradient horizon at initialisation predicts it.
 
 Delayed recall of one symbol, copying of a sequence of symbols and the adding problem, each over T steps, for vanilla,
 orthogonal, identity (IRNN), leaky, LSTM and GRU networks of one size under one training budget. Before training, the
 horizon of backpropagated gradients says how far back the error can reach (Hochreiter 1991; Bengio et al. 1994; Le,
-Jaitly & Hinton 2015; Arjovsky et al. 2016). `--lengths 50 100 200 500` with more updates goes to longer memories.
+Jaitly & Hinton 2015; Arjovsky et al. 2016). `--lengths 50 200 --num-updates 800` compares two lengths, in four
+minutes of one core.
 """
 
 import dataclasses
@@ -25,6 +26,7 @@ from rnndyn import plotting
 
 NUM_SYMBOLS = 8
 TASKS = {"recall": "delayed recall", "copy": "copy", "adding": "adding"}
+ADDING = list(TASKS).index("adding")
 FAMILIES = {
     "tanh": ("vanilla", "orthogonal"),
     "relu": ("IRNN",),
@@ -42,14 +44,13 @@ class Config:
     """Everything that decides the result."""
 
     families: tuple[Annotated[str, one_of(FAMILIES)], ...] = tuple(FAMILIES)
-    lengths: tuple[int, ...] = (50, 200)
+    lengths: tuple[int, ...] = (60,)
     num_units: int = 24
     copied: int = 2
     """Symbols of the copy task."""
-    num_updates: int = 800
-    num_trials: int = 4000
-    """Trials of the training set."""
+    num_updates: int = 600
     batch_size: int = 20
+    """New trials at every update."""
     learning_rate: float = 5e-3
     leak_time: float = 20.0
     """Time constant of the leaky cell, in steps."""
@@ -59,6 +60,11 @@ class Config:
 
     def __post_init__(self) -> None:
         check(self)
+        if min(self.lengths) < 2 * self.copied:
+            raise ValueError(
+                f"lengths: got {min(self.lengths)}; allowed is twice copied, the number of symbols, at least, which is "
+                f"{2 * self.copied}."
+            )
 
 
 SMOKE = Config(
@@ -66,7 +72,6 @@ SMOKE = Config(
     lengths=(6,),
     num_units=3,
     num_updates=2,
-    num_trials=4,
     batch_size=2,
     validate_every=1,
     num_windows=2,
@@ -103,87 +108,119 @@ class LongMemory(rd.Result):
 
 def compute(config: Config) -> LongMemory:
     """Every family on every task and length."""
-    # Made once: tasks of one shape then share their compiled training step.
+    # Made once: it is a part of what is compiled.
     optimizer = optax.adam(config.learning_rate)
     memories = [
         memory
         for length in config.lengths
-        for task in TASKS
         for family in config.families
-        for memory in train_family(family, task, length, optimizer, config)
+        for memory in train_family(family, length, optimizer, config)
     ]
-    return LongMemory(tuple(memories), config.num_updates)
+    order = lambda memory: (memory.length, list(TASKS).index(memory.task))
+    return LongMemory(tuple(sorted(memories, key=order)), config.num_updates)
 
 
-def batches_of(task: str, length: int, batch_size: int, config: Config) -> Any:
+class Trials(eqx.Module):
+    """Trials of every task, all in one shape `(B, task, T, channel)`, so that networks of all tasks train side by side.
+
+    Where a task has fewer channels than another the rest is zero.
+    """
+
+    tasks: tuple[Any, ...]
+
+    # One program for all tasks.
+    @eqx.filter_jit
+    def __call__(self, key: jax.Array) -> rd.tasks.Trial:
+        trials = [batch(key) for batch in self.tasks]
+        wide = lambda a, size: jnp.pad(a, ((0, 0), (0, 0), (0, size - a.shape[-1])))
+        inputs = jnp.stack([wide(trial.inputs, NUM_SYMBOLS + 1) for trial in trials], axis=1)
+        targets = jnp.stack([wide(trial.targets, NUM_SYMBOLS) for trial in trials], axis=1)
+        return rd.tasks.Trial(inputs, targets, jnp.stack([trial.mask for trial in trials], axis=1))
+
+
+def trials_of(length: int, batch_size: int, config: Config) -> Trials:
     """Trials of `length` steps."""
-    if task == "adding":
-        return rd.tasks.batches("adding", batch_size, num_steps=length)
-    copied = 1 if task == "recall" else config.copied
-    return rd.tasks.batches(
+    copy = lambda copied: rd.tasks.batches(
         "delayed_copy", batch_size, length=copied, delay=length - 2 * copied, num_symbols=NUM_SYMBOLS
     )
+    return Trials((copy(1), copy(config.copied), rd.tasks.batches("adding", batch_size, num_steps=length)))
 
 
-def train_family(
-    family: str, task: str, length: int, optimizer: optax.GradientTransformation, config: Config
-) -> list[Memory]:
-    """The cells of one structure on one task: their gradients before, their training, their gradients after."""
+class Student(eqx.Module):
+    """A network and the number of the task that it learns."""
+
+    network: rd.RNN
+    task: jax.Array
+
+
+def loss(student: Student, trials: rd.tasks.Trial) -> jax.Array:
+    """The squared error of the sum for the adding problem, the cross-entropy of the symbols for the others."""
+    inputs, targets, mask = (leaf[:, student.task] for leaf in trials)
+    outputs = jax.vmap(student.network)(inputs)
+    square = jax.vmap(rd.training.mean_squared_error)(outputs[..., :1], targets[..., :1], mask)
+    entropy = jax.vmap(rd.training.softmax_cross_entropy)(outputs, targets, mask)
+    return jnp.mean(jnp.where(student.task == ADDING, square, entropy))
+
+
+def train_family(family: str, length: int, optimizer: optax.GradientTransformation, config: Config) -> list[Memory]:
+    """The cells of one structure on every task: their gradients before, their training, their gradients after."""
     key = jax.random.fold_in(jax.random.key(config.seed), length)
-    model_key, data_key, order_key, fit_key, test_key, probe_key = jax.random.split(key, 6)
-    adding = task == "adding"
-    sizes = (2, 1) if adding else (NUM_SYMBOLS + 1, NUM_SYMBOLS)
+    model_key, fit_key, test_key, probe_key = jax.random.split(key, 4)
+    test = trials_of(length, 100, config)(test_key)
     names = FAMILIES[family]
-    models = stack([make_network(name, *sizes, length, model_key, config) for name in names])
-    trial_loss = rd.training.mean_squared_error if adding else rd.training.softmax_cross_entropy
-    # Answering the mean of the sum, or all symbols alike.
-    no_memory = 1 / 6 if adding else math.log(NUM_SYMBOLS)
+    networks = {name: make_network(name, length, model_key, config) for name in names}
+    who = [(name, task) for name in names for task in range(len(TASKS))]
+    students = stack([Student(networks[name], jnp.asarray(task)) for name, task in who])
     try:
         trained = rd.fit_ensemble(
-            models,
-            rd.training.over_trials(trial_loss),
-            rd.training.Minibatches(
-                batches_of(task, length, config.num_trials, config)(data_key), config.batch_size, key=order_key
-            ),
+            students,
+            loss,
+            trials_of(length, config.batch_size, config),
             optimizer,
             num_steps=config.num_updates,
             max_grad_norm=1.0,
-            validation=batches_of(task, length, 100, config)(test_key),
+            validation=test,
             validate_every=config.validate_every,
             key=fit_key,
         )
     except rd.training.EnsembleDivergenceError as error:
         # What the networks had learned by then counts, as it does where only some of a family diverge.
         trained = error.result
-    both = jax.tree.map(
-        lambda a, b: jnp.concatenate([a, b]) if eqx.is_array(a) else a, models.cell, trained.models.cell
+    # Eight trials one after the other, of the task that each learns.
+    streams = np.moveaxis(np.asarray(test.inputs[:8]), 1, 0).reshape(len(TASKS), -1, NUM_SYMBOLS + 1)[
+        np.asarray(students.task)
+    ]
+    before, after = (
+        horizons(models.network.cell, streams, probe_key, length, config.num_windows)
+        for models in (students, trained.models)
     )
-    inputs = batches_of(task, length, 8, config)(probe_key).inputs
-    found = horizons(both, inputs.reshape(-1, inputs.shape[-1]), probe_key, length, config.num_windows)
+    # Answering the mean of all sums, which is 1, or all symbols alike; 1/6 on average, but these trials are few.
+    sums = np.asarray(test.targets[:, ADDING, -1, 0])
     memories = []
-    for i, (name, history) in enumerate(zip(names, trained.histories)):
+    for i, ((name, task), history) in enumerate(zip(who, trained.histories)):
+        no_memory = float(np.mean((sums - 1) ** 2)) if task == ADDING else math.log(NUM_SYMBOLS)
         skills = 1 - history.validation_losses / no_memory
         memories.append(
             Memory(
                 cell=name,
-                task=task,
+                task=list(TASKS)[task],
                 length=length,
                 skill=float(np.nanmax(skills)),
                 diverged=history.stopped == "diverged",
                 skills=skills,
                 updates=history.validation_steps,
-                horizon=float(found.horizon[i]),
-                log_gradient=float(found.log_gradient[i, -1]),
-                log_gradient_trained=float(found.log_gradient[i + len(names), -1]),
+                horizon=float(before.horizon[i]),
+                log_gradient=float(before.log_gradient[i, -1]),
+                log_gradient_trained=float(after.log_gradient[i, -1]),
             )
         )
     return memories
 
 
-def make_network(name: str, input_size: int, output_size: int, length: int, key: jax.Array, config: Config) -> rd.RNN:
+def make_network(name: str, length: int, key: jax.Array, config: Config) -> rd.RNN:
     """One network of the study."""
     cell_key, readout_key = jax.random.split(key)
-    init, size = rd.initializers, config.num_units
+    init, input_size, size = rd.initializers, NUM_SYMBOLS + 1, config.num_units
     zeros = init.zeros()
     match name:
         case "vanilla":
@@ -202,7 +239,7 @@ def make_network(name: str, input_size: int, output_size: int, length: int, key:
             cell = rd.LSTMCell(input_size, size, bias_init=init.chrono(length), key=cell_key)
         case _:
             cell = rd.GRUCell(input_size, size, key=cell_key)
-    return rd.RNN(cell, eqx.nn.Linear(size, output_size, key=readout_key))
+    return rd.RNN(cell, eqx.nn.Linear(size, NUM_SYMBOLS, key=readout_key))
 
 
 def stack(models: list[Any]) -> Any:
@@ -211,10 +248,10 @@ def stack(models: list[Any]) -> Any:
 
 
 @eqx.filter_jit
-def horizons(cells: Any, stream: jax.Array, key: jax.Array, length: int, num_windows: int) -> rd.MemoryHorizon:
-    """How gradients fall over `length` steps in each of several cells that read trials one after the other."""
+def horizons(cells: Any, streams: Any, key: jax.Array, length: int, num_windows: int) -> rd.MemoryHorizon:
+    """How gradients fall over `length` steps in each of several cells, each reading trials one after the other."""
 
-    def one(cell):
+    def one(cell, stream):
         g = rd.as_driven_map(cell)
         x0 = g.flatten(cell.initial_state())
         return rd.memory_horizon(
@@ -229,7 +266,7 @@ def horizons(cells: Any, stream: jax.Array, key: jax.Array, length: int, num_win
             num_windows=num_windows,
         )
 
-    return eqx.filter_vmap(one)(cells)
+    return eqx.filter_vmap(one)(cells, streams)
 
 
 def report(result: LongMemory) -> str:

@@ -7,7 +7,7 @@ a stable cycle of period 16 and 27, beside an unstable one of the same period.
 """
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import matplotlib.pyplot as plt
@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import rnndyn as rd
-from experiments._settings import Seed, check
+from experiments._settings import Seed, check, one_of
 from rnndyn import plotting
 
 PUBLISHED = {1: 0, 2: 2, 3: 0, 4: 1}
@@ -63,7 +63,7 @@ class Config:
 
     max_period: int = 6
     """Of the shallow network."""
-    planar_periods: tuple[int, ...] = (16, 27)
+    planar_periods: tuple[Annotated[int, one_of(PLANAR)], ...] = (16, 27)
     """Which planar networks; each is searched up to its period."""
     num_starts: int = 20_000
     """States of the square |z| <= `extent` that are followed."""

@@ -32,7 +32,7 @@ class Config:
     families: tuple[Annotated[str, one_of(("tanh", "GRU", "LSTM"))], ...] = ("tanh", "GRU", "LSTM")
     gains: tuple[float, ...] = (0.5, 0.8, 1.2, 1.8, 2.7, 4.0, 6.0, 9.0)
     """Standard deviation of a recurrent weight, times the root of the number of units."""
-    leaks: tuple[PositiveFraction, ...] = (0.1, 0.2, 0.4, 0.6, 0.9)
+    leaks: tuple[PositiveFraction, ...] = (0.1, 0.3, 0.6, 0.9)
     """tanh: dt / tau. GRU: 1 - z, LSTM: i = 1 - f, at zero input and state, set by the biases of the gates."""
     num_units: int = 20
     bias: NotNegative = 0.3
@@ -114,7 +114,7 @@ def study_family(name: str, config: Config) -> Family:
         found = rd.find_attractors(
             rd.as_map(cell),
             starts,
-            max_steps=config.max_steps,
+            max_map_steps=config.max_steps,
             max_representatives=config.max_representatives,
             progress=False,
         )

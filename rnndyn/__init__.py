@@ -9,8 +9,8 @@ from rnndyn.dynamics.attractors.basins import BasinEntropy as BasinEntropy
 from rnndyn.dynamics.attractors.basins import Basins as Basins
 from rnndyn.dynamics.attractors.basins import basin_entropy as basin_entropy
 from rnndyn.dynamics.attractors.basins import find_basins as find_basins
-from rnndyn.dynamics.attractors.classification import ClassifiedAttractor as ClassifiedAttractor
 from rnndyn.dynamics.attractors.classification import classify_attractor as classify_attractor
+from rnndyn.dynamics.attractors.classified_attractor import ClassifiedAttractor as ClassifiedAttractor
 from rnndyn.dynamics.bifurcations.bifurcations import Bifurcation as Bifurcation
 from rnndyn.dynamics.bifurcations.continuation import Branch as Branch
 from rnndyn.dynamics.bifurcations.continuation import continue_cycles as continue_cycles
@@ -41,7 +41,7 @@ from rnndyn.dynamics.fixed_points.fixed_points import find_fixed_points as find_
 from rnndyn.dynamics.fixed_points.implicit import implicit_fixed_point as implicit_fixed_point
 from rnndyn.dynamics.fixed_points.saddle_manifolds import SaddleManifolds as SaddleManifolds
 from rnndyn.dynamics.fixed_points.saddle_manifolds import find_saddle_manifolds as find_saddle_manifolds
-from rnndyn.dynamics.fixed_points.slow_points import SlowManifold as SlowManifold
+from rnndyn.dynamics.fixed_points.slow_manifold import SlowManifold as SlowManifold
 from rnndyn.dynamics.fixed_points.slow_points import SlowPoints as SlowPoints
 from rnndyn.dynamics.fixed_points.slow_points import find_slow_points as find_slow_points
 from rnndyn.dynamics.fixed_points.sweep import FixedPointSweep as FixedPointSweep
@@ -169,3 +169,17 @@ from rnndyn.training.flossing import floss as floss
 from rnndyn.training.flossing import flossing_loss as flossing_loss
 
 __version__ = "0.1.0"
+from rnndyn.dynamics.attractors.verdicts import AttractorVerdict as AttractorVerdict
+from rnndyn.dynamics.bifurcations.verdicts import BifurcationVerdict as BifurcationVerdict
+from rnndyn.dynamics.bifurcations.verdicts import BranchVerdict as BranchVerdict
+from rnndyn.dynamics.bifurcations.verdicts import TrackVerdict as TrackVerdict
+from rnndyn.dynamics.cycles.verdicts import CircleVerdict as CircleVerdict
+from rnndyn.dynamics.cycles.verdicts import LimitCycleVerdict as LimitCycleVerdict
+from rnndyn.dynamics.cycles.verdicts import PhaseVerdict as PhaseVerdict
+from rnndyn.dynamics.fixed_points.verdicts import ManifoldVerdict as ManifoldVerdict
+from rnndyn.dynamics.fixed_points.verdicts import SlowVerdict as SlowVerdict
+from rnndyn.dynamics.kinks import KinkVerdict as KinkVerdict
+from rnndyn.dynamics.numerics.verdicts import CompletenessVerdict as CompletenessVerdict
+from rnndyn.dynamics.numerics.verdicts import NewtonVerdict as NewtonVerdict
+from rnndyn.dynamics.numerics.verdicts import PointVerdict as PointVerdict
+from rnndyn.dynamics.proofs.verdicts import ProofVerdict as ProofVerdict

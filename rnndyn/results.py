@@ -1,19 +1,28 @@
 """What every analysis returns: a frozen record that prints as a table and is saved without pickle."""
 
 import dataclasses
+import html
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
 import numpy as np
 
 from rnndyn._archive import read_archive, write_archive
+from rnndyn._tabular import dataframe, dataset
 
 _FORMAT = 2
 _result_types: dict[str, type["Result"]] = {}
 """By `_type_name`: a class of the same bare name elsewhere is another one."""
+
+
+def _type_name(cls: type) -> str:
+    """What a class is called in a file: the library's own by bare name, for they may move; others with their module."""
+    module = "rnndyn" if cls.__module__.partition(".")[0] == "rnndyn" else cls.__module__
+    return f"{module}:{cls.__qualname__}"
 
 
 class Result(eqx.Module):
@@ -48,6 +57,26 @@ class Result(eqx.Module):
             for field in dataclasses.fields(self)  # pyright: ignore[reportArgumentType]
         }
 
+    def to_dataframe(self) -> Any:
+        """A `pandas.DataFrame` with one row for each item: every field and property that has one entry an item, and the
+        coordinates of `points` as `x0`, `x1`, ...
+
+        **Raises:** `ImportError` without pandas (extra `tables`); `ValueError` for a result that is one item.
+        """
+        return dataframe(self)
+
+    def to_xarray(self) -> Any:
+        """An `xarray.Dataset` of all fields that are arrays, their axes named as in the documentation (`K`, `T`, `N`);
+        numbers and text become attributes.
+
+        **Raises:** `ImportError` without xarray (extra `tables`).
+        """
+        return dataset(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return f"<pre>{html.escape(self.table())}</pre>"
+
     def save(self, path: str | Path) -> Path:
         """Write the result to `path` (`.npz` is appended when missing); `rnndyn.load` reads it back.
 
@@ -69,6 +98,24 @@ class Result(eqx.Module):
         body = _encode(self, type(self).__name__, arrays)
         write_archive(path, {"format": _FORMAT, "body": body}, arrays)
         return path
+
+
+class Judged(Result):
+    """A result that says how it came out: as a whole or, where it has items, each of them.
+
+    Every verdict of the library has this form: `result`, an item of an `equinox.Enumeration`, or a batch of them with
+    the shape of the items, to be compared with `==` and counted; and its words. A `reason` beside it, where there is
+    one, adds the numbers of the case.
+    """
+
+    # A subclass has it as a field or as a property. To a type checker it would be the first argument of every result.
+    if not TYPE_CHECKING:
+        result: eqx.AbstractVar[Any]
+
+    @property
+    def message(self) -> Any:
+        """The verdict in words: one string, or an array of them for a batch."""
+        return verdict_words(self.result)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def load(path: str | Path) -> Result:
@@ -99,12 +146,6 @@ def load(path: str | Path) -> Result:
     if not isinstance(result, Result):
         raise ValueError(f"path: {path} holds no saved rnndyn result.")
     return result
-
-
-def _type_name(cls: type) -> str:
-    """What a class is called in a file: the library's own by bare name, for they may move; others with their module."""
-    module = "rnndyn" if cls.__module__.partition(".")[0] == "rnndyn" else cls.__module__
-    return f"{module}:{cls.__qualname__}"
 
 
 def _is_array(value: Any) -> bool:
@@ -214,6 +255,47 @@ def verdict_words(verdict: Any) -> Any:
     return _look_up(verdict, {name: enumeration[item] for name, item in _items(enumeration).items()})
 
 
+def is_verdict(verdict: Any, *items: Any) -> Any:
+    """Whether a verdict on the host is one of these items: `True` or `False`; for a batch, a NumPy array of them."""
+    if any(item._enumeration is not verdict._enumeration for item in items):
+        raise ValueError(f"items: expected items of {verdict._enumeration.__qualname__} only.")
+    found = np.isin(_number(verdict), [_number(item) for item in items])
+    return found if found.ndim else bool(found)
+
+
+def first_verdict(*cases: tuple[Any, Any], otherwise: Any) -> Any:
+    """The item of the first pair (mask, item) whose mask holds: a verdict, on the host, for each entry of the masks."""
+    masks, items = zip(*cases)
+    if any(item._enumeration is not otherwise._enumeration for item in items):
+        raise ValueError(f"cases: expected items of {otherwise._enumeration.__qualname__} only.")
+    numbers = np.select([np.asarray(mask) for mask in masks], [_number(item) for item in items], _number(otherwise))
+    return _as_verdict(numbers, otherwise)
+
+
+def stack_verdicts(items: Sequence[Any]) -> Any:
+    """Items of one enumeration as a batch `(K,)`; of batches, one with a leading axis."""
+    return _as_verdict(np.stack([_number(item) for item in items]), items[0])
+
+
+def join_verdicts(batches: Sequence[Any]) -> Any:
+    """Batches of one enumeration, one after the other along their first axis."""
+    return _as_verdict(np.concatenate([_number(batch) for batch in batches]), batches[0])
+
+
+def take_verdicts(batch: Any, rows: Any) -> Any:
+    """The verdicts of the given rows (a mask, or indices)."""
+    return _as_verdict(_number(batch)[rows], batch)
+
+
+def repeat_verdict(item: Any, shape: int | tuple[int, ...]) -> Any:
+    """A batch of one item."""
+    return _as_verdict(np.broadcast_to(_number(item), shape).copy(), item)
+
+
+def _as_verdict(numbers: Any, like: Any) -> Any:
+    return jax.tree.map(lambda _: np.asarray(numbers, np.int32), like)
+
+
 def _is_verdict(value: Any) -> bool:
     return isinstance(value, type(_Sample.item))
 
@@ -251,7 +333,7 @@ def _read_verdict(which: str, names: Any) -> Any:
     if unknown:
         raise ValueError(f"the file holds verdicts that this version does not know: {unknown} of {name}.")
     numbers = np.array([_number(items[str(n)]) for n in names.ravel()], np.int32).reshape(names.shape)
-    return jax.tree.map(lambda _: numbers, next(iter(items.values())))
+    return _as_verdict(numbers, next(iter(items.values())))
 
 
 def _is_enumeration(cls: Any) -> bool:

@@ -64,6 +64,22 @@ def test_networks_know_no_dynamics_and_nothing_plots_but_plotting():
     assert not wrong
 
 
+def test_interop_stands_above_the_networks_and_beside_everything_else():
+    wrong = [
+        (a, b)
+        for a, b in ARROWS
+        if (
+            b.startswith("rnndyn.interop")
+            and not a.startswith(("rnndyn.interop", "rnndyn.portrait", "rnndyn.__init__"))
+        )
+        or (
+            a.startswith("rnndyn.interop")
+            and b.split(".")[1] in ("dynamics", "training", "tasks", "plotting", "portrait")
+        )
+    ]
+    assert not wrong
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_imports_only_from_floors_below(room):
     reached = set()

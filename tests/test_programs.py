@@ -87,6 +87,7 @@ def global_map(x):
 
 
 def logistic(r):
+    """A closure on purpose: what it captures is what is tested."""
     return lambda x: r * x * (1 - x)
 
 

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rnndyn.dynamics.numerics.integration import Method, integrate
+from rnndyn.dynamics.numerics.integration import integrate
+from rnndyn.dynamics.numerics.integration_method import Method
 
 
 def time_map(
@@ -69,7 +70,19 @@ def time_map(
 
 
 class TimeMap(eqx.Module):
-    """A flow sampled every `dt` (see `time_map`)."""
+    """A flow sampled every `dt`, as a map of states `(N,)`; made by `time_map`, which says how.
+
+    A state that cannot be followed over `dt` (it escapes, or takes more than `max_steps` solver steps) becomes NaN in
+    every entry.
+
+    - `vector_field`: dx/dt in units of the state per unit of time, `(N,) -> (N,)`, or `(N,), (I,) -> (N,)`.
+    - `dt`: the time of one step of the map; analyses take it as their unit (`find_slow_points`, `find_attractors`).
+    - `solver`: of diffrax, or `None` for the two of this library.
+    - `rtol`, `atol`: relative tolerance, and absolute one in units of the state, per solver step; `None`: 1e-9 for
+        states in float64 and 1e-5 in float32.
+    - `max_steps`: the most solver steps in one `dt`.
+    - `adjoint`: how derivatives are taken through the solver.
+    """
 
     vector_field: Callable[..., Array]
     dt: float = eqx.field(static=True)

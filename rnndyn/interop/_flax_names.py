@@ -9,7 +9,7 @@ import numpy as np
 from rnndyn.interop import _cells
 from rnndyn.interop._layers import Choices, FoundCell, FoundLayer
 from rnndyn.interop._pytorch_names import activation_name
-from rnndyn.interop._tensors import StoredTensor, Tensors
+from rnndyn.interop._tensors import StoredTensor, Tensors, refuse_others
 
 _LSTM = tuple((f"i{g}", f"h{g}") for g in "ifgo")
 _GRU = (("ir", "hr"), ("iz", "hz"), ("in", "hn"))
@@ -43,7 +43,7 @@ def flax_layers(
         if kind is not None:
             name, direction = _layer_name(path)
             cells.setdefault(name, {})[direction] = (path, group)
-    return [_layer(name, members, choices, settings or {}) for name, members in cells.items()]
+    return [_layer(name, members, tensors, choices, settings or {}) for name, members in cells.items()]
 
 
 def _layer_name(path: str) -> tuple[str, str]:
@@ -61,11 +61,15 @@ def _layer_name(path: str) -> tuple[str, str]:
 def _layer(
     name: str,
     members: dict[str, tuple[str, Group]],
+    tensors: Tensors,
     choices: Choices,
     settings: Mapping[str, Mapping[str, Any]],
 ) -> FoundLayer:
     used = tuple(t.name for _, group in members.values() for dense in group.values() for t in dense.values())
     try:
+        for path, _ in members.values():
+            if path:
+                refuse_others(tensors, path + "/", used, _cells.OWN_STEP)
         parts = {
             direction: _Part(members[direction][1], choices, settings.get(members[direction][0]))
             for direction in ("forward", "backward")
@@ -129,6 +133,8 @@ class _Part:
             if choices.activation is None:
                 self.assumed.append(_cells.TANH_ASSUMED)
             return choices.activation
+        if settings.get("alien"):
+            raise ValueError(f"is a {settings['alien']}, which is no cell of Flax. {_cells.OWN_STEP}")
         own, gates = settings.get("activation_fn"), settings.get("gate_fn")
         if settings.get("residual"):
             raise ValueError("residual=True adds the state to the pre-activation: add the identity to the kernel of h.")
@@ -139,7 +145,10 @@ class _Part:
                     + _cells.OWN_STEP
                 )
             return None
-        if choices.activation is None and own not in ("tanh", "relu", "sigmoid", "softplus"):
+        is_known = own in ("tanh", "relu", "sigmoid", "softplus")
+        if is_known and choices.activation not in (None, own):
+            raise ValueError(f"activation: {choices.activation!r} was asked for, but the cell has {own!r}.")
+        if choices.activation is None and not is_known:
             raise ValueError(f"activation_fn {own!r} is not known by name; pass activation= with the function itself.")
         return choices.activation or own
 

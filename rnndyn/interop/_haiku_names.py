@@ -7,7 +7,7 @@ import numpy as np
 from rnndyn.interop import _cells
 from rnndyn.interop._layers import Choices, FoundCell, FoundLayer, cell_word
 from rnndyn.interop._pytorch_names import activation_name
-from rnndyn.interop._tensors import StoredTensor, Tensors
+from rnndyn.interop._tensors import StoredTensor, Tensors, refuse_others
 
 # i, g, f, o of Haiku in the order i, f, g, o; z, r, a in the order r, z, n.
 _LSTM_ORDER = (0, 2, 1, 3)
@@ -27,18 +27,19 @@ def haiku_layers(tensors: Tensors, choices: Choices) -> list[FoundLayer]:
         own = core.rpartition("/")[2]
         second = modules.get(f"{core}/linear_1")
         if {"w_i", "w_h"} <= set(weights):
-            layers.append(_guard(path, "gru", weights, lambda w=weights, p=path: _gru(p, w, choices)))
+            layers.append(_guard(tensors, path, "gru", weights, lambda w=weights, p=path: _gru(p, w, choices)))
         elif part == "linear" and "w" in weights and core:
             if "vanilla_rnn" in own or (asked == "vanilla" and second is not None):
                 both = {**weights, **{f"{leaf}_1": tensor for leaf, tensor in (second or {}).items()}}
-                layers.append(_guard(core, "vanilla", both, lambda w=both, c=core: _vanilla(c, w, choices)))
+                layers.append(_guard(tensors, core, "vanilla", both, lambda w=both, c=core: _vanilla(c, w, choices)))
             elif "lstm" in own or (asked == "lstm" and second is None):
-                layers.append(_guard(core, "lstm", weights, lambda w=weights, c=core: _lstm(c, w)))
+                layers.append(_guard(tensors, core, "lstm", weights, lambda w=weights, c=core: _lstm(c, w)))
     return layers
 
 
-def _guard(name: str, kind: str, weights: dict[str, StoredTensor], recognise: Any) -> FoundLayer:
+def _guard(tensors: Tensors, name: str, kind: str, weights: dict[str, StoredTensor], recognise: Any) -> FoundLayer:
     try:
+        refuse_others(tensors, name + "/", _names(weights), _cells.OWN_STEP)
         return recognise()
     except ValueError as error:
         return FoundLayer(name, "Haiku", kind, used=_names(weights), refusal=str(error))

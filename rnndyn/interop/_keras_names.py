@@ -6,7 +6,7 @@ from typing import Any
 
 from rnndyn.interop import _cells
 from rnndyn.interop._layers import Choices, FoundCell, FoundLayer
-from rnndyn.interop._tensors import StoredTensor, Tensors
+from rnndyn.interop._tensors import StoredTensor, Tensors, refuse_others
 
 _CELL_PART = re.compile(r"^(.*_)?cell(_\d+)?$")
 _DIRECTION = re.compile(r"^(forward|backward)_")
@@ -24,11 +24,13 @@ def keras_layers(
     """
     groups: dict[str, dict[str, dict[str, StoredTensor]]] = {}
     configured: dict[tuple[str, str], Mapping[str, Any]] = {}
+    parents: dict[str, list[str]] = {}
     for name, tensor in tensors.items():
         if _leaf(name) != "recurrent_kernel":
             continue
         parent = _parent(name)
         layer, direction = _layer_name(parent)
+        parents.setdefault(layer, []).append(parent)
         member = {leaf: tensors[key] for leaf in ("kernel", "bias") for key in _keys(parent, leaf) if key in tensors}
         groups.setdefault(layer, {})[direction] = {**member, "recurrent_kernel": tensor}
         if configs is not None and parent in configs:
@@ -38,6 +40,10 @@ def keras_layers(
         used = tuple(tensor.name for member in members.values() for tensor in member.values())
         config = {key: configured.get((name, key), {}) for key in members}
         try:
+            for parent in parents[name]:
+                # Without a prefix everything in the file is beside it.
+                if parent:
+                    refuse_others(tensors, parent + "/", used, _cells.OWN_STEP)
             layers.append(_recognise(name, members, config, choices))
         except ValueError as error:
             layers.append(FoundLayer(name or "rnn", "Keras", "recurrent layer", used=used, refusal=str(error)))
@@ -160,6 +166,8 @@ class _Part:
             return choices.activation or "tanh"
         if own not in _NAMES:
             raise ValueError(f"activation {own!r}: known are {', '.join(_NAMES)}. {_cells.OWN_STEP}")
+        if choices.activation not in (None, own, _NAMES[own]):
+            raise ValueError(f"activation: {choices.activation!r} was asked for, but the layer has {own!r}.")
         return _NAMES[own]
 
     @property

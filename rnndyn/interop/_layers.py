@@ -133,7 +133,7 @@ def pick(layers: Sequence[FoundLayer], name: str | None, cell: str | None, where
     asked = cell_word(cell)
     if asked is not None and asked != layer.kind and not (asked == "lstm" and layer.kind == "projected lstm"):
         raise ValueError(
-            f"cell: {cell!r} was asked for, but {layer.name} holds a {layer.describe()}. Leave cell= away, or pass "
+            f"cell: {cell!r} was asked for, but {layer.name} is another: {layer.describe()}. Leave cell= away, or pass "
             f"cell={layer.kind!r}."
         )
     return layer
@@ -144,7 +144,7 @@ def assemble(
     layers: Sequence[FoundLayer],
     name: str | Sequence[str] | None,
     *,
-    cell: str | None,
+    choices: Choices,
     where: str,
     format: str,
     readout: str | None = None,
@@ -159,7 +159,8 @@ def assemble(
     names = [name] if name is None or isinstance(name, str) else list(name)
     if not names:
         raise ValueError("name: expected at least one name, got an empty list.")
-    chosen = [pick(layers, one, cell, where) for one in names]
+    chosen = [pick(layers, one, choices.cell, where) for one in names]
+    _check_choices(choices, chosen)
     first, last = chosen[0], chosen[-1]
     if len(chosen) > 1 and any(len(layer.cells) > 1 for layer in chosen):
         raise ValueError("name: bidirectional layers cannot be stacked into one cell; take them one by one.")
@@ -191,6 +192,24 @@ def assemble(
         ),
     )
     return network if dtype is None else _cast(network, dtype)
+
+
+def _check_choices(choices: Choices, chosen: Sequence[FoundLayer]) -> None:
+    """Raise for a choice that no chosen layer has: an option that is passed over would be a silent mistake."""
+    kinds = {layer.kind for layer in chosen}
+    has = {
+        "activation": {"vanilla", "leaky"},
+        "reset": {"gru"},
+        **{option: {"leaky"} for option in ("alpha", "dt", "tau", "state_variable")},
+        "dale": {"leaky", "vanilla"},
+    }
+    for name, of in has.items():
+        value = getattr(choices, name)
+        if value is not None and not kinds & of:
+            owners = " or ".join(sorted(WORDS[kind] for kind in of))
+            raise ValueError(
+                f"{name}: belongs to {owners}, got {value!r} for {chosen[0].name}: {chosen[0].describe()}."
+            )
 
 
 def none_found(where: str, tensors: Tensors) -> ValueError:

@@ -24,11 +24,18 @@ class Linear:
     weight: StoredTensor
     bias: StoredTensor | None
     transposed: bool
+    activation: str = "linear"
+    """A nonlinearity that follows, where the source tells it."""
 
     @property
     def input_size(self) -> int:
         """Entries of its input."""
         return self.weight.shape[0 if self.transposed else 1]
+
+    @property
+    def output_size(self) -> int:
+        """Entries of its output."""
+        return self.weight.shape[1 if self.transposed else 0]
 
     @property
     def used(self) -> tuple[str, ...]:
@@ -48,7 +55,6 @@ def find_readout(
 
     **Raises:** `ValueError` when `wanted` names no linear layer that reads the output.
     """
-    by_shape = linears is None
     candidates = list(_linears(tensors, taken) if linears is None else linears)
     fitting = [found for found in candidates if found.input_size == layer.output_size]
     if wanted is not None:
@@ -58,15 +64,23 @@ def find_readout(
             raise ValueError(
                 f"readout: expected a linear layer that reads {layer.output_size} entries ({names}), got {wanted!r}."
             )
-        return named[0], ""
+        left_out = f"the {named[0].activation} after the readout {wanted} is left out"
+        return named[0], "" if named[0].activation == "linear" else left_out
     own = layer.extras.get("readout")
     if own is not None:
         return own, ""
     if len(fitting) == 1:
-        note = (
-            f"the linear layer {fitting[0].name} is the readout: the only one that fits the output" if by_shape else ""
-        )
-        return fitting[0], note
+        (found,) = fitting
+        if found.activation != "linear":
+            return None, f"no readout taken: {found.name} is followed by {found.activation}; take it with readout="
+        # What a hidden layer puts out another one reads: then this is no readout but the first layer of a decoder.
+        above = [other.name for other in candidates if other is not found and other.input_size == found.output_size]
+        if above:
+            return None, (
+                f"no readout taken: {above[0]} may read what {found.name} puts out, which then is none; choose with "
+                "readout="
+            )
+        return found, f"the linear layer {found.name} is the readout: the only one that fits the output"
     if fitting:
         names = ", ".join(found.name for found in fitting)
         return None, f"no readout taken: several linear layers fit the output ({names}); choose with readout="

@@ -1,6 +1,6 @@
 """Networks saved as plain matrices: `W_rec`, `W_in`, `b_rec`, a leak, masks and the signs of Dale's law."""
 
-import dataclasses
+import re
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from rnndyn.interop import _cells
 from rnndyn.interop._layers import Choices, FoundCell, FoundLayer, cell_word
 from rnndyn.interop._linear import matrix_readout
 from rnndyn.interop._pytorch_names import activation_name
+from rnndyn.interop._signs import Matrices, Signs
 from rnndyn.interop._tensors import StoredTensor, Tensors
 from rnndyn.networks.cells.leaky import LeakyCell
 
@@ -19,6 +20,7 @@ _MASKS = ("rec_connectivity", "mask", "rec_mask", "mask_rec", "M_rec", "Mrec")
 _INPUT_MASKS = ("input_connectivity", "input_mask", "mask_in", "M_in", "Min")
 _SIGNS = ("Dale_rec", "ei", "signs", "dale")
 _TIMES = ("alpha", "dt", "tau")
+_MAY_BE_BIAS = re.compile(r"^(b|b[_\d].*|b(rec|in|hh|ih|h)|.*bias.*)$", re.I)
 # Torch's names mean a vanilla network where nothing speaks of a leak. Others have to be told.
 _VANILLA_NAMES = ("weight_hh", "W_hh", "weight_hh_l0")
 
@@ -33,23 +35,6 @@ def matrix_layers(tensors: Tensors, choices: Choices) -> list[FoundLayer]:
 def _prefix(name: str) -> str:
     cut = max(name.rfind("/"), name.rfind("."))
     return name[: cut + 1]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Matrices:
-    recurrent: StoredTensor
-    input: StoredTensor | None
-    biases: tuple[StoredTensor, ...]
-    mask: StoredTensor | None
-    input_mask: StoredTensor | None
-    signs: StoredTensor | None
-    times: dict[str, StoredTensor]
-    activation: StoredTensor | None
-
-    @property
-    def used(self) -> tuple[str, ...]:
-        alone = (self.recurrent, self.input, self.mask, self.input_mask, self.signs, self.activation)
-        return tuple(t.name for t in (*alone, *self.biases, *self.times.values()) if t is not None)
 
 
 def _layer(prefix: str, tensors: Tensors, choices: Choices) -> FoundLayer | None:
@@ -73,7 +58,7 @@ def _layer(prefix: str, tensors: Tensors, choices: Choices) -> FoundLayer | None
     name, kind = prefix.rstrip("./") or "network", asked or ("leaky" if has_leak else "recurrent matrices")
     sides = tuple(tensors[prefix + n] for n in _side_names(recurrent, prefix) if prefix + n in tensors)
     single = get(_BIAS)
-    found = _Matrices(
+    found = Matrices(
         recurrent=recurrent,
         input=input,
         biases=sides or (() if single is None else (single,)),
@@ -90,7 +75,7 @@ def _layer(prefix: str, tensors: Tensors, choices: Choices) -> FoundLayer | None
 
 
 def _recognise(
-    name: str, kind: str, prefix: str, found: _Matrices, tensors: Tensors, choices: Choices, *, ambiguous: bool
+    name: str, kind: str, prefix: str, found: Matrices, tensors: Tensors, choices: Choices, *, ambiguous: bool
 ) -> FoundLayer:
     size = found.recurrent.shape[0]
     if kind not in ("leaky", "vanilla"):
@@ -106,13 +91,14 @@ def _recognise(
     for bias in found.biases:
         if _vector(bias) != size:
             raise ValueError(f"{bias.name}: expected shape ({size},), got {bias.shape}.")
+    _refuse_second_bias(found, tensors, prefix, size)
     activation = choices.activation
     assumed = []
     if activation is None and found.activation is not None:
         activation = found.activation.text()
     if activation is None:
         assumed.append(_cells.TANH_ASSUMED)
-    signs = _Signs(found, tensors, prefix, choices.dale)
+    signs = Signs(found, tensors, prefix, choices.dale)
     assumed += signs.notes
     if kind == "leaky":
         dt, tau, variant = _leak(found.times, choices)
@@ -126,7 +112,7 @@ def _recognise(
             )
         variant += f", state is the {form}, nonlinearity {activation_name(activation)}"
     else:
-        dt = tau = form = None
+        dt, tau, form = 1.0, 1.0, None
         variant = f"nonlinearity {activation_name(activation)}"
 
     def build() -> Any:
@@ -150,6 +136,18 @@ def _recognise(
         assumed=tuple(assumed),
         extras={} if readout is None else {"readout": signs.readout(readout, tensors, prefix)},
     )
+
+
+def _refuse_second_bias(found: Matrices, tensors: Tensors, prefix: str, size: int) -> None:
+    """Raise for a vector that may be a bias and is none of those that are read: it would silently be left out."""
+    for name, tensor in tensors.items():
+        rest = name.removeprefix(prefix)
+        may_be_bias = name.startswith(prefix) and _MAY_BE_BIAS.match(rest) and "out" not in rest and "read" not in rest
+        if may_be_bias and _vector(tensor) == size and name not in found.used:
+            known = ", ".join(bias.name for bias in found.biases) or "none"
+            raise ValueError(
+                f"{name} may be a bias, beside those that are read ({known}). Add them up as b_rec, or leave it out."
+            )
 
 
 def _side_names(recurrent: StoredTensor, prefix: str) -> tuple[str, ...]:
@@ -214,87 +212,3 @@ def _leak(times: dict[str, StoredTensor], choices: Choices) -> tuple[float, Any,
 def _tau(tensor: StoredTensor) -> Any:
     values = tensor.whole().reshape(-1)
     return float(values[0]) if values.size == 1 else values
-
-
-class _Signs:
-    """Masks, and Dale's law as the file has it: multiplied in, or said why not."""
-
-    def __init__(self, found: _Matrices, tensors: Tensors, prefix: str, dale: str | None):
-        if dale not in (None, "abs", "rectify", "none"):
-            raise ValueError(f"dale: expected 'abs', 'rectify' or 'none', got {dale!r}.")
-        size = found.recurrent.shape[0]
-        self.notes: list[str] = []
-        self.words = ""
-        self.mask = _mask(found.mask, found.recurrent.shape)
-        self.input_mask = None if found.input is None else _mask(found.input_mask, found.input.shape)
-        self.signs, self.is_psychrnn = _read_signs(found.signs, size), False
-        self.how = None
-        if self.mask is not None or self.input_mask is not None:
-            self.words += ", masks multiplied in"
-        if self.signs is None or dale == "none":
-            return
-        weights = found.recurrent.numbers() if self.mask is None else found.recurrent.numbers() * self.mask
-        self.is_psychrnn = found.signs is not None and found.signs.name.endswith("Dale_rec")
-        if (weights * self.signs >= 0).all() and not (self.is_psychrnn and (self.signs < 0).any()):
-            self.words += ", the weights obey the signs of Dale's law as they are"
-        elif dale is not None:
-            self.how = dale
-        elif self.is_psychrnn and (self.signs > 0).all():
-            self.notes.append("Dale_rec is the identity: trained without Dale's law, weights as they are")
-        elif self.is_psychrnn:
-            self.how = "abs"
-        else:
-            raise ValueError(
-                f"{found.signs.name if found.signs else 'signs'}: the stored weights do not have these signs. Say how "
-                "they are made to: dale='abs' for |W| D, dale='rectify' for [W]+ D, dale='none' for none of it."
-            )
-        if self.how is not None:
-            self.words += f", signs of Dale's law multiplied in ({'|W| D' if self.how == 'abs' else '[W]+ D'})"
-
-    def _positive(self, weight: np.ndarray) -> np.ndarray:
-        return np.abs(weight) if self.how == "abs" else np.maximum(weight, 0)
-
-    def recurrent(self, weight: np.ndarray) -> np.ndarray:
-        weight = weight if self.mask is None else weight * self.mask
-        return weight if self.how is None else self._positive(weight) * self.signs
-
-    def input(self, weight: np.ndarray) -> np.ndarray:
-        weight = weight if self.input_mask is None else weight * self.input_mask
-        # PsychRNN makes the input weights positive as well; others leave them.
-        return self._positive(weight) if self.how is not None and self.is_psychrnn else weight
-
-    def readout(self, found: Any, tensors: Tensors, prefix: str) -> Any:
-        """The readout with the mask and signs that PsychRNN multiplies in."""
-        mask, dale = tensors.get(prefix + "output_connectivity"), tensors.get(prefix + "Dale_out")
-        apply_signs = self.how is not None and self.is_psychrnn and dale is not None
-        if mask is None and not apply_signs:
-            return found
-
-        def load() -> np.ndarray:
-            weight = found.weight.numbers()
-            weight = weight if mask is None else weight * mask.whole()
-            return self._positive(weight) @ dale.whole() if apply_signs and dale is not None else weight
-
-        return dataclasses.replace(found, weight=dataclasses.replace(found.weight, load=load))
-
-
-def _mask(tensor: StoredTensor | None, shape: tuple[int, ...]) -> np.ndarray | None:
-    if tensor is None:
-        return None
-    if tensor.shape != shape:
-        raise ValueError(f"{tensor.name}: expected a mask of shape {shape}, got {tensor.shape}.")
-    mask = tensor.whole()
-    return None if (mask == 1).all() else mask
-
-
-def _read_signs(tensor: StoredTensor | None, size: int) -> np.ndarray | None:
-    """+1 or -1 for each sending unit, from a vector or a diagonal matrix."""
-    if tensor is None:
-        return None
-    signs = tensor.whole()
-    if signs.shape == (size, size) and (signs == np.diag(np.diag(signs))).all():
-        signs = np.diag(signs)
-    signs = signs.reshape(-1)
-    if signs.shape != (size,) or not np.isin(signs, (-1, 1)).all():
-        raise ValueError(f"{tensor.name}: expected +1 or -1 for each of {size} units, got shape {tensor.shape}.")
-    return signs

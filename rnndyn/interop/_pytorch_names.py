@@ -7,6 +7,7 @@ from typing import Any
 
 from rnndyn.interop import _cells
 from rnndyn.interop._layers import Choices, FoundCell, FoundLayer, cell_word
+from rnndyn.interop._pytorch_cell import PytorchCell
 from rnndyn.interop._tensors import StoredTensor, Tensors
 
 _NAME = re.compile(
@@ -22,8 +23,15 @@ _REMOVE = {
     "_orig": "pruning or spectral norm. Call torch.nn.utils.prune.remove (or remove_spectral_norm) on the layer",
     "_mask": "pruning. Call torch.nn.utils.prune.remove on the layer",
 }
-# Tensors that change the step of a cell with standard names: peepholes of an LSTM, normalisation, attention.
-_ALIEN = re.compile(r"peep|w_[ifo]_diag|weight_c[ifo]|(^|[._/])ln|layer_?norm|batch_?norm|gamma|attn|attention", re.I)
+# Tensors that change the step of a cell with standard names: peepholes of an LSTM, normalisation, attention, a leak.
+_ALIEN = re.compile(
+    r"peep|w_[ifo]_diag|weight_c[ifo]|(^|[._/])ln|layer_?norm|batch_?norm|gamma|attn|attention"
+    r"|^(log_?)?(alpha|tau|dt|leak|decay)$",
+    re.I,
+)
+_MAY_BE_BIAS = re.compile(r"^(b|b_(rec|h|in|i)|bias_?[a-z]*)(_l0)?$", re.I)
+# A learned initial state is no part of the step.
+_STARTS = re.compile(r"^[hcx]_?0|init", re.I)
 
 
 @dataclasses.dataclass
@@ -119,7 +127,8 @@ def _is_plain(group: _Group, tensors: Tensors, choices: Choices, single: dict[st
     hidden = member.get("weight_hh")
     square = hidden is not None and len(hidden.shape) == 2 and hidden.shape[0] == hidden.shape[1]
     leak = {"alpha", "tau", "dt"} & {name.removeprefix(group.start) for name in tensors}
-    return cell_word(choices.cell) == "leaky" or bool(square and leak) or choices.alpha is not None
+    has_leak = bool(leak) or choices.alpha is not None or choices.dt is not None
+    return cell_word(choices.cell) == "leaky" or (square and has_leak)
 
 
 def _recognise(group: _Group, single: dict[str, StoredTensor], tensors: Tensors, choices: Choices) -> FoundLayer:
@@ -136,7 +145,7 @@ def _recognise(group: _Group, single: dict[str, StoredTensor], tensors: Tensors,
     missing = [(n, r) for n in numbers for r in directions if (n, r) not in group.members]
     if missing:
         raise ValueError(f"lacks the weights of layer {missing[0][0]}{' reverse' if missing[0][1] else ''}.")
-    parts = {key: _Part(member, single if key == (None, False) else {}) for key, member in group.members.items()}
+    parts = {key: PytorchCell(member, single if key == (None, False) else {}) for key, member in group.members.items()}
     kinds = {part.kind for part in parts.values()}
     if len(kinds) > 1:
         raise ValueError(f"holds layers of several kinds: {', '.join(sorted(kinds))}.")
@@ -177,86 +186,30 @@ def _refuse_aliens(group: _Group, single: dict[str, StoredTensor], tensors: Tens
     """Raise when something beside the weights of a layer, under its own prefix, changes its step."""
     own = {tensor.name for member in group.members.values() for tensor in member.values()}
     own |= {tensor.name for tensor in single.values()}
-    for name in tensors:
+    is_cell = (None, False) in group.members
+    # A module of PyTorch has nothing but these under its prefix: what else lies there makes it a class of its own.
+    is_module = group.start.endswith(".") and any(name.startswith(f"{group.start}weight_hh") for name in own)
+    rows = {tensor.shape[:1] for member in group.members.values() for tensor in member.values()}
+    has_bias = bool(single) or any(key.startswith("bias") for member in group.members.values() for key in member)
+    for name, tensor in tensors.items():
         if name in own or not name.startswith(group.start):
             continue
         rest = name.removeprefix(group.start)
-        # Without a prefix everything in the file is beside it: there only what stands at the same level counts.
-        if _ALIEN.search(rest) and (group.start or not re.search(r"[./]", rest)):
+        if not has_bias and _MAY_BE_BIAS.match(rest) and tensor.shape in rows:
+            raise ValueError(f"{name} may be the bias of this layer under a name that is not known: call it bias_ih.")
+        # Without a prefix everything in the file is beside it. A cell's own parameters then are those of the whole
+        # module, and so are its children; beside a numbered layer only what stands at the same level counts.
+        is_beside = bool(group.start) or is_cell or not re.search(r"[./]", rest)
+        if (is_module and not _STARTS.search(rest)) or (_ALIEN.search(rest) and is_beside):
             raise ValueError(
-                f"{name} lies among the weights of this layer: peepholes, normalisation or attention, which the cell "
-                f"of these names does not have. {_cells.OWN_STEP}"
+                f"{name} lies among the weights of this layer: peepholes, normalisation, attention, a leak, which the "
+                "cell of these names does not have. If it has no part in the step, leave it out; a leaky network: "
+                f"cell='leaky'. Else: {_cells.OWN_STEP}"
             )
-
-
-class _Part:
-    """One layer in one direction."""
-
-    def __init__(self, member: dict[str, StoredTensor], single: dict[str, StoredTensor]):
-        self.member, self.single = member, single
-        for needed in ("weight_ih", "weight_hh"):
-            if needed not in member:
-                raise ValueError(f"lacks {needed} beside {next(iter(member.values())).name}.")
-        for key, tensor in member.items():
-            if len(tensor.shape) != (2 if key.startswith("weight") else 1):
-                raise ValueError(f"{tensor.name} has shape {tensor.shape}, which no cell of this name has.")
-        rows, self.input_size = member["weight_ih"].shape
-        projection = member.get("weight_hr")
-        self.hidden_size = member["weight_hh"].shape[1] if projection is None else projection.shape[1]
-        self.output_size = member["weight_hh"].shape[1]
-        self.gates = rows // max(self.hidden_size, 1)
-        kind = _cells.KIND_OF_GATES.get(self.gates)
-        expected = {"weight_hh": (rows, self.output_size), "bias_ih": (rows,), "bias_hh": (rows,)}
-        if projection is not None:
-            expected["weight_hr"] = (self.output_size, self.hidden_size)
-            kind = "projected lstm" if kind == "lstm" else None
-        if kind is None or rows != self.gates * self.hidden_size:
-            raise ValueError(
-                f"{member['weight_ih'].name} {member['weight_ih'].shape} and {member['weight_hh'].name} "
-                f"{member['weight_hh'].shape} have the rows of no known cell: 1 (RNN), 3 (GRU) or 4 (LSTM) times the "
-                "units."
-            )
-        for key, tensor in member.items():
-            if key in expected and tensor.shape != expected[key]:
-                raise ValueError(f"{tensor.name}: expected shape {expected[key]}, got {tensor.shape}.")
-        if "bias_n" in single and (kind != "gru" or single["bias_n"].shape != (self.hidden_size,)):
-            raise ValueError(f"{single['bias_n'].name}: expected shape ({self.hidden_size},) of a GRU.")
-        self.kind = kind
-
-    @property
-    def used(self) -> tuple[str, ...]:
-        return tuple(tensor.name for tensor in (*self.member.values(), *self.single.values()))
-
-    def build(self, activation: Any, reset: str) -> Any:
-        weights = {key: tensor.numbers() for key, tensor in {**self.member, **self.single}.items()}
-        weight_ih, weight_hh = weights["weight_ih"], weights["weight_hh"]
-        sides = [weights[key] for key in ("bias_ih", "bias_hh") if key in weights]
-        if self.kind == "gru" and reset == "after" and "bias_hh" in weights:
-            zeros = weights["bias_hh"] * 0
-            bias, bias_n = _cells.gru_biases(weights.get("bias_ih", zeros), weights["bias_hh"])
-        else:
-            bias, bias_n = weights.get("bias", sum(sides) if sides else None), weights.get("bias_n")
-        if self.kind == "gru":
-            return _cells.gru(weight_ih, weight_hh, bias, bias_n, reset=reset)
-        if self.kind == "vanilla":
-            return _cells.vanilla(weight_ih, weight_hh, bias, activation)
-        return _cells.lstm(weight_ih, weight_hh, bias, weights.get("weight_hr"))
-
-    def describe_biases(self, reset: str) -> str:
-        if self.single:
-            return "one bias" + (", bias_n apart" if "bias_n" in self.single else "")
-        sides = [key for key in ("bias_ih", "bias_hh") if key in self.member]
-        if not sides:
-            return "none in the weights: zeros"
-        if len(sides) == 1:
-            return f"{sides[0]} only"
-        if self.kind == "gru" and reset == "after":
-            return "bias_ih + bias_hh of r and z added up; bias_hh of n kept apart as bias_n"
-        return "bias_ih + bias_hh added up"
 
 
 def _check_widths(
-    parts: dict[tuple[int | None, bool], _Part], numbers: list[int | None], directions: tuple[bool, ...]
+    parts: dict[tuple[int | None, bool], PytorchCell], numbers: list[int | None], directions: tuple[bool, ...]
 ) -> None:
     for below, above in itertools.pairwise(numbers):
         width = sum(parts[below, reverse].output_size for reverse in directions)

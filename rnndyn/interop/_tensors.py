@@ -1,7 +1,7 @@
 """Named tensors of a file or a module, read when they are needed, and what is checked of each."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -66,6 +66,17 @@ Tensors = Mapping[str, StoredTensor]
 def stored(arrays: Mapping[str, Any]) -> dict[str, StoredTensor]:
     """Arrays or tensors that are in memory already, by name."""
     return {name: _stored(name, value) for name, value in arrays.items()}
+
+
+def refuse_others(tensors: Tensors, start: str, own: Iterable[str], advice: str) -> None:
+    """Raise for a tensor under the prefix of a cell that is none of its own: what has it is another cell."""
+    others = [name for name in tensors if name.startswith(start) and name not in set(own)]
+    others = [name for name in others if "seed_generator" not in name]
+    if others:
+        raise ValueError(
+            f"{others[0]} lies among the weights of this cell, which has no such tensor. If it has no part in the "
+            f"step, leave it out. Else: {advice}"
+        )
 
 
 def flattened(tree: Any, separator: str = "/") -> dict[str, Any]:

@@ -62,12 +62,15 @@ def load_network(
     choices = Choices(cell, activation, reset, alpha, dt, tau, state_variable, dale)
     contents = read_file(path)
     if contents.keras_model is not None:
+        for option in ("alpha", "dt", "tau", "state_variable", "dale"):
+            if getattr(choices, option) is not None:
+                raise ValueError(f"{option}: is of a leaky rate network, which Keras does not have.")
         network = from_keras(
             contents.keras_model, name, cell=cell, activation=activation, reset=reset, readout=readout, dtype=dtype
         )
         return renamed(network, format=f"{contents.format} {path}")
     layers = recurrent_layers(contents.tensors, choices)
-    if not layers:
+    if not layers and cell is not None:
         # With another cell= there may be some: then that is what is wrong.
         layers = recurrent_layers(contents.tensors, Choices())
     if not layers:
@@ -76,7 +79,7 @@ def load_network(
         contents.tensors,
         layers,
         name,
-        cell=cell,
+        choices=choices,
         where=str(path),
         format=f"{contents.format} {path}",
         readout=readout,

@@ -71,7 +71,7 @@ def from_equinox(
         tensors,
         layers,
         name,
-        cell=cell,
+        choices=Choices(cell=cell),
         where=f"the {type(module).__name__}",
         format=f"Equinox module {type(module).__name__}",
         readout=readout,

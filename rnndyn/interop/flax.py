@@ -4,7 +4,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rnndyn.interop._cells import OWN_STEP
 from rnndyn.interop._flax_names import flax_layers
 from rnndyn.interop._layers import Choices, assemble, none_found
 from rnndyn.interop._tensors import stored
@@ -47,10 +46,7 @@ def from_flax(
     settings: dict[str, dict[str, Any]] | None = None
     if nnx is not None and isinstance(params_or_module, nnx.Module):
         module = params_or_module
-        settings = {"/".join(map(str, path)): _settings(part) for path, part in nnx.iter_modules(module)}
-        aliens = [type(part).__name__ for _, part in nnx.iter_modules(module) if _is_alien(part, nnx)]
-        if aliens and name is None:
-            raise ValueError(f"params_or_module: holds a {aliens[0]}, which is no cell of Flax. {OWN_STEP}")
+        settings = {"/".join(map(str, path)): _settings(part, nnx) for path, part in nnx.iter_modules(module)}
         tree = nnx.state(module, nnx.Param)
         format = f"nnx module {type(module).__name__}"
     else:
@@ -61,10 +57,13 @@ def from_flax(
             f"{type(tree).__name__}."
         )
     tensors = stored(_leaves(tree))
-    layers = flax_layers(tensors, Choices(cell=cell, activation=activation), settings)
+    choices = Choices(cell=cell, activation=activation)
+    layers = flax_layers(tensors, choices, settings)
     if not layers:
         raise none_found("params_or_module", tensors)
-    return assemble(tensors, layers, name, cell=cell, where="the tree", format=format, readout=readout, dtype=dtype)
+    return assemble(
+        tensors, layers, name, choices=choices, where="the tree", format=format, readout=readout, dtype=dtype
+    )
 
 
 def _leaves(tree: Any) -> dict[str, Any]:
@@ -84,10 +83,11 @@ def _leaves(tree: Any) -> dict[str, Any]:
     return found
 
 
-def _settings(module: Any) -> dict[str, Any]:
-    """The functions of a cell by name."""
+def _settings(module: Any, nnx: Any) -> dict[str, Any]:
+    """The functions of a cell by name, and of a cell of somebody else its class."""
     named = {key: _name(getattr(module, key)) for key in ("activation_fn", "gate_fn") if hasattr(module, key)}
-    return {**named, "residual": bool(getattr(module, "residual", False))}
+    alien = type(module).__name__ if _is_alien(module, nnx) else None
+    return {**named, "residual": bool(getattr(module, "residual", False)), "alien": alien}
 
 
 def _name(function: Any) -> str:

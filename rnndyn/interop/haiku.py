@@ -41,14 +41,15 @@ def from_haiku(
     if not isinstance(params, Mapping):
         raise ValueError(f"params: expected a mapping of module names to parameters, got a {type(params).__name__}.")
     tensors = stored(flattened(params, "/"))
-    layers = haiku_layers(tensors, Choices(cell=cell, activation=activation))
+    choices = Choices(cell=cell, activation=activation)
+    layers = haiku_layers(tensors, choices)
     if not layers:
         raise none_found("params", tensors)
     return assemble(
         tensors,
         layers,
         name,
-        cell=cell,
+        choices=choices,
         where="the parameters",
         format="Haiku parameters",
         readout=readout,

@@ -52,7 +52,7 @@ def from_keras(
         tensors,
         layers,
         name,
-        cell=cell,
+        choices=choices,
         where=f"the {type(model).__name__}",
         format=f"Keras {type(model).__name__}" if is_model else "mapping of Keras variables",
         readout=readout,
@@ -89,7 +89,7 @@ def keras_contents(model: Any, choices: Choices) -> tuple[dict[str, StoredTensor
     layers = []
     for layer in keras_layers(tensors, choices, configs):
         # Weights with the usual names in a cell of somebody else: the name of the path tells which.
-        alien = [refusal for path, refusal in refused if any(tensor.startswith(path) for tensor in layer.tensors)]
+        alien = [refusal for path, refusal in refused if any(tensor.startswith(path + "/") for tensor in layer.tensors)]
         if alien:
             layer = FoundLayer(layer.name, "Keras", "custom cell", used=layer.tensors, refusal=alien[0])
         layers.append(layer)
@@ -134,8 +134,8 @@ def _linears(model: Any, tensors: dict[str, StoredTensor]) -> Iterator[Linear]:
     for path, layer in _walk(model):
         weight = tensors.get(f"{path}/kernel")
         if type(layer).__name__ == "Dense" and _is_keras(layer) and weight is not None:
-            # A nonlinearity after the readout (a softmax) is no part of what is linear.
-            yield Linear(path, weight, tensors.get(f"{path}/bias"), True)
+            activation = layer.get_config().get("activation") or "linear"
+            yield Linear(path, weight, tensors.get(f"{path}/bias"), True, str(activation))
 
 
 def _embeddings(model: Any, tensors: dict[str, StoredTensor]) -> Iterator[Linear]:

@@ -45,15 +45,22 @@ def from_torch(
     **Raises:** `ValueError` in one line for what cannot be represented exactly: a subclass with a step of its own,
     weight norm and other parametrisations, quantised layers; and as `load_network`.
     """
-    module = module_or_state_dict
+    module, choices = module_or_state_dict, Choices(cell=cell, activation=activation)
     if isinstance(module, Mapping):
         arrays = flattened(module, ".")
         tensors = stored(arrays)
-        layers = pytorch_layers(tensors, Choices(cell=cell, activation=activation))
+        layers = pytorch_layers(tensors, choices)
         if not layers:
             raise none_found("module_or_state_dict", tensors)
         return assemble(
-            tensors, layers, name, cell=cell, where="the state dict", format="state dict", readout=readout, dtype=dtype
+            tensors,
+            layers,
+            name,
+            choices=choices,
+            where="the state dict",
+            format="state dict",
+            readout=readout,
+            dtype=dtype,
         )
     if not hasattr(module, "named_modules") or not hasattr(module, "state_dict"):
         raise ValueError(
@@ -63,6 +70,11 @@ def from_torch(
     # A quantised layer keeps packed objects in place of tensors: they have to be seen to be refused.
     tensors = stored(arrays)
     layers = _module_layers(module, tensors, activation)
+    if not layers and pytorch_layers(tensors, choices):
+        raise ValueError(
+            f"module_or_state_dict: the {type(module).__name__} has weights with PyTorch's names and no layer of "
+            f"torch.nn. Pass its state_dict() if its step is that of torch.nn (TorchScript); else: {OWN_STEP}"
+        )
     if not layers:
         raise none_found("module_or_state_dict", tensors)
     parts = dict(module.named_modules())
@@ -70,7 +82,7 @@ def from_torch(
         tensors,
         layers,
         name,
-        cell=cell,
+        choices=choices,
         where=f"the {type(module).__name__}",
         format=f"module {type(module).__name__}",
         readout=readout,

@@ -159,9 +159,10 @@ def _exponents(ax: Any, portrait: Any) -> None:
             continue
         plot_spectrum(spectrum.exponents, spectrum.stderr, color=color, label=label, ax=ax)
         drawn = True
-    stable = None if place.fixed_points is None else np.flatnonzero(place.fixed_points.is_stable)
-    if stable is not None and len(stable):
-        sizes = np.abs(place.fixed_points.multipliers[stable[0]])
+    points = place.fixed_points
+    stable = [] if points is None else np.flatnonzero(points.is_stable)
+    if points is not None and len(stable):
+        sizes = np.abs(points.multipliers[stable[0]])
         shown = np.log(sizes[sizes > 0])[:16]
         ax.plot(
             np.arange(1, len(shown) + 1), shown, "o", ms=2.5, color=COLORS["blue"], label=r"$\ln|\mu|$, a stable point"

@@ -10,19 +10,26 @@ from rnndyn.plotting.fixed_points import STABILITY_COLORS
 from rnndyn.portrait._figure import state_projection
 from rnndyn.portrait.sentences import Strength
 
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.2rem; margin-top: 2rem; }
-.description { color: #666; margin-top: 0; }
-li { margin: 0.6rem 0; } .claim { font-weight: 600; } .rest { color: #555; font-size: 0.88rem; }
+_MARKS = """
 .mark { font-size: 0.75rem; padding: 0.1rem 0.45rem; border-radius: 0.6rem; color: #fff; white-space: nowrap; }
 .proved { background: #006B4F; } .measured { background: #005A91; }
 .sampled { background: #8A5A00; } .undecided { background: #666; }
+.claim { font-weight: 600; } .rest { color: #555; font-size: 0.88rem; }
+"""
+
+_STYLE = (
+    """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.2rem; margin-top: 2rem; }
+.description { color: #666; margin-top: 0; }
+li { margin: 0.6rem 0; }
 table { border-collapse: collapse; font-size: 0.88rem; display: block; overflow-x: auto; }
 th, td { padding: 0.2rem 0.7rem; border-bottom: 1px solid #ddd; text-align: right; }
 th:first-child, td:first-child { text-align: left; }
 img { max-width: 100%; } summary { cursor: pointer; }
 """
+    + _MARKS
+)
 
 
 def page(portrait: Any, picture: bytes) -> str:
@@ -45,6 +52,12 @@ def page(portrait: Any, picture: bytes) -> str:
         parts += [*space, *_fixed_points(place), *_attractors(place)]
     parts += [*_stages(portrait), "</body></html>"]
     return "\n".join(parts)
+
+
+def verdict_html(portrait: Any) -> str:
+    """The verdict alone, with its style, for a notebook."""
+    heading = f"<b>{_text(portrait.title)}</b>: {_text(portrait.description)}"
+    return "\n".join([f"<style>{_MARKS}</style>", heading, *_verdict(portrait)])
 
 
 def _text(value: Any) -> str:
@@ -82,9 +95,9 @@ def _fixed_points(place: Any, most: int = 40) -> list[str]:
     ]
     proofs = place.certificates
     for k in range(min(len(points), most)):
-        within = "not tried" if proofs is None or k >= len(proofs) else "no"
-        if within == "no" and proofs.certified[k]:
-            within = f"{proofs.existence_radius[k]:.1e}"
+        within = "not tried"
+        if proofs is not None and k < len(proofs):
+            within = f"{proofs.existence_radius[k]:.1e}" if proofs.certified[k] else "no"
         lines.append(
             f"<tr><td>{k + 1}</td><td>{points.num_unstable[k]}</td><td>{points.spectral_radii[k]:.6g}</td>"
             f"<td>{points.residuals[k]:.1e}</td><td>{within}</td></tr>"
@@ -159,5 +172,6 @@ def _state_space(place: Any, scripted: bool) -> tuple[list[str], bool]:
         scene={f"{axis}axis": {"title": {"text": title}} for axis, title in zip("xyz", titles)},
         margin={"l": 0, "r": 0, "t": 0, "b": 0},
         height=520,
+        legend={"x": 0, "y": 1},  # the tools are on the right
     )
     return [figure.to_html(full_html=False, include_plotlyjs=not scripted)], True

@@ -1,7 +1,7 @@
 """What is portrayed: a map for every held input, the driven map where there is one, and states to start from."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -65,7 +65,7 @@ def as_system(network: Any, states: np.ndarray | None, inputs: np.ndarray | None
                 "states: a plain function (state, input) -> state does not tell the shape of its state; pass states "
                 "(K, N) to start from, or a cell of rnndyn, Equinox or `rnndyn.load_network`."
             )
-        driven = as_driven_map(network, state_like=None if own else states[0])
+        driven = as_driven_map(network, state_like=None if own or states is None else states[0])
     size = driven.input_size
     if size is None:
         if inputs is None:
@@ -93,13 +93,13 @@ def held_inputs(inputs: ArrayLike | None, system: System) -> tuple[list[np.ndarr
 
 
 def start_states(
-    states: ArrayLike | None, num: int, system: System, map_at: Callable, rng: np.random.Generator
+    states: np.ndarray | None, num: int, system: System, map_at: Callable, rng: np.random.Generator
 ) -> tuple[Float[np.ndarray, "K N"], str]:
     """States to start from, and in words where they come from."""
     size = system.state_size
     if states is not None:
         check_states("states", states, size)
-        return np.asarray(states, np.float64), "the states given"
+        return states, "the states given"
     region = getattr(map_at, "region", None)
     if region is not None:
         lower, upper = (np.asarray(bound, np.float64) for bound in region)
@@ -108,12 +108,13 @@ def start_states(
     return rng.standard_normal((num, size)), "states with independent standard normal entries"
 
 
-def check_given_states(states: ArrayLike | None) -> np.ndarray | None:
+def check_given_states(states: ArrayLike | Sequence[Any] | None) -> np.ndarray | None:
     """The states as an array, checked before anything else asks for their shape."""
     if states is None:
         return None
-    check_states("states", states)
-    return np.asarray(states, np.float64)
+    array = np.asarray(states, np.float64)
+    check_states("states", array)
+    return array
 
 
 def _takes_one_argument(network: Any) -> bool:

@@ -1,6 +1,8 @@
 """Everything about one network in one report: what it does under each held input, and how sure that is."""
 
 import sys
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,10 @@ _KEPT_PATHS, _KEPT_STEPS = 16, 64
 
 def portrait(
     network: Any,
-    inputs: ArrayLike | None = None,
-    states: ArrayLike | None = None,
+    inputs: ArrayLike | Sequence[Any] | None = None,
+    states: ArrayLike | Sequence[Any] | None = None,
     *,
-    drive: ArrayLike | None = None,
+    drive: ArrayLike | Sequence[Any] | None = None,
     budget: float = 60.0,
     seed: int = 0,
     title: str | None = None,
@@ -191,6 +193,11 @@ class Portrait(Result):
         lines.append(f"{self.seconds:.0f} s of {self.budget:g} s")
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        from rnndyn.portrait._page import verdict_html
+
+        return verdict_html(self)
+
     def figure(self) -> Any:
         """One page of panels: states, multipliers, attractors, exponents, memory. Returns a Matplotlib figure."""
         from rnndyn.portrait._figure import draw  # Matplotlib only when a figure is asked for
@@ -255,7 +262,7 @@ def _work(
 
 
 def _drive(
-    drive: ArrayLike | None, system: System, held: list[np.ndarray | None], rng: np.random.Generator
+    drive: ArrayLike | Sequence[Any] | None, system: System, held: list[np.ndarray | None], rng: np.random.Generator
 ) -> tuple[np.ndarray | None, str]:
     """The sequence that drives the network, and in words what it is."""
     if system.driven is None:
@@ -311,8 +318,6 @@ def _freeze(place: Place) -> PlacePortrait:
 
 
 def _wrapped(text: str, width: int = 108) -> list[str]:
-    import textwrap
-
     return textwrap.wrap(text, width, initial_indent="      ", subsequent_indent="      ")
 
 

@@ -67,5 +67,7 @@ def schedule_values(schedule: optax.Schedule, num_steps: int) -> np.ndarray:
     """The learning rate of the first `num_steps` steps."""
     if num_steps == 0:
         return np.zeros(0)
-    rates = jax.vmap(schedule)(jnp.arange(num_steps))
-    return np.broadcast_to(np.asarray(rates, np.float64), (num_steps,)).copy()
+    # A length that many numbers of steps share, as those at which the members of an ensemble stop: each compiles.
+    length = 1 << (num_steps - 1).bit_length()
+    rates = jax.vmap(schedule)(jnp.arange(length))
+    return np.broadcast_to(np.asarray(rates, np.float64), (length,))[:num_steps].copy()

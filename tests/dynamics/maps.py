@@ -1,12 +1,38 @@
-"""Maps with parameters that the tests continue. All of two units are of one structure, so they share compilations."""
+"""Maps that many tests use. Those with a parameter to continue are all of one structure, and share compilations."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 MAX_TERMS, MAX_POWER = 20, 5
 LETTERS = "xyapq"
 """The two states, |x|, and the one or two parameters."""
+
+
+def _number(value):
+    return value if isinstance(value, jax.Array) else np.asarray(value, float)
+
+
+class Logistic(eqx.Module):
+    """x -> r x (1 - x), of the dtype of x; on [0, 1] where that is given as its region."""
+
+    r: np.ndarray = eqx.field(default=4.0, converter=_number)
+    region: tuple[np.ndarray, np.ndarray] | None = None
+
+    def __call__(self, x):
+        return jnp.asarray(self.r, x.dtype) * x * (1 - x)
+
+
+class Henon(eqx.Module):
+    """(x, y) -> (1 - a x^2 + y, b x), of the dtype of the state."""
+
+    a: np.ndarray = eqx.field(default=1.4, converter=_number)
+    b: np.ndarray = eqx.field(default=0.3, converter=_number)
+
+    def __call__(self, x):
+        a, b = jnp.asarray(self.a, x.dtype), jnp.asarray(self.b, x.dtype)
+        return jnp.stack([1 - a * x[0] ** 2 + x[1], b * x[0]])
 
 
 class TestMap(eqx.Module):

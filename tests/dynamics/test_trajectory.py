@@ -2,12 +2,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dynamics.maps import Logistic
 
 import rnndyn as rd
 
-
-def logistic(x):
-    return 4 * x * (1 - x)
+logistic = Logistic()
 
 
 @pytest.mark.usefixtures("x64")

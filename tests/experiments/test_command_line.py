@@ -4,8 +4,10 @@ import dataclasses
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import rnndyn as rd
 from experiments import __main__ as command_line
 from experiments import _study
 from experiments._catalog import FOLDER, studies
+from experiments._environment import compile_quickly
 
 ROOT = FOLDER.parent
 
@@ -39,18 +42,20 @@ class Config:
 SMOKE = Config(2)
 
 
-class Threads(rd.Result):
-    blas: str
+class Told(rd.Result):
+    threads: str
+    flags: str
     num_steps: int
 
 
 def compute(config):
     {first}
-    return Threads(os.environ["OPENBLAS_NUM_THREADS"] + os.environ["NPROC"], config.num_steps)
+    threads = os.environ["OPENBLAS_NUM_THREADS"] + os.environ["NPROC"]
+    return Told(threads, os.environ["XLA_FLAGS"], config.num_steps)
 
 
 def report(result):
-    return f"threads {{result.blas}}, steps {{result.num_steps}}"
+    return f"threads {{result.threads}}, {{result.flags}}, steps {{result.num_steps}}"
 
 
 def plot(result):
@@ -75,12 +80,15 @@ def checkout(tmp_path):
     return checkout
 
 
+def environment(folder):
+    names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NPROC", "XLA_FLAGS")
+    kept = {name: value for name, value in os.environ.items() if name not in names}
+    return kept | {"PYTHONPATH": os.pathsep.join([str(folder), str(Path(rd.__file__).parent.parent)])}
+
+
 def run(folder, *arguments):
-    names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NPROC")
-    environment = {name: value for name, value in os.environ.items() if name not in names}
-    environment["PYTHONPATH"] = os.pathsep.join([str(folder), str(Path(rd.__file__).parent.parent)])
     command = [sys.executable, "-m", "experiments", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=False)
 
 
 def test_all_in_processes_of_their_own_with_one_that_fails(checkout):
@@ -91,7 +99,7 @@ def test_all_in_processes_of_their_own_with_one_that_fails(checkout):
     for name, result in (("good", "done"), ("bad", "failed \\(exit code 1\\)")):
         assert re.search(rf"^{name} .*  {result}$", done.stdout, re.MULTILINE), done.stdout
     assert re.search(r"^together .*  1 done, 1 failed$", done.stdout, re.MULTILINE)
-    assert "threads 11, steps 3" in (folder / "results/logs/good.log").read_text()
+    assert "threads 11, --xla_backend_optimization_level=1, steps 3" in (folder / "results/logs/good.log").read_text()
     assert [path.name for path in (folder / "figures").iterdir()] == ["good.png"]
 
 
@@ -118,6 +126,16 @@ def test_the_list_imports_no_jax():
     assert re.search("^  flip_flop  +The fixed points", done.stdout, re.MULTILINE)
 
 
+def test_a_level_of_optimisation_of_ones_own_is_kept():
+    for before, after in (
+        ("--xla_dump_to=here", "--xla_dump_to=here --xla_backend_optimization_level=1"),
+        ("--xla_backend_optimization_level=3", "--xla_backend_optimization_level=3"),
+    ):
+        told = {"XLA_FLAGS": before}
+        compile_quickly(told)
+        assert told == {"XLA_FLAGS": after}
+
+
 def test_what_starts_first_exists():
     assert set(command_line.LONGEST) <= set(studies())
 
@@ -128,6 +146,11 @@ def test_what_starts_first_exists():
         (["nothing"], "no study is called 'nothing'; `python -m experiments` lists them."),
         (["cliffs", "--resolution", "-3"], "resolution: got -3; allowed is a whole number, 2 or more."),
         (["char_lm", "--cells", "foo"], "cells: got foo; allowed is one of vanilla, GRU, LSTM."),
+        (["piecewise_linear_cycles", "--planar-periods", "5"], "planar_periods: got 5; allowed is one of 16, 27."),
+        (["long_memory", "--lengths", "3"], "lengths: got 3; allowed is twice copied"),
+        (["char_lm", "--path", "no.txt"], "path: got no.txt; allowed is a file or a folder that exists."),
+        (["lyapunov_spectra", "--euler-dt", "1"], "euler_dt: got 1.0; allowed is a number between 0 and 1."),
+        (["context_integration", "--num-steps", "8"], "num_response_steps: got 8; allowed is less than num_steps"),
         (["flip_flop", "--num-bits", "three"], "--num-bits: invalid literal for int() with base 10: 'three'"),
         (["flip_flop", "--nothing"], "Unrecognized options: --nothing"),
         (["flip_flop", "--smoke", "--figures", "figures"], "figures: figures/ holds the figures of the default"),
@@ -154,7 +177,47 @@ def test_an_interruption_is_one_line(capsys, monkeypatch):
 
     monkeypatch.setattr(command_line, "one_study", interrupted)
     assert command_line.entry(["flip_flop"]) == 130
-    assert capsys.readouterr().err == "interrupted; nothing of this run is kept\n"
+    assert capsys.readouterr().err == "interrupted; no figure is written\n"
+
+
+TRAINS = """
+    import pathlib
+    import equinox as eqx, jax, numpy as np, optax
+
+    def batches():
+        while True:
+            pathlib.Path("training").touch()
+            yield np.ones((1, 1), np.float32)
+
+    model = eqx.nn.Linear(1, 1, key=jax.random.key(0))
+    loss = lambda model, batch: (model(batch[0]) ** 2).sum()
+    rd.fit(model, loss, batches(), optax.sgd(0.1), num_steps=10**9, key=jax.random.key(0), progress=False)
+"""
+
+
+def test_an_interrupted_training_ends_the_study(checkout):
+    folder = checkout(trains=TRAINS.strip())
+    # A shell in the background starts its commands with interruptions ignored; a terminal does not.
+    start = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv[1:] = ['trains']; "
+    start += "import runpy; runpy.run_module('experiments', run_name='__main__', alter_sys=True)"
+    study = subprocess.Popen(
+        [sys.executable, "-c", start],
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + 60
+    while not (folder / "training").exists():
+        assert study.poll() is None, study.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    study.send_signal(signal.SIGINT)
+    out, err = study.communicate(timeout=30)
+    assert (study.returncode, out, err) == (130, b"", b"interrupted; no figure is written\n")
+    # `rnndyn.fit` gives what is trained so far: it is not the result of these settings, and is not kept as such.
+    assert not (folder / "results").exists()
+    assert not (folder / "figures").exists()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dynamics.maps import Henon
 
 import rnndyn as rd
 from rnndyn.dynamics.numerics.frames import orthonormalize
@@ -357,7 +358,7 @@ def test_another_length_transient_network_and_schedule_compile_nothing(caplog):
 
 
 def test_the_loop_of_free_length_and_the_scan_give_the_same_numbers():
-    f = lambda x: jnp.array([1 - 1.4 * x[0] ** 2 + x[1], 0.3 * x[0]])
+    f = Henon()
     x0 = jnp.array([0.1, 0.2])
     loop = rd.lyapunov_spectrum(f, x0, 300, num_transient=20)
     scan = jax.jit(lambda x: rd.lyapunov_spectrum(f, x, 300, num_transient=20))(x0)

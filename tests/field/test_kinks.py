@@ -40,7 +40,7 @@ def test_rest_of_a_rectifier_network_is_not_stable_where_one_side_grows():
         assert at_rest.kink is not None
         assert sorted(at_rest.kink.jacobians[:, 0, 0]) == pytest.approx([0.8, 1.1], abs=1e-12)
         assert at_rest.kink.is_exact
-    verdict = rd.classify_attractor(f, np.zeros(1), max_steps=2**13)
+    verdict = rd.classify_attractor(f, np.zeros(1), max_map_steps=2**13)
     assert verdict.kind == "undecided"
     assert "unstable (|mu| = 1.1)" in verdict.reason
 
@@ -174,7 +174,7 @@ def test_a_cycle_on_a_kink():
     below (x < 0) .6 > 0 leads back to x... each side maps to the other or to itself as its sign says.
     """
     f = lambda x: jnp.where(x < 0.5, 1 + jnp.where(x > 0, 0.5, -1.5) * x, -0.4 * (x - 1))
-    found = rd.classify_attractor(f, np.array([0.01]), max_steps=2**13)
+    found = rd.classify_attractor(f, np.array([0.01]), max_map_steps=2**13)
     # d > 0: -.2 d < 0; d < 0: .6 d < 0: growth .6 a turn.
     assert (found.kind, found.period) == ("cycle", 2)
     assert found.exponents == pytest.approx(np.log(0.6) / 2, abs=1e-9)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import rnndyn as rd
+from rnndyn.results import is_verdict
 
 RHO = (np.sqrt(5) - 1) / 20
 
@@ -82,9 +83,10 @@ def test_published_phase_code_network():
 
 
 def test_what_does_not_come_back_is_nan(circle):
-    found = rd.phase_response(clock, circle, np.array([100.0, 0.0]), phases=4, max_steps=64)
+    found = rd.phase_response(clock, circle, np.array([100.0, 0.0]), phases=4, max_map_steps=64)
     assert np.isnan(found.shifts).all()
     assert not found.converged
+    assert not np.any(is_verdict(found.result, rd.PhaseVerdict.returned))
     assert found.winding_number is None
 
 

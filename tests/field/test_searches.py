@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dynamics.maps import Henon, Logistic
 
 import rnndyn as rd
 
@@ -36,15 +37,6 @@ class Wrapped(eqx.Module):
 
     def __call__(self, x):
         return jnp.mod(self.torus(x), 1.0)
-
-
-class Logistic(eqx.Module):
-    """x' = r x (1 - x)."""
-
-    r: np.ndarray
-
-    def __call__(self, x):
-        return self.r * x * (1 - x)
 
 
 CAT = Torus(np.array([[2.0, 1.0], [1.0, 1.0]]), np.zeros(2))
@@ -84,7 +76,7 @@ def test_a_far_candidate_changes_nothing(far):
 
 def test_a_far_candidate_changes_no_cycles():
     # The Henon map has one cycle of period 2 and of period 4 (Biham & Wenzel 1989).
-    henon = lambda x: jnp.stack([1 - 1.4 * x[0] ** 2 + x[1], 0.3 * x[0]])
+    henon = Henon()
     starts = np.random.default_rng(0).uniform(-0.3, 0.3, (32, 2))
     starts[3] = 1e9
     found = rd.find_cycles(henon, starts, (2, 4), progress=False)
@@ -185,7 +177,7 @@ def test_starts_that_become_nan_are_no_minima():
 
 
 def test_without_anything_to_count_against_the_result_says_so():
-    henon = lambda x: jnp.stack([1 - 1.4 * x[0] ** 2 + x[1], 0.3 * x[0]])
+    henon = Henon()
     found = rd.find_cycles(henon, np.random.default_rng(0).uniform(-0.3, 0.3, (32, 2)), (2, 4), progress=False)
     assert found[2].expected_index_sum is None
     assert found[2].may_be_complete is None

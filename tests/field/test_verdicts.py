@@ -4,6 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dynamics.maps import Henon, Logistic
 
 import rnndyn as rd
 
@@ -61,7 +62,7 @@ class StandardMap(eqx.Module):
 
 @pytest.mark.parametrize("k", [5.0, 6.9])
 def test_area_preserving_chaos_is_no_attractor(k):
-    verdict = rd.classify_attractor(StandardMap(np.array(k)), np.array([0.3, 0.2]), max_steps=2**15)
+    verdict = rd.classify_attractor(StandardMap(np.array(k)), np.array([0.3, 0.2]), max_map_steps=2**15)
     assert verdict.kind == "chaotic"
     assert not verdict.is_attractor
     assert abs(verdict.volume_rate) < 1e-12
@@ -72,16 +73,15 @@ def test_area_preserving_chaos_is_no_attractor(k):
 
 
 def test_dissipative_chaos_is_an_attractor():
-    henon = lambda x: jnp.stack([1 - 1.4 * x[0] ** 2 + x[1], 0.3 * x[0]])
-    verdict = rd.classify_attractor(henon, np.array([0.1, 0.1]), max_steps=2**15)
+    verdict = rd.classify_attractor(Henon(), np.array([0.1, 0.1]), max_map_steps=2**15)
     assert verdict.is_attractor
     assert verdict.volume_rate == pytest.approx(np.log(0.3), abs=1e-12)
     # An expanding map of the interval folds what it stretches: volume grows, and the interval attracts.
-    assert rd.classify_attractor(lambda x: 4 * x * (1 - x), np.array([0.3]), max_steps=2**15).is_attractor
+    assert rd.classify_attractor(Logistic(), np.array([0.3]), max_map_steps=2**15).is_attractor
 
 
 def test_quasi_periodic_motion_is_not_argued_from_rounding():
-    torus = rd.classify_attractor(StandardMap(np.array(0.5)), np.array([0.1, 0.38]), max_steps=2**14)
+    torus = rd.classify_attractor(StandardMap(np.array(0.5)), np.array([0.1, 0.38]), max_map_steps=2**14)
     assert torus.kind == "undecided"
     assert "positive" not in torus.reason
     assert "keeps volume" in torus.reason
@@ -100,7 +100,7 @@ class TwoRotors(eqx.Module):
 
 
 def test_a_torus_is_not_argued_from_an_exponent_at_rounding_level():
-    verdict = rd.classify_attractor(TwoRotors(), np.array([0.4, 0.1, 0.3, 0.2]), max_steps=2**14)
+    verdict = rd.classify_attractor(TwoRotors(), np.array([0.4, 0.1, 0.3, 0.2]), max_map_steps=2**14)
     assert verdict.kind == "undecided"
     assert "a torus of more frequencies" in verdict.reason
     # Nothing is known better than the logarithm of one growth factor.
@@ -115,7 +115,7 @@ def predator_prey(x):
 
 def test_a_time_map_sees_a_limit_cycle_of_the_flow_and_no_cycle():
     """Period and multiplier: SciPy's DOP853 at 1e-13 in logarithmic variables, returns to a section."""
-    verdict = rd.classify_attractor(rd.time_map(predator_prey, 0.5), np.array([1.0, 0.5]), max_steps=2**14)
+    verdict = rd.classify_attractor(rd.time_map(predator_prey, 0.5), np.array([1.0, 0.5]), max_map_steps=2**14)
     assert verdict.kind == "invariant circle"
     assert "limit cycle of the flow" in verdict.reason
     assert verdict.limit_cycle.period == pytest.approx(83.58265995, abs=1e-6)

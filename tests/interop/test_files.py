@@ -240,6 +240,8 @@ def test_a_pytorch_file_with_code_in_it_is_refused_and_the_code_not_run(tmp_path
     refused(path, str(path))
     torch.save(torch.nn.GRU(2, 4), path)
     refused(path, r"its code was not run.*model\.state_dict\(\)")
+    torch.jit.script(torch.nn.GRU(2, 4)).save(path)
+    refused(path, "TorchScript archive.*not run")
     assert not trace.exists()
     path.write_bytes(b"PK\x03\x04 and no zip")
     refused(path, str(path))

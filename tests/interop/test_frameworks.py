@@ -92,9 +92,10 @@ def test_the_state_of_an_lstm_is_h_then_c_whatever_the_carry_of_the_framework(na
     data, found = fixture(name), network(name)
     with jax.enable_x64(True):
         h, c = states_of(found.cell, jnp.asarray(data["inputs"], float))
+        flat = np.asarray(rd.as_map(found).flatten((h[-1], c[-1])))
+        h, c = np.asarray(h), np.asarray(c)
     np.testing.assert_allclose(h[-1], data["final_h"], atol=ATOL)
     np.testing.assert_allclose(c[-1], data["final_c"], atol=ATOL)
-    flat = rd.as_map(found).flatten((h[-1], c[-1]))
     assert np.abs(flat[: len(data["final_h"])] - data["final_h"]).max() < ATOL
     if data["final_h"].shape == data["final_c"].shape:
         assert np.abs(data["final_h"] - data["final_c"]).max() > WRONG

@@ -79,6 +79,10 @@ def test_what_a_module_of_pytorch_has_and_a_cell_has_not(torch):
     with pytest.raises(ValueError, match=r"a Own, a subclass.*state_dict\(\)"):
         rd.from_torch(Own(3, 4))
     assert type(rd.from_torch(Own(3, 4).state_dict()).cell) is rd.GRUCell
+    script = torch.jit.script(torch.nn.GRU(3, 4))
+    with pytest.raises(ValueError, match=r"no layer of torch\.nn"):
+        rd.from_torch(script)
+    assert type(rd.from_torch(script.state_dict()).cell) is rd.GRUCell
     engines = [engine for engine in torch.backends.quantized.supported_engines if engine != "none"]
     if engines:
         torch.backends.quantized.engine = engines[0]
@@ -142,6 +146,21 @@ def test_a_layer_and_a_stack_of_cells_of_keras(keras):
     np.testing.assert_allclose(states_by_hand(found.cell, INPUTS), np.asarray(layer(INPUTS[None]))[0], atol=1e-6)
 
 
+def test_a_readout_of_keras_with_a_nonlinearity(keras):
+    layers = keras.layers
+    model = keras.Sequential(
+        [keras.Input((None, 3)), layers.GRU(4, name="gru"), layers.Dense(2, "softmax", name="out")]
+    )
+    found = rd.from_keras(model)
+    assert found.readout is None
+    assert any("out is followed by softmax" in text for text in found.source.assumed)
+    found = rd.from_keras(model, readout="out")
+    np.testing.assert_array_equal(found.readout.weight, np.asarray(model.get_layer("out").kernel).T)
+    assert any("softmax" in text and "left out" in text for text in found.source.assumed)
+    with pytest.raises(ValueError, match="reset: 'before' was asked for"):
+        rd.from_keras(model, reset="before")
+
+
 def test_what_keras_has_and_a_cell_has_not(keras):
     layers = keras.layers
     unbuilt = layers.GRU(4)
@@ -199,5 +218,9 @@ def test_modules_of_nnx(nnx):
             carry, output = super().__call__(carry, inputs)
             return -carry, -output
 
-    with pytest.raises(ValueError, match=r"Own.*no cell of Flax"):
-        rd.from_flax(Own(3, 4, rngs=rngs))
+    model = {"own": Own(3, 4, rngs=rngs)}
+    for name in (None, "own"):
+        with pytest.raises(ValueError, match=r"Own.*no cell of Flax"):
+            rd.from_flax(nnx.Dict(**model) if hasattr(nnx, "Dict") else Own(3, 4, rngs=rngs), name)
+    with pytest.raises(ValueError, match="'tanh' was asked for, but the cell has 'relu'"):
+        rd.from_flax(simple, activation="tanh")

@@ -55,7 +55,7 @@ def test_several_layers_are_listed_and_told_apart_by_name():
 
 
 def test_another_cell_than_the_file_holds():
-    refused(r"'gru' was asked for, but rnn holds a LSTM, 2 -> 4", torch_weights(4), cell="gru")
+    refused(r"'gru' was asked for, but rnn is another: LSTM, 2 -> 4", torch_weights(4), cell="gru")
     refused("expected one of 'vanilla'", torch_weights(4), cell="transformer")
     assert type(rd.from_torch(torch_weights(4), cell="LSTMCell").cell) is rd.LSTMCell
     assert type(rd.from_torch(torch_weights(1), cell="rnn").cell) is rd.VanillaCell
@@ -86,6 +86,12 @@ def test_a_readout_is_taken_only_where_one_fits():
     assert any("head, value" in text for text in found.source.assumed)
     assert rd.from_torch(two, readout="value").readout.bias is None
     refused(r"reads 4 entries \(head, value\), got 'conv'", two, readout="conv")
+    # The first layer of a decoder is no readout.
+    deep = {**weights, "fc1.weight": np.ones((9, 4)), "fc2.weight": np.ones((3, 9))}
+    found = rd.from_torch(deep)
+    assert found.readout is None
+    assert any("fc2 may read what fc1 puts out" in text for text in found.source.assumed)
+    assert rd.from_torch(deep, readout="fc1").readout.weight.shape == (9, 4)
 
 
 # ---- What cannot be represented exactly
@@ -101,6 +107,8 @@ def test_a_readout_is_taken_only_where_one_fits():
         ({"rnn.weight_ci": np.ones(4)}, "peepholes"),
         ({"rnn.layer_norm.weight": np.ones(4)}, "rnn.layer_norm.weight lies among.*as_map"),
         ({"rnn.attention.weight": np.ones((4, 4))}, "attention"),
+        ({"rnn.log_tau": np.ones(4)}, r"rnn.log_tau lies among.*leave it out"),
+        ({"rnn.fc.weight": np.ones((4, 4))}, r"rnn.fc.weight lies among"),
         ({"rnn.weight_ih_l2": np.ones((12, 4)), "rnn.weight_hh_l2": np.ones((12, 4))}, r"layers \[0, 2\]"),
         ({"rnn.weight_ih_l1": np.ones((12, 5)), "rnn.weight_hh_l1": np.ones((12, 4))}, "expected 4 columns"),
         ({"rnn.weight_ih_l1": np.ones((16, 4)), "rnn.weight_hh_l1": np.ones((16, 4))}, "several kinds"),
@@ -112,6 +120,49 @@ def test_a_readout_is_taken_only_where_one_fits():
 def test_what_is_not_exactly_a_cell_is_refused(extra, match):
     weights = torch_weights()
     refused(match, {**weights, **extra})
+
+
+def test_a_module_of_its_own_class_is_not_taken_for_the_cell_whose_names_it_has():
+    """A state dict of a normalised LSTM cell at the root of the file, and a leak beside a layer."""
+    cell = torch_weights(4, prefix="", suffix="")
+    refused(r"ln_ih\.weight lies among", {**cell, "ln_ih.weight": np.ones(16)})
+    assert type(rd.from_torch({**cell, "fc.weight": np.ones((2, 4))}).cell) is rd.LSTMCell
+    layer = torch_weights(3, prefix="")
+    refused("alpha lies among.*cell='leaky'", {**layer, "alpha": np.ones(())})
+    # Normalisation of the output of a numbered layer, beside it, is no part of its step; nor is where it starts.
+    assert rd.from_torch({**layer, "norm.layer_norm.weight": np.ones(4)}).source.not_used
+    assert rd.from_torch({**torch_weights(), "rnn.h0": np.ones(4)}).source.not_used == ("rnn.h0",)
+
+
+def test_a_tensor_too_many_makes_another_cell(tmp_path):
+    keras = {"lstm/lstm_cell/kernel": np.ones((2, 16)), "lstm/lstm_cell/recurrent_kernel": np.ones((4, 16))}
+    refused(r"gamma lies among", {**keras, "lstm/lstm_cell/norm/gamma": np.ones(16)}, load=rd.from_keras)
+    seeds = {"lstm/lstm_cell/seed_generator/state": np.ones(2)}
+    assert type(rd.from_keras({**keras, **seeds, "dense/kernel": np.ones((4, 2))}).cell) is rd.LSTMCell
+    simple = {"i": {"kernel": np.ones((2, 4)), "lora_a": np.ones((2, 1))}, "h": {"kernel": np.ones((4, 4))}}
+    refused("lora_a lies among", {"cell": simple}, load=rd.from_flax)
+    lstm = {"lstm/linear": {"w": np.ones((6, 16)), "b": np.ones(16)}, "lstm/layer_norm": {"scale": np.ones(16)}}
+    refused("layer_norm/scale lies among", lstm, load=rd.from_haiku)
+    with pytest.raises(ValueError, match=r"b_in may be a bias, beside those that are read \(b_rec\)"):
+        loaded(tmp_path, {**matrices(), "b_in": np.ones(4)}, cell="leaky", alpha=0.1)
+    bare = {name: array for name, array in torch_weights(prefix="", suffix="").items() if "weight" in name}
+    refused("b_rec may be the bias", {**bare, "b_rec": np.ones(12)})
+    # An output bias of the same length is none.
+    found = loaded(tmp_path, {**matrices(), "W_out": np.ones((4, 4)), "b_out": np.ones(4)}, cell="leaky", alpha=0.1)
+    assert found.readout.bias.shape == (4,)
+
+
+def test_an_option_that_the_layer_does_not_have_is_not_passed_over(tmp_path):
+    for options, match in (
+        ({"alpha": 0.1}, "alpha: belongs to leaky rate network, got 0.1 for rnn: GRU, 2 -> 4"),
+        ({"activation": "relu"}, "activation: belongs to leaky rate network or vanilla RNN"),
+        ({"dale": "abs"}, "dale: belongs to"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            loaded(tmp_path, torch_weights(), **options)
+    with pytest.raises(ValueError, match="reset: belongs to GRU"):
+        loaded(tmp_path, torch_weights(4), reset="after")
+    refused("activation: belongs to", torch_weights(4), activation="relu")
 
 
 def test_weights_that_are_no_numbers():

@@ -7,6 +7,7 @@ import pytest
 
 import rnndyn as rd
 from rnndyn import plotting
+from rnndyn.results import repeat_verdict
 
 matplotlib.use("Agg")
 
@@ -30,7 +31,7 @@ def bifurcation(kind, parameter, points, angle=0.0):
         multiplicity=1,
         residual=0.0,
         error=0.0,
-        converged=True,
+        result=rd.BifurcationVerdict.solved,
         index=1,
         tangent=np.zeros(points.size + 1),
     )
@@ -46,7 +47,7 @@ def branch(points, multipliers, events=()):
         tangents=np.zeros((num, 2)),
         bifurcations=tuple(events),
         start=0,
-        stop_reasons=("left the interval",) * 2,
+        result=repeat_verdict(rd.BranchVerdict.left_interval, 2),
     )
 
 
@@ -88,7 +89,7 @@ def test_curves_and_points_of_codimension_two():
             residuals=np.zeros(2),
             special_points=(point,),
             start=0,
-            stop_reasons=("left the interval",) * 2,
+            result=repeat_verdict(rd.BranchVerdict.left_interval, 2),
         )
         for sign in (1, -1)
     ]

@@ -7,12 +7,13 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from rnndyn._programs import Program
-from rnndyn.dynamics.kinks import OneSidedLinearization, at_kinks
+from rnndyn.dynamics.kinks import KinkVerdict, OneSidedLinearization, at_kinks
 from rnndyn.dynamics.numerics.eigenvalues import product_eigenvalues
 from rnndyn.dynamics.numerics.evidence import DEGENERATE_RESOLUTION, by_modulus, root_errors, rounding_floor
 from rnndyn.dynamics.numerics.newton import polish
 from rnndyn.dynamics.numerics.periodic_orbits import CyclicSystem, from_smallest, smallest_period
 from rnndyn.dynamics.numerics.torus import difference, period_of
+from rnndyn.results import is_verdict
 
 SETTLED = 1e-6
 """An orbit closer than this to an attracting cycle, as a fraction of the scale of the states, has settled on it."""
@@ -48,7 +49,7 @@ class PeriodicOrbit(NamedTuple):
 
     @property
     def stability(self) -> Stability:
-        if self.kink is not None and self.kink.stability == "undecided":
+        if self.kink is not None and not is_verdict(self.kink.result, KinkVerdict.stable, KinkVerdict.unstable):
             return "marginal"
         if abs(self.spectral_radius - 1) <= MARGIN:
             return "marginal"

@@ -1,15 +1,19 @@
 """The search behind `find_attractors`: rounds of orbits, and to which attractor each of them has come."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from rnndyn.dynamics.attractors._orbits import SEGMENT, follow, late_states, least_scale, run_until_return
+from rnndyn.dynamics.attractors._orbits import SEGMENT, least_scale
 from rnndyn.dynamics.attractors._periodic_ends import PeriodicOrbit, closest_returns, is_same, polish_end
-from rnndyn.dynamics.attractors.classification import ClassifiedAttractor, classify, periodic_attractor
+from rnndyn.dynamics.attractors._segments import follow, late_states, run_until_return
+from rnndyn.dynamics.attractors.classification import classify
+from rnndyn.dynamics.attractors.classified_attractor import ClassifiedAttractor, periodic_attractor
+from rnndyn.dynamics.attractors.verdicts import AttractorVerdict
 from rnndyn.dynamics.flows import TimeMap
 from rnndyn.dynamics.numerics.evaluation import orbits_from
 from rnndyn.dynamics.numerics.frames import random_frame
@@ -38,7 +42,7 @@ class AttractorSearch:
         f: Callable[[Array], Array],
         starts: Float[np.ndarray, "K N"],
         *,
-        max_steps: int,
+        max_map_steps: int,
         max_period: int,
         max_representatives: int,
         radius: float,
@@ -47,31 +51,33 @@ class AttractorSearch:
     ):
         self.f, self.flow = f, flow
         self.angles = period_of(f, starts.shape[1])
-        self.max_steps, self.max_period, self.radius, self.progress = max_steps, max_period, radius, progress
+        self.max_map_steps, self.max_period, self.radius, self.progress = max_map_steps, max_period, radius, progress
         self.representatives_left = max_representatives
         self.states = starts.copy()
         self.labels: Int[np.ndarray, " K"] = np.full(len(starts), _OPEN)
-        self.reasons: dict[int, str] = {}
+        self.reasons: dict[int, tuple[Any, str]] = {}
+        """Of a state without an attractor the verdict, and its numbers."""
         self.attractors: list[ClassifiedAttractor] = []
         self.scale = 1.0
         self._least_scale = least_scale(starts)
         self._periodic: dict[int, PeriodicOrbit] = {}
         self._aperiodic: dict[int, OrbitSet] = {}
-        self._without_verdict: list[tuple[OrbitSet, str]] = []
+        self._without_verdict: list[tuple[OrbitSet, tuple[Any, str]]] = []
 
     def run(self) -> None:
         """Rounds of growing length, until every state has a label or the steps are used up."""
         total, tolerance = 0, _RETURN
-        while total < self.max_steps and np.any(self.labels == _OPEN):
-            num_steps = min(max(total, _FIRST_ROUND), self.max_steps - total)
+        while total < self.max_map_steps and np.any(self.labels == _OPEN):
+            num_steps = min(max(total, _FIRST_ROUND), self.max_map_steps - total)
             returned = self._round(num_steps, tolerance)
             self._settle(returned)
             if total > 0:
-                last = total + num_steps >= self.max_steps
+                last = total + num_steps >= self.max_map_steps
                 self._recognise(np.flatnonzero((self.labels == _OPEN) & (returned == 0)), last)
             total, tolerance = total + num_steps, max(tolerance / 10, 1e-12)
         for row in np.flatnonzero(self.labels == _OPEN).tolist():
-            self.reasons.setdefault(row, f"not settled after {self.max_steps} steps; raise max_steps")
+            late = f"not settled after {self.max_map_steps} steps; raise max_map_steps"
+            self.reasons.setdefault(row, (AttractorVerdict.not_settled, late))
             self.labels[row] = UNDECIDED
 
     def _round(self, num_steps: int, tolerance: float) -> Int[np.ndarray, " K"]:
@@ -116,22 +122,29 @@ class AttractorSearch:
                 continue
             self._add_periodic(found, self.states[row], row)
 
-    def _periodic_end(self, x: np.ndarray) -> tuple[PeriodicOrbit | None, str]:
-        """The attracting cycle on which the orbit of x has settled; or why it is none."""
+    def _periodic_end(self, x: np.ndarray) -> tuple[PeriodicOrbit | None, tuple[Any, str]]:
+        """The attracting cycle on which the orbit of x has settled; or why it is none: verdict and reason."""
         orbit = np.asarray(orbits_from(self.f, x[None], 2 * self.max_period + 64))[0]
         if not np.isfinite(orbit).all():
-            return None, "the orbit came back once, and then left for infinity"
+            return None, (AttractorVerdict.left_late, "the orbit came back once, and then left for infinity")
         candidates, _ = closest_returns(orbit, self.max_period, self.scale, self.angles)
-        reason = f"the orbit came back once, but not with a period up to max_period = {self.max_period}"
+        why = f"the orbit came back once, but not with a period up to max_period = {self.max_period}"
+        reason = (AttractorVerdict.long_period, why)
         for period in candidates:
             found = polish_end(self.f, orbit, period, self.scale)
             if found is None:
                 continue
             if found.stability == "stable" and found.holds and (self.flow is None or found.period == 1):
-                return found, ""
+                return found, (AttractorVerdict.attracting, "")
             what = "a fixed point" if found.period == 1 else f"a cycle of period {found.period}"
-            state = {"stable": "slowly approached", "marginal": "marginal", "unstable": "unstable"}[found.stability]
-            reason = f"near {what} that is {state} (|mu| = {found.spectral_radius:.6g})"
+            verdict, state = {
+                "stable": (AttractorVerdict.slow, "slowly approached"),
+                "marginal": (AttractorVerdict.marginal, "marginal"),
+                "unstable": (AttractorVerdict.unstable, "unstable"),
+            }[found.stability]
+            if found.kink is not None and found.stability == "marginal":
+                verdict = AttractorVerdict.on_kink
+            reason = (verdict, f"near {what} that is {state} (|mu| = {found.spectral_radius:.6g})")
         return None, reason
 
     def _recognise(self, rows: Int[np.ndarray, " M"], last: bool) -> None:
@@ -166,7 +179,7 @@ class AttractorSearch:
         verdict = classify(
             self.f,
             x,
-            max_steps=max(2**16, 4 * self.max_steps),
+            max_map_steps=max(2**16, 4 * self.max_map_steps),
             max_period=self.max_period,
             radius=self.radius,
             flow=self.flow,
@@ -177,8 +190,8 @@ class AttractorSearch:
         self.states[row] = verdict.final_state
         if not verdict.is_attractor:
             self.labels[row] = UNDECIDED
-            self.reasons[row] = verdict.reason
-            self._without_verdict.append((OrbitSet(self.f, verdict.final_state), verdict.reason))
+            self.reasons[row] = (verdict.result, verdict.reason)
+            self._without_verdict.append((OrbitSet(self.f, verdict.final_state), self.reasons[row]))
             return None
         if verdict.is_periodic:
             found = polish_end(self.f, verdict.points, len(verdict.points), self.scale)

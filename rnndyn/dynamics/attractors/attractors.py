@@ -8,17 +8,19 @@ from scipy import stats
 
 from rnndyn._validation import check_at_least, check_states
 from rnndyn.dynamics.attractors._search import UNBOUNDED, UNDECIDED, AttractorSearch
-from rnndyn.dynamics.attractors.classification import ClassifiedAttractor, check_options, escape_distance
+from rnndyn.dynamics.attractors.classification import check_options, escape_distance
+from rnndyn.dynamics.attractors.classified_attractor import ClassifiedAttractor
+from rnndyn.dynamics.attractors.verdicts import AttractorVerdict
 from rnndyn.dynamics.flows import TimeMap
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in
-from rnndyn.results import Result
+from rnndyn.results import Judged, Result, repeat_verdict, stack_verdicts
 
 
 def find_attractors(
     f: Callable[[Array], Array],
     initial_states: ArrayLike,
     *,
-    max_steps: int = 2**14,
+    max_map_steps: int = 2**14,
     max_period: int = 256,
     max_representatives: int = 32,
     escape_radius: float | None = None,
@@ -37,7 +39,7 @@ def find_attractors(
     - `f`: the map, `(N,) -> (N,)`. One compilation serves all initial states and all maps of one structure.
     - `initial_states`: shape `(K, N)`. Basin fractions are fractions of these: draw them from the measure you mean,
         independently.
-    - `max_steps`: the most steps of a state; representatives take four times as many, and at least 65536.
+    - `max_map_steps`: the most steps of a state; representatives take four times as many, and at least 65536.
     - `max_period`: the longest period that is recognised.
     - `max_representatives`: how many orbits that do not return are classified one by one.
     - `escape_radius`: as in `classify_attractor`; by default from the largest of the initial states.
@@ -56,7 +58,7 @@ def find_attractors(
     (2013), *How basin stability complements the linear-stability paradigm*; R. Brent (1980) (returns).
     """
     check_states("initial_states", initial_states)
-    check_at_least("max_steps", max_steps, 1024)
+    check_at_least("max_map_steps", max_map_steps, 1024)
     check_at_least("max_representatives", max_representatives, 0)
     check_options(max_period, escape_radius)
     with double_precision():
@@ -66,7 +68,7 @@ def find_attractors(
         search = AttractorSearch(
             f,
             starts,
-            max_steps=max_steps,
+            max_map_steps=max_map_steps,
             max_period=max_period,
             max_representatives=max_representatives,
             radius=escape_distance(f, starts, escape_radius),
@@ -82,7 +84,7 @@ def find_attractors(
         attractors=tuple(search.attractors[i] for i in order),
         labels=rank[search.labels],
         final_states=search.states,
-        undecided=UndecidedStates(rows, search.states[rows], tuple(search.reasons[int(i)] for i in rows)),
+        undecided=_undecided(rows, search),
     )
 
 
@@ -158,17 +160,31 @@ class Attractors(Result):
         return "\n".join(lines)
 
 
-class UndecidedStates(Result):
-    """Initial states that belong to no attractor.
+class UndecidedStates(Judged):
+    """The M of K initial states that belong to no attractor (0 where every one does).
 
-    - `rows`: which of the initial states, `(M,)`.
-    - `states`: where their orbits were left, `(M, N)`.
-    - `reasons`: why, one for each.
+    - `rows`: which of the initial states they are, increasing indices `(M,)` from 0 to K - 1.
+    - `states`: where their orbits were left, `(M, N)`, in the units of the state; from there a longer run goes on.
+    - `result`: why each belongs to none, a batch `(M,)` of `AttractorVerdict`; `message` has them in words.
+    - `reasons`: the same with the numbers of the case (the multiplier, the exponent), M strings.
     """
 
     rows: Int[np.ndarray, " M"]
     states: Float[np.ndarray, "M N"]
+    result: AttractorVerdict
     reasons: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def table(self) -> str:
+        lines = [f"{len(self)} initial states belong to no attractor"]
+        for words, count in zip(*np.unique(self.message, return_counts=True)):
+            lines.append(f"  {count:>5} {words}")
+        return "\n".join(lines)
+
+
+def _undecided(rows: np.ndarray, search: AttractorSearch) -> UndecidedStates:
+    verdicts, reasons = zip(*(search.reasons[int(i)] for i in rows)) if rows.size else ((), ())
+    result = stack_verdicts(verdicts) if verdicts else repeat_verdict(AttractorVerdict.not_settled, 0)
+    return UndecidedStates(rows, search.states[rows], result, reasons)

@@ -18,7 +18,7 @@ def find_basins(
     *,
     resolution: int = 200,
     section: tuple[ArrayLike, ArrayLike] | None = None,
-    max_steps: int = 2**14,
+    max_map_steps: int = 2**14,
     max_period: int = 256,
     escape_radius: float | None = None,
     progress: bool = True,
@@ -34,7 +34,7 @@ def find_basins(
     - `lower`, `upper`: the corners of the rectangle of $(a, b)$, two numbers each.
     - `resolution`: grid points along each side, ends included.
     - `section`: for N > 2, `(origin, directions)` of shapes `(N,)` and `(2, N)`: $x_0$ and $v_1, v_2$.
-    - `max_steps`, `max_period`, `escape_radius`, `progress`: as in `find_attractors`.
+    - `max_map_steps`, `max_period`, `escape_radius`, `progress`: as in `find_attractors`.
 
     **Returns:** a `Basins`.
 
@@ -58,7 +58,7 @@ def find_basins(
     attractors = find_attractors(
         f,
         origin + plane @ directions,
-        max_steps=max_steps,
+        max_map_steps=max_map_steps,
         max_period=max_period,
         escape_radius=escape_radius,
         progress=progress,
@@ -130,7 +130,7 @@ def basin_entropy(labels: ArrayLike, *, box_size: int = 5) -> "BasinEntropy":
     outcomes = np.unique(boxes[boxes != UNDECIDED])
     counts = np.stack([np.sum(boxes == outcome, axis=1) for outcome in outcomes], axis=1) if outcomes.size else None
     if counts is None:
-        raise ValueError("labels: every cell is undecided (-1). Raise max_steps.")
+        raise ValueError("labels: every cell is undecided (-1). Raise max_map_steps.")
     counts = counts[counts.sum(axis=1) > 0]
     shares = counts / counts.sum(axis=1, keepdims=True)
     entropies = -np.sum(np.where(shares > 0, shares * np.log(np.where(shares > 0, shares, 1)), 0), axis=1)

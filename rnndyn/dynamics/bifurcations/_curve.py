@@ -22,19 +22,19 @@ from rnndyn.dynamics.bifurcations._steps import (
     trace_curve,
 )
 from rnndyn.dynamics.bifurcations._systems import CycleSystem, push_around
+from rnndyn.dynamics.bifurcations.verdicts import BranchVerdict
 from rnndyn.dynamics.numerics.evidence import by_modulus
 
 CHUNK = 64
 """Points that one call of the compiled loop returns; fewer where their monodromy matrices would fill the memory."""
 
-STOP_REASONS = {
-    RUNNING: "reached max_points",
-    LEFT_INTERVAL: "left the interval",
-    LEFT_BOX: "left the box",
-    STEP_TOO_SMALL: "step too small",
+_VERDICTS: dict[int, Any] = {
+    RUNNING: BranchVerdict.out_of_points,
+    LEFT_INTERVAL: BranchVerdict.left_interval,
+    LEFT_BOX: BranchVerdict.left_box,
+    STEP_TOO_SMALL: BranchVerdict.step_too_small,
 }
-CLOSED = "closed"
-PERIOD_DIVIDED = "met a cycle of smaller period"
+"""What the status of a trace means where the curve ends with it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Curve:
 
     def follow(
         self, start: Node, step: float, max_points: int, is_sound: Callable[["Curve", Node, Node], bool]
-    ) -> tuple[list[Node], str]:
+    ) -> tuple[list[Node], Any]:
         """Nodes from `start`, which is the first of them, in the direction of its tangent; and why they end.
 
         Where two nodes are not on one curve, as `is_sound` finds, the second is dropped and the step made shorter.
@@ -133,19 +133,19 @@ class Curve:
                 status = RUNNING if step >= self.limits.min_step else STEP_TOO_SMALL
             divided = next((k for k in range(first_new, len(nodes)) if self._divides(nodes[k - 1], nodes[k])), None)
             if divided is not None:
-                return nodes[: divided + 1], PERIOD_DIVIDED
+                return nodes[: divided + 1], BranchVerdict.period_divided
             closed = self._close(nodes, first_new)
             if closed is not None and len(closed) <= max_points:
-                return closed, CLOSED
+                return closed, BranchVerdict.closed
             if len(nodes) > max_points:
-                return nodes[:max_points], STOP_REASONS[RUNNING]
+                return nodes[:max_points], _VERDICTS[RUNNING]
             if status == LEFT_INTERVAL:
                 end = self._on_bound(nodes[-2], nodes[-1])
-                return nodes[:-1] + ([] if end is None else [end]), STOP_REASONS[status]
+                return nodes[:-1] + ([] if end is None else [end]), _VERDICTS[status]
             if status == LEFT_BOX:
-                return nodes[:-1], STOP_REASONS[status]
+                return nodes[:-1], _VERDICTS[status]
             if status != RUNNING:
-                return nodes, STOP_REASONS[status]
+                return nodes, _VERDICTS[status]
 
     def _divides(self, a: Node, b: Node) -> bool:
         """Whether the cycle runs through one of smaller period twice or more somewhere between two nodes.

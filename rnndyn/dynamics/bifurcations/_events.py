@@ -14,14 +14,13 @@ from collections import Counter
 
 import jax
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
+from rnndyn.dynamics.bifurcations._crossings import crossings, expected_fraction, logs_of, partners_of
 from rnndyn.dynamics.bifurcations._curve import Curve, Node, hermite, sorted_multipliers
 from rnndyn.dynamics.bifurcations.bifurcations import (
     BORDER_COLLISION,
     BRANCH_POINT,
     FLIP,
-    FOLD,
     NEIMARK_SACKER,
     Bifurcation,
     critical_pair,
@@ -29,6 +28,7 @@ from rnndyn.dynamics.bifurcations.bifurcations import (
     evaluate_cycle,
     solve_bifurcation,
 )
+from rnndyn.dynamics.bifurcations.verdicts import BifurcationVerdict
 
 MAX_DIVISIONS = 6
 """How often a segment is halved on mere suspicion: a pair of crossings 1/64 of a step apart is then still found."""
@@ -107,7 +107,7 @@ class _Segment:
 
     def _locate(self, kind: str, a: Node, b: Node) -> list[Bifurcation]:
         """The one crossing between two nodes: Newton on the defining system, bisection until it is close enough."""
-        guess = self.curve.between(a, b, _expected_fraction(kind, a, b))
+        guess = self.curve.between(a, b, expected_fraction(kind, a, b))
         while np.linalg.norm(b.zeta - a.zeta) > SMALLEST_CHORD:
             found = None if guess is None else self._solve(kind, guess, a, b)
             if found is not None:
@@ -120,7 +120,7 @@ class _Segment:
                 return self.search(a, middle) + self.search(middle, b)
             a, b = (a, middle) if first else (middle, b)
             kind = next(iter(first or second))
-            guess = self.curve.between(a, b, _expected_fraction(kind, a, b))
+            guess = self.curve.between(a, b, expected_fraction(kind, a, b))
         return self._simultaneous(crossings(a, b, collisions=0), a, b)
 
     def _solve(self, kind: str, guess: Node, a: Node, b: Node) -> Bifurcation | None:
@@ -176,7 +176,7 @@ class _Segment:
             multiplicity=count,
             residual=max(a.residual, b.residual),
             error=length,
-            converged=length <= SMALLEST_CHORD,
+            result=BifurcationVerdict.bracketed if length <= SMALLEST_CHORD else BifurcationVerdict.open,
             index=self.index,
             tangent=(b.zeta - a.zeta) / max(length, 1e-300) * self.curve.metric.scales,
         )
@@ -192,79 +192,6 @@ class _Segment:
         return None
 
 
-def crossings(a: Node, b: Node, *, collisions: int = 2) -> Counter[str]:
-    """The fewest bifurcations that explain the change of counts from one node to the next.
-
-    Outside the circle, where nothing bifurcates, up to `collisions` pairs of real multipliers may have become complex,
-    above 1 and below -1 each, or the reverse.
-    """
-    plus, minus, pairs = (int(n) for n in _counts(b) - _counts(a))
-    shifts = range(-collisions, collisions + 1)
-    candidates = [(plus + 2 * i, minus + 2 * j, pairs - i - j) for i in shifts for j in shifts]
-    plus, minus, pairs = min(candidates, key=lambda c: sum(abs(n) for n in c))
-    turned = (a.tangent[-1] > 0) != (b.tangent[-1] > 0)
-    events: Counter[str] = Counter()
-    if plus % 2 == 1 and turned:
-        events[FOLD] += 1
-        plus = abs(plus) - 1
-    elif plus == 0 and turned:
-        # The arms of a pitchfork are one curve, which turns where it crosses the other branch.
-        events[BRANCH_POINT] += 1
-    for kind, count in ((BRANCH_POINT, plus), (FLIP, minus), (NEIMARK_SACKER, pairs)):
-        if count:
-            events[kind] += abs(count)
-    return events
-
-
-def _expected_fraction(kind: str, a: Node, b: Node) -> float:
-    """Where a test function, linear between two nodes, vanishes; the middle where it does not change sign."""
-    if kind == FOLD:
-        start, end = a.tangent[-1], b.tangent[-1]
-    else:
-        start, end = (_distance_to_circle(kind, node) for node in (a, b))
-    return float(np.clip(start / (start - end), 0.02, 0.98)) if start * end < 0 else 0.5
-
-
-def _distance_to_circle(kind: str, node: Node) -> float:
-    """ln|mu| of the multiplier nearest to the circle, among those that can cross it at a bifurcation of `kind`."""
-    mu = node.multipliers
-    if kind == NEIMARK_SACKER:
-        candidates = mu[np.imag(mu) > 0]
-    else:
-        candidates = mu[(np.imag(mu) == 0) & (np.real(mu) * (-1 if kind == FLIP else 1) > 0)]
-    logs = np.log(np.abs(candidates))
-    return float(logs[np.argmin(np.abs(logs))]) if logs.size else 0.0
-
-
-def _counts(node: Node) -> np.ndarray:
-    """Real multipliers above 1, real ones below -1, and complex pairs outside the unit circle."""
-    mu = node.multipliers
-    outside, is_real = np.abs(mu) > 1, np.imag(mu) == 0
-    return np.array(
-        [
-            np.sum(outside & is_real & (np.real(mu) > 0)),
-            np.sum(outside & is_real & (np.real(mu) < 0)),
-            np.sum(outside & (np.imag(mu) > 0)),
-        ]
-    )
-
-
-def _partners(a: Node, b: Node, rows: np.ndarray) -> np.ndarray:
-    """Which multiplier of b each of these of a has become: the pairs that move least in all; -1 where b has none."""
-    partners = np.full(rows.size, -1)
-    if rows.size and len(b.multipliers):
-        chosen, columns = linear_sum_assignment(np.abs(a.multipliers[rows][:, None] - b.multipliers))
-        partners[chosen] = columns
-    return partners
-
-
-def _logs(node: Node, rows: np.ndarray) -> np.ndarray:
-    """ln|mu| of these multipliers; NaN for row -1, and -700 for a multiplier of zero."""
-    with np.errstate(divide="ignore"):
-        logs = np.maximum(np.log(np.abs(node.multipliers)), -700.0)
-    return np.where(rows >= 0, logs[rows], np.nan)
-
-
 def _may_hide(curve: Curve, nodes: list[Node], arcs: np.ndarray, k: int) -> bool:
     """Whether crossings that cancel may lie between nodes k and k + 1.
 
@@ -274,18 +201,18 @@ def _may_hide(curve: Curve, nodes: list[Node], arcs: np.ndarray, k: int) -> bool
     a, b = nodes[k], nodes[k + 1]
     events = crossings(a, b)
     # One of each pair; those far from the circle cannot cross it twice within a step that continuation accepts.
-    near = np.abs(_logs(a, np.arange(len(a.multipliers)))) < FARTHEST
+    near = np.abs(logs_of(a, np.arange(len(a.multipliers)))) < FARTHEST
     rows = np.flatnonzero(near & (np.imag(a.multipliers) >= 0))
-    partners = _partners(a, b, rows)
-    start, end = _logs(a, rows), _logs(b, partners)
+    partners = partners_of(a, b, rows)
+    start, end = logs_of(a, rows), logs_of(b, partners)
     if int(np.sum(start * end < 0)) > events.total():
         return True
     before, after = np.full(rows.size, np.nan), np.full(rows.size, np.nan)
     if k > 0:
-        before = _logs(nodes[k - 1], _partners(a, nodes[k - 1], rows))
+        before = logs_of(nodes[k - 1], partners_of(a, nodes[k - 1], rows))
     if k + 2 < len(nodes):
         known = partners >= 0
-        after[known] = _logs(nodes[k + 2], _partners(b, nodes[k + 2], partners[known]))
+        after[known] = logs_of(nodes[k + 2], partners_of(b, nodes[k + 2], partners[known]))
     slopes = np.full((3, rows.size), np.nan)
     for row, (first, second, at) in enumerate(((before, start, k - 1), (start, end, k), (end, after, k + 1))):
         if 0 <= at < len(arcs) - 1:
@@ -328,8 +255,8 @@ def _may_swap(curve: Curve, a: Node, b: Node, num_events: int) -> bool:
         return True
     pieces = []
     for first, second in itertools.pairwise(chain):
-        rows = np.flatnonzero(np.abs(_logs(first, np.arange(len(first.multipliers)))) < FARTHEST)
-        pieces.append((_logs(first, rows), _logs(second, _partners(first, second, rows))))
+        rows = np.flatnonzero(np.abs(logs_of(first, np.arange(len(first.multipliers)))) < FARTHEST)
+        pieces.append((logs_of(first, rows), logs_of(second, partners_of(first, second, rows))))
     reach = max(float(np.nanmax(np.abs(end - start), initial=0.0)) for start, end in pieces)
     for start, end in pieces:
         outside, inside = start[start > 0], start[start < 0]

@@ -11,11 +11,13 @@ import numpy as np
 from jaxtyping import Array, ArrayLike
 
 from rnndyn._validation import check_at_least
-from rnndyn.dynamics.bifurcations._curve import CLOSED, Curve, Node
+from rnndyn.dynamics.bifurcations._curve import Curve, Node
 from rnndyn.dynamics.bifurcations._steps import Limits, Metric
 from rnndyn.dynamics.bifurcations._systems import CycleSystem
+from rnndyn.dynamics.bifurcations.verdicts import BranchVerdict
 from rnndyn.dynamics.numerics.newton import newton
 from rnndyn.dynamics.numerics.periodic_orbits import smallest_period
+from rnndyn.results import is_verdict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,15 +126,15 @@ def follow_both_ways(
     start: Node,
     options: CurveOptions,
     is_sound: Callable[[Curve, Node, Node], bool] = lambda curve, a, b: True,
-) -> tuple[list[Node], int, tuple[str, str]]:
-    """The nodes in both directions from `start`, its index, and why they end."""
+) -> tuple[list[Node], int, tuple[Any, Any]]:
+    """The nodes in both directions from `start`, its index, and why they end, a `BranchVerdict` each."""
 
-    def follow(node: Node) -> tuple[list[Node], str]:
+    def follow(node: Node) -> tuple[list[Node], Any]:
         return curve.follow(node, options.initial_step, options.max_points, is_sound)
 
     forward, last_reason = follow(start)
-    if last_reason == CLOSED:
-        return forward, 0, (CLOSED, CLOSED)
+    if is_verdict(last_reason, BranchVerdict.closed):
+        return forward, 0, (last_reason, last_reason)
     backward, first_reason = follow(start.reversed())
     nodes = [node.reversed() for node in backward[:0:-1]] + forward
     return nodes, len(backward) - 1, (first_reason, last_reason)

@@ -24,7 +24,8 @@ from rnndyn.dynamics.bifurcations._systems import (
     NeimarkSackerSystem,
     shooting_matrix,
 )
-from rnndyn.results import Result
+from rnndyn.dynamics.bifurcations.verdicts import BifurcationVerdict
+from rnndyn.results import Judged, is_verdict
 
 FOLD, BRANCH_POINT, FLIP, NEIMARK_SACKER = "fold", "branch point", "flip", "neimark-sacker"
 BORDER_COLLISION = "border collision"
@@ -32,7 +33,7 @@ BORDER_COLLISION = "border collision"
 RESONANCES = {"1:1": 0.0, "1:2": np.pi, "1:3": 2 * np.pi / 3, "1:4": np.pi / 2}
 
 
-class Bifurcation(Result):
+class Bifurcation(Judged):
     r"""A point of a branch where a multiplier $\mu$ lies on the unit circle.
 
     - `kind`: `"fold"` ($\mu = 1$, the branch turns), `"branch point"` ($\mu = 1$, another branch crosses), `"flip"`
@@ -49,7 +50,7 @@ class Bifurcation(Result):
     - `residual`: $|F(x_i) - x_{i+1}|_\infty$.
     - `error`: the last Newton step of the defining system, or the width of the bracket, relative to the width of the
         interval and the size of the states.
-    - `converged`: whether the defining system was solved (Newton), or the point bracketed, to 1e-10.
+    - `result`: how well it is known, a `BifurcationVerdict`.
     - `index`: the branch point before it, in the order of the branch.
     - `tangent`: of the branch there, over the points and the parameter, `(P * N + 1,)`.
 
@@ -70,9 +71,14 @@ class Bifurcation(Result):
     multiplicity: int
     residual: float
     error: float
-    converged: bool
+    result: BifurcationVerdict
     index: int
     tangent: Float[np.ndarray, " n"]
+
+    @property
+    def converged(self) -> bool:
+        """Whether the defining system was solved (Newton), or the point bracketed, to 1e-10."""
+        return is_verdict(self.result, BifurcationVerdict.solved, BifurcationVerdict.bracketed)
 
     @property
     def point(self) -> Float[np.ndarray, " N"]:
@@ -206,7 +212,7 @@ def describe_bifurcation(
         multiplicity=1,
         residual=float(np.max(np.abs(e.residual))),
         error=error,
-        converged=True,
+        result=BifurcationVerdict.solved,
         index=index,
         tangent=tangent * curve.metric.scales,
     )

@@ -1,25 +1,21 @@
 """Following fixed points and cycles of a map as a parameter changes."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int
 
 from rnndyn._validation import check_state, check_states
-from rnndyn.dynamics.bifurcations._curve import CLOSED, PERIOD_DIVIDED, Curve, Node
+from rnndyn.dynamics.bifurcations._curve import Curve, Node
 from rnndyn.dynamics.bifurcations._events import find_events, is_sound, refine
-from rnndyn.dynamics.bifurcations._setup import (
-    CurveOptions,
-    check_span,
-    follow_both_ways,
-    make_curve,
-    start_node,
-)
+from rnndyn.dynamics.bifurcations._setup import CurveOptions, check_span, follow_both_ways, make_curve, start_node
 from rnndyn.dynamics.bifurcations.bifurcations import BRANCH_POINT, Bifurcation
+from rnndyn.dynamics.bifurcations.verdicts import BranchVerdict
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in
 from rnndyn.dynamics.numerics.periodic_orbits import smallest_period
-from rnndyn.results import Result
+from rnndyn.results import Judged, is_verdict, stack_verdicts
 
 
 def continue_fixed_points(
@@ -127,7 +123,7 @@ def continue_cycles(
     return _continue(f, points, p0, p_span, options, "points")
 
 
-class Branch(Result):
+class Branch(Judged):
     """A curve of fixed points or cycles, ordered along its arc length; the parameter need not be monotonic.
 
     - `parameters`: `(M,)`.
@@ -138,9 +134,8 @@ class Branch(Result):
     - `tangents`: dx/ds of all points, then dp/ds, `(M, P N + 1)`, s the scaled arc length.
     - `bifurcations`: in the order of the branch; each knows the index of the point before it.
     - `start`: the index of the point at `p0`.
-    - `stop_reasons`: why it ends at its first and at its last point: `"left the interval"`, `"left the box"`,
-        `"step too small"`, `"reached max_points"`, `"closed"` (both: the last point is the first again), or `"met a
-        cycle of smaller period"`.
+    - `result`: why it ends at its first and at its last point, a batch `(2,)` of `BranchVerdict`; `message` has it in
+        words. Both are `closed` where the last point is the first again.
     """
 
     parameters: Float[np.ndarray, " M"]
@@ -150,7 +145,7 @@ class Branch(Result):
     tangents: Float[np.ndarray, "M Z"]
     bifurcations: tuple[Bifurcation, ...]
     start: int
-    stop_reasons: tuple[str, str]
+    result: BranchVerdict
 
     def __len__(self) -> int:
         return len(self.parameters)
@@ -178,7 +173,7 @@ class Branch(Result):
     @property
     def is_closed(self) -> bool:
         """Whether the last point is the first again."""
-        return self.stop_reasons[0] == CLOSED
+        return bool(is_verdict(self.result, BranchVerdict.closed)[0])
 
     def of_kind(self, kind: str) -> tuple[Bifurcation, ...]:
         """The bifurcations of one kind."""
@@ -189,7 +184,7 @@ class Branch(Result):
         lines = [
             f"Branch of {what}: {len(self)} points of {self.points.shape[-1]} units, parameter "
             f"{self.parameters.min():.6g} to {self.parameters.max():.6g}",
-            f"  ends: {self.stop_reasons[0]}; {self.stop_reasons[1]}",
+            f"  ends: {self.message[0]}; {self.message[1]}",
             f"  largest residual {self.residuals.max():.2g}; stable at {int(self.is_stable.sum())} points",
         ]
         lines += ["  " + event.table() for event in self.bifurcations] or ["  no bifurcations"]
@@ -213,13 +208,13 @@ def _continue(
         return assemble(curve, *follow_both_ways(curve, start, options, is_sound))
 
 
-def assemble(curve: Curve, nodes: list[Node], start: int, stop_reasons: tuple[str, str]) -> Branch:
+def assemble(curve: Curve, nodes: list[Node], start: int, ends: tuple[Any, Any]) -> Branch:
     """Find the bifurcations on a curve of cycles and make the result."""
     given = nodes[start]
     nodes = refine(curve, nodes)
     events = find_events(curve, nodes)
     start = next(k for k, node in enumerate(nodes) if node is given)
-    first, last, stop_reasons = _where_period_divides(events, start, len(nodes), stop_reasons)
+    first, last, ends = _where_period_divides(events, start, len(nodes), ends)
     nodes = nodes[first:last]
     events = [eqx.tree_at(lambda e: e.index, e, e.index - first) for e in events if first - 1 <= e.index <= last - 1]
     scales = np.asarray(curve.metric.scales)
@@ -234,7 +229,7 @@ def assemble(curve: Curve, nodes: list[Node], start: int, stop_reasons: tuple[st
         tangents=np.stack([node.tangent for node in nodes]) * scales,
         bifurcations=tuple(events),
         start=start - first,
-        stop_reasons=stop_reasons,
+        result=stack_verdicts(ends),
     )
 
 
@@ -247,17 +242,17 @@ def _stack_padded(rows: list[np.ndarray]) -> np.ndarray:
 
 
 def _where_period_divides(
-    events: list[Bifurcation], start: int, num_nodes: int, stop_reasons: tuple[str, str]
-) -> tuple[int, int, tuple[str, str]]:
+    events: list[Bifurcation], start: int, num_nodes: int, ends: tuple[Any, Any]
+) -> tuple[int, int, tuple[Any, Any]]:
     """The range of nodes around `start` on which the cycles keep their minimal period, and why the branch ends."""
     first, last = 0, num_nodes
-    first_reason, last_reason = stop_reasons
+    first_end, last_end = ends
     for event in events:
         spread = float(np.max(np.ptp(event.points, axis=0), initial=0.0)) + float(np.max(np.abs(event.points)))
         if event.kind == BRANCH_POINT and smallest_period(event.points, 1e-7 * spread) < len(event.points):
             if event.index < start:
-                first, first_reason = event.index + 1, PERIOD_DIVIDED
+                first, first_end = event.index + 1, BranchVerdict.period_divided
             else:
-                last, last_reason = event.index + 1, PERIOD_DIVIDED
+                last, last_end = event.index + 1, BranchVerdict.period_divided
                 break
-    return first, last, (first_reason, last_reason)
+    return first, last, (first_end, last_end)

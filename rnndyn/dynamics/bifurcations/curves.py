@@ -10,13 +10,16 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Complex, Float
 
 from rnndyn.dynamics.bifurcations._codimension_two import TESTS, aligned, cosine, locate
-from rnndyn.dynamics.bifurcations._curve import CLOSED, Curve, Node, sorted_multipliers
+from rnndyn.dynamics.bifurcations._curve import Curve, Node, sorted_multipliers
 from rnndyn.dynamics.bifurcations._setup import CurveOptions, check_span, follow_both_ways, make_curve
 from rnndyn.dynamics.bifurcations._steps import correct_point
 from rnndyn.dynamics.bifurcations._systems import CycleSystem
 from rnndyn.dynamics.bifurcations.bifurcations import FLIP, FOLD, NEIMARK_SACKER, Bifurcation, defining_system
+from rnndyn.dynamics.bifurcations.verdicts import BranchVerdict
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in
-from rnndyn.results import Result
+from rnndyn.results import Judged, Result, is_verdict, stack_verdicts
+
+_RESONANT_ENDS: dict[str, Any] = {"1:1": BranchVerdict.resonance_one, "1:2": BranchVerdict.resonance_two}
 
 
 def continue_bifurcation(
@@ -77,12 +80,12 @@ def continue_bifurcation(
         base = make_curve(f, points, np.array(p_span, float), options)
         curve, start = _start(base, kind, points, p, bifurcation.multipliers)
         nodes, first, reasons = follow_both_ways(curve, start, options)
-        if kind == NEIMARK_SACKER and reasons == (CLOSED, CLOSED):
+        if kind == NEIMARK_SACKER and all(is_verdict(reason, BranchVerdict.closed) for reason in reasons):
             nodes, first = _cut_open(curve, nodes)
         return _assemble(curve, kind, nodes, first, reasons)
 
 
-class BifurcationCurve(Result):
+class BifurcationCurve(Judged):
     """A curve of bifurcations, ordered along its arc length.
 
     - `kind`: `"fold"`, `"flip"` or `"neimark-sacker"`.
@@ -93,7 +96,7 @@ class BifurcationCurve(Result):
     - `residuals`: of the defining system, `(M,)`.
     - `special_points`: in the order of the curve.
     - `start`: the index of the point at `p0`.
-    - `stop_reasons`: as for a `Branch`, or the name of the resonance at which a Neimark-Sacker curve ends.
+    - `result`: why it ends at its first and at its last point, a batch `(2,)` of `BranchVerdict`.
     """
 
     kind: str
@@ -104,7 +107,7 @@ class BifurcationCurve(Result):
     residuals: Float[np.ndarray, " M"]
     special_points: "tuple[SpecialPoint, ...]"
     start: int
-    stop_reasons: tuple[str, str]
+    result: BranchVerdict
 
     def __len__(self) -> int:
         return len(self.parameters)
@@ -114,7 +117,7 @@ class BifurcationCurve(Result):
         lines = [
             f"Curve of {self.kind} points: {len(self)} points, parameters "
             f"({low[0]:.6g}, {low[1]:.6g}) to ({high[0]:.6g}, {high[1]:.6g})",
-            f"  ends: {self.stop_reasons[0]}; {self.stop_reasons[1]}",
+            f"  ends: {self.message[0]}; {self.message[1]}",
             f"  largest residual {self.residuals.max():.2g}",
         ]
         lines += ["  " + point.table() for point in self.special_points] or ["  no points of codimension two"]
@@ -183,15 +186,13 @@ def _cut_open(curve: Curve, nodes: list[Node]) -> tuple[list[Node], int]:
     return [*nodes[cut:-1], *nodes[: cut + 1]], len(nodes) - 1 - cut
 
 
-def _assemble(
-    curve: Curve, kind: str, nodes: list[Node], start: int, stop_reasons: tuple[str, str]
-) -> BifurcationCurve:
+def _assemble(curve: Curve, kind: str, nodes: list[Node], start: int, reasons: tuple[Any, Any]) -> BifurcationCurve:
     tests = TESTS[kind]
     for k in range(1, len(nodes)):
         nodes[k] = aligned(nodes[k], nodes[k - 1])
     special: list[SpecialPoint] = []
     values = {name: np.array([test(curve, node) for node in nodes]) for name, test in tests.items()}
-    ends: dict[int, tuple[Node, str]] = {}
+    ends: dict[int, tuple[Node, Any]] = {}
     for k in range(len(nodes) - 1):
         found = []
         for name, test in tests.items():
@@ -202,8 +203,8 @@ def _assemble(
                     found.append((fraction, name, node, value))
         for _, name, node, value in sorted(found, key=lambda item: item[0]):
             special.append(_special_point(curve, name, node, value, k))
-            if kind == NEIMARK_SACKER and name in ("1:1", "1:2"):
-                ends[k] = (node, name)
+            if kind == NEIMARK_SACKER and name in _RESONANT_ENDS:
+                ends[k] = (node, _RESONANT_ENDS[name])
     first, last = 0, len(nodes)
     if ends:
         before = [k for k in ends if k < start]
@@ -211,10 +212,10 @@ def _assemble(
         head, tail = [], []
         if before:
             first = max(before) + 1
-            head, stop_reasons = [ends[first - 1][0]], (ends[first - 1][1], stop_reasons[1])
+            head, reasons = [ends[first - 1][0]], (ends[first - 1][1], reasons[1])
         if after:
             last = min(after) + 1
-            tail, stop_reasons = [ends[last - 1][0]], (stop_reasons[0], ends[last - 1][1])
+            tail, reasons = [ends[last - 1][0]], (reasons[0], ends[last - 1][1])
         nodes = head + nodes[first:last] + tail
         shift = len(head) - first
         special = [
@@ -239,7 +240,7 @@ def _assemble(
         residuals=np.array([node.residual for node in nodes]),
         special_points=tuple(special),
         start=start,
-        stop_reasons=stop_reasons,
+        result=stack_verdicts(reasons),
     )
 
 

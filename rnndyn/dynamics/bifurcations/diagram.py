@@ -10,16 +10,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike
 
 from rnndyn._validation import check_at_least, check_state, check_states
-from rnndyn.dynamics.bifurcations._curve import STOP_REASONS, Curve, Node, hermite, shift_points
+from rnndyn.dynamics.bifurcations._curve import Curve, Node, hermite, shift_points
 from rnndyn.dynamics.bifurcations._events import is_sound
-from rnndyn.dynamics.bifurcations._setup import (
-    CurveOptions,
-    check_span,
-    follow_both_ways,
-    make_curve,
-    start_node,
-)
-from rnndyn.dynamics.bifurcations._steps import RUNNING, STEP_TOO_SMALL
+from rnndyn.dynamics.bifurcations._setup import CurveOptions, check_span, follow_both_ways, make_curve, start_node
 from rnndyn.dynamics.bifurcations.bifurcations import (
     BORDER_COLLISION,
     BRANCH_POINT,
@@ -29,11 +22,10 @@ from rnndyn.dynamics.bifurcations.bifurcations import (
     evaluate_cycle,
 )
 from rnndyn.dynamics.bifurcations.continuation import Branch, assemble
+from rnndyn.dynamics.bifurcations.verdicts import BranchVerdict
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in
 from rnndyn.dynamics.numerics.periodic_orbits import smallest_period
-from rnndyn.results import Result
-
-BORN = "born at a bifurcation"
+from rnndyn.results import Result, is_verdict
 
 
 def bifurcation_diagram(
@@ -122,7 +114,7 @@ def bifurcation_diagram(
                         gaps.append(f"{where}: max_branches reached")
                         break
                     nodes, reason = doubled.follow(node, initial_step, max_points, is_sound)
-                    branch = _with_head(assemble(doubled, nodes, 0, (BORN, reason)), head, doubled)
+                    branch = _with_head(assemble(doubled, nodes, 0, (BranchVerdict.born, reason)), head, doubled)
                     gaps += _unfinished(branch, len(branches))
                     branches.append(_Traced(doubled, nodes, branch, parent.level + 1, at, number))
             at += 1
@@ -194,8 +186,8 @@ class _Traced:
 
 def _unfinished(branch: Branch, number: int) -> list[str]:
     """Whether a branch ended before its bounds did."""
-    early = (STOP_REASONS[RUNNING], STOP_REASONS[STEP_TOO_SMALL])
-    return [f"branch {number} ended: {reason}" for reason in branch.stop_reasons if reason in early]
+    early = is_verdict(branch.result, BranchVerdict.out_of_points, BranchVerdict.step_too_small)
+    return [f"branch {number} ended: {words}" for words in branch.message[early]]
 
 
 def _can_switch(event: Bifurcation, max_period: int) -> bool:
@@ -297,4 +289,4 @@ def _with_head(branch: Branch, head: Node, curve: Curve) -> Branch:
     }
     fields: dict[str, Any] = {name: np.concatenate([row, getattr(branch, name)]) for name, row in front.items()}
     events = tuple(eqx.tree_at(lambda e: e.index, event, event.index + 1) for event in branch.bifurcations)
-    return Branch(**fields, bifurcations=events, start=0, stop_reasons=branch.stop_reasons)
+    return Branch(**fields, bifurcations=events, start=0, result=branch.result)

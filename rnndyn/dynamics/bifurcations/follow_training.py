@@ -4,20 +4,21 @@ import dataclasses
 import itertools
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float
 from tqdm.auto import tqdm
 
 from rnndyn._validation import check_at_least, check_states
-from rnndyn.dynamics.bifurcations._curve import PERIOD_DIVIDED
 from rnndyn.dynamics.bifurcations.bifurcations import BRANCH_POINT, FLIP, FOLD, Bifurcation
 from rnndyn.dynamics.bifurcations.continuation import Branch, continue_cycles, continue_fixed_points
+from rnndyn.dynamics.bifurcations.verdicts import BranchVerdict, TrackVerdict
 from rnndyn.dynamics.cycles.cycles import find_cycles
 from rnndyn.dynamics.fixed_points.fixed_points import find_fixed_points
 from rnndyn.dynamics.interpolation import InterpolatedMap, interpolate_maps
 from rnndyn.dynamics.numerics.periodic_orbits import smallest_period
-from rnndyn.results import Result
+from rnndyn.results import Judged, Result, is_verdict, stack_verdicts
 
 BIRTH, DEATH = "birth", "death"
 
@@ -66,7 +67,7 @@ def follow_training(
     tracker = _Tracker(times, max_points)
     for period in periods:
         for points in _search(maps[0], candidates, period):
-            tracker.add(points, 0, "first checkpoint")
+            tracker.add(points, 0, TrackVerdict.first_checkpoint)
     for k, segment in enumerate(tqdm(segments, desc="checkpoints", delay=2.0, leave=False, disable=not progress)):
         tracker.advance(segment, k)
         if search:
@@ -80,11 +81,14 @@ def follow_training(
 
 
 class FixedPointHistory(Result):
-    """Fixed points and cycles over training.
+    """The fixed points and cycles of a network at each of T checkpoints of its training, and what became of them.
 
-    - `steps`: of the checkpoints, `(T,)`.
-    - `tracks`: every fixed point or cycle with the checkpoints at which it exists.
-    - `events`: what happened, by step.
+    - `steps`: the training step of each checkpoint, as given, increasing, `(T,)`; 0, 1, 2, ... where none were given.
+    - `tracks`: one `Track` for every fixed point or cycle, with the checkpoints at which it exists, in the order in
+        which they were found; empty where the searches found nothing. One that could not be followed to the next
+        checkpoint ends there: its `end` is `"lost"`, with the reason, and the object may come back as another track.
+    - `events`: one `TrainingEvent` for every bifurcation met between two checkpoints, by `step`; empty where there was
+        none. A bifurcation that was bracketed but not solved for is among them (see its `result`).
     """
 
     steps: Float[np.ndarray, " T"]
@@ -102,23 +106,33 @@ class FixedPointHistory(Result):
         return "\n".join(lines)
 
 
-class Track(Result):
+class Track(Judged):
     """One fixed point or cycle over the checkpoints `first` to `last`.
 
     - `points`: `(L, P, N)`, one row per checkpoint.
     - `multipliers`: by falling modulus, `(L, N)` complex.
     - `residuals`: $|F(x_i) - x_{i+1}|_\\infty$, `(L,)`.
-    - `begin`, `end`: `"first checkpoint"`, `"birth"` (at a fold), `"flip"` (a doubled cycle, at the flip of the cycle
-        that it doubles), `"found late"`; `"last checkpoint"`, `"death"`, `"flip"`, `"lost"` (with the reason why its
-        branch ended).
+    - `result`: why it begins and why it ends, a batch `(2,)` of `TrackVerdict`; `begin` and `end` have it in words.
+    - `reason`: of a track that is lost, why its branch ended; empty otherwise.
     """
 
     first: int
     points: Float[np.ndarray, "L P N"]
     multipliers: Complex[np.ndarray, "L N"]
     residuals: Float[np.ndarray, " L"]
-    begin: str
-    end: str
+    result: TrackVerdict
+    reason: str
+
+    @property
+    def begin(self) -> str:
+        """`"first checkpoint"`, `"birth"` (at a fold), `"flip"` (a doubled cycle, at the flip of the cycle that it
+        doubles) or `"found late"`."""
+        return str(self.message[0])
+
+    @property
+    def end(self) -> str:
+        """`"last checkpoint"`, `"death"` (at a fold), `"flip"`, or `"lost"` with the reason."""
+        return str(self.message[1]) + (f" ({self.reason})" if self.reason else "")
 
     @property
     def last(self) -> int:
@@ -170,11 +184,12 @@ class _Growing:
     """A track while it is followed."""
 
     first: int
-    begin: str
+    begin: Any
     points: list[np.ndarray]
     multipliers: list[np.ndarray]
     residuals: list[float]
-    end: str | None = None
+    end: Any = None
+    reason: str = ""
 
     def result(self) -> Track:
         return Track(
@@ -182,8 +197,8 @@ class _Growing:
             np.stack(self.points),
             np.stack(self.multipliers),
             np.array(self.residuals),
-            self.begin,
-            self.end or "last checkpoint",
+            stack_verdicts([self.begin, TrackVerdict.last_checkpoint if self.end is None else self.end]),
+            self.reason,
         )
 
 
@@ -195,7 +210,7 @@ class _Tracker:
         self.tracks: list[_Growing] = []
         self.events: list[TrainingEvent] = []
 
-    def add(self, found: "_Found", checkpoint: int, begin: str) -> int:
+    def add(self, found: "_Found", checkpoint: int, begin: Any) -> int:
         """A new track; its number."""
         self.tracks.append(_Growing(checkpoint, begin, [found.points], [found.multipliers], [found.residual]))
         return len(self.tracks) - 1
@@ -215,16 +230,18 @@ class _Tracker:
                     track.residuals.append(arrived.residual)
                 else:
                     # Two branches cannot end at one regular point: one of the searches gave one object twice.
-                    track.end = f"lost (arrived at {same})"
+                    track.end, track.reason = TrackVerdict.lost, f"arrived at {same}"
                 self._record(branch, k, (number,))
             elif branch.parameters[-1] == 0.0:
                 partner = self._find(arrived.points, k)
                 pair = (number,) if partner is None else (number, partner)
-                track.end = DEATH
+                track.end = TrackVerdict.death
                 self._record(branch, k, pair, DEATH)
             else:
-                reason = branch.stop_reasons[1]
-                track.end = FLIP if reason == PERIOD_DIVIDED else f"lost ({reason})"
+                if is_verdict(branch.result, BranchVerdict.period_divided)[1]:
+                    track.end = TrackVerdict.flip
+                else:
+                    track.end, track.reason = TrackVerdict.lost, str(branch.message[1])
                 self._record(branch, k, (number,))
 
     def match(self, segment: InterpolatedMap, k: int, found: "list[_Found]") -> None:
@@ -235,14 +252,15 @@ class _Tracker:
             branch = self._branch(segment, item.points, 1.0)
             # Followed towards smaller s: that end is the first of the branch.
             arrived = _Found.at(branch, 0)
-            number = self.add(item, k + 1, BIRTH)
+            number = self.add(item, k + 1, TrackVerdict.birth)
             if branch.parameters[0] == 1.0:
                 partner = self._find(arrived.points, k + 1)
                 if partner is None:
-                    partner = self.add(arrived, k + 1, BIRTH)
+                    partner = self.add(arrived, k + 1, TrackVerdict.birth)
                 self._record(branch, k, (number, partner), BIRTH)
             else:
-                self.tracks[number].begin = FLIP if branch.stop_reasons[0] == PERIOD_DIVIDED else "found late"
+                flips = is_verdict(branch.result, BranchVerdict.period_divided)[0]
+                self.tracks[number].begin = TrackVerdict.flip if flips else TrackVerdict.found_late
                 self._record(branch, k, (number,))
 
     def _branch(self, segment: InterpolatedMap, points: np.ndarray, s: float) -> Branch:

@@ -11,8 +11,9 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from rnndyn._validation import check_at_least, check_states
 from rnndyn.dynamics.growth.max_lyapunov import max_lyapunov_exponent
+from rnndyn.dynamics.growth.verdicts import ChaosVerdict
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in, map_in_chunks
-from rnndyn.results import Result
+from rnndyn.results import Judged, first_verdict, is_verdict
 
 
 def orbit_diagram(
@@ -80,7 +81,7 @@ def orbit_diagram(
     return OrbitDiagram(p, states, exponents, stderr)
 
 
-class OrbitDiagram(Result):
+class OrbitDiagram(Judged):
     r"""What remains of an orbit at each value of a parameter.
 
     - `parameters`: `(K,)`.
@@ -98,12 +99,23 @@ class OrbitDiagram(Result):
         return len(self.parameters)
 
     @property
+    def result(self) -> Any:
+        """What each orbit does, a batch `(K,)` of `ChaosVerdict`: chaotic (regular) where the exponent is positive
+        (negative) by more than three standard errors, unclear between, not finite where the orbit was lost."""
+        return first_verdict(
+            (~np.isfinite(self.states).all(axis=(1, 2)) | np.isnan(self.exponents), ChaosVerdict.not_finite),
+            (self.exponents > 3 * self.stderr, ChaosVerdict.chaotic),
+            (self.exponents < -3 * self.stderr, ChaosVerdict.regular),
+            otherwise=ChaosVerdict.unclear,
+        )
+
+    @property
     def is_chaotic(self) -> Bool[np.ndarray, " K"]:
         """Where the exponent is positive by more than three standard errors."""
-        return self.exponents > 3 * self.stderr
+        return is_verdict(self.result, ChaosVerdict.chaotic)
 
     def table(self) -> str:
-        lost = int((~np.isfinite(self.states).all(axis=(1, 2))).sum())
+        lost = int(np.sum(is_verdict(self.result, ChaosVerdict.not_finite)))
         lines = [
             f"Orbit diagram: {len(self)} parameters from {self.parameters.min():.6g} to {self.parameters.max():.6g}, "
             f"{self.states.shape[1]} states of {self.states.shape[2]} units each",

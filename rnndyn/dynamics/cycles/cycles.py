@@ -9,7 +9,13 @@ from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int
 
 from rnndyn._validation import check_at_least, check_states
 from rnndyn.dynamics.cycles._search import CycleSearch, CycleTable
-from rnndyn.dynamics.numerics.completeness import check_until_complete, completeness_note, index_goal, warn_incomplete
+from rnndyn.dynamics.numerics.completeness import (
+    check_until_complete,
+    completeness_note,
+    completeness_of,
+    index_goal,
+    warn_incomplete,
+)
 from rnndyn.dynamics.numerics.deduplication import farthest_points
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in
 from rnndyn.dynamics.numerics.evaluation import evaluate
@@ -17,7 +23,8 @@ from rnndyn.dynamics.numerics.evidence import MIN_CONTINUUM
 from rnndyn.dynamics.numerics.jumps import near_jump
 from rnndyn.dynamics.numerics.periodic_orbits import divisors
 from rnndyn.dynamics.numerics.torus import embedded, period_of
-from rnndyn.results import Result
+from rnndyn.dynamics.numerics.verdicts import PointVerdict
+from rnndyn.results import Judged, Result, first_verdict
 
 MAX_RANDOM_SIZE = 8
 """States of up to so many entries are also searched from random point sequences: beyond, these lead nowhere."""
@@ -122,7 +129,7 @@ def find_cycles(
     return CycleSet(tuple(periods), found)
 
 
-class Cycles(Result):
+class Cycles(Judged):
     """Cycles of one minimal period, ordered by the number of unstable directions, then by coordinates.
 
     - `points`: the cycles, `(K, p, N)`; each from its smallest point on, in the order of the dynamics.
@@ -189,6 +196,20 @@ class Cycles(Result):
         return np.sum(np.abs(self.multipliers) > 1, axis=1)
 
     @property
+    def result(self) -> Any:
+        """What each cycle is worth, a batch `(K,)` of `PointVerdict`; `message` has it in words."""
+        return first_verdict(
+            (self.near_jump, PointVerdict.near_jump),
+            (self.is_degenerate, PointVerdict.degenerate),
+            otherwise=PointVerdict.regular,
+        )
+
+    @property
+    def completeness(self) -> Any:
+        """Whether these are all cycles there are, a `CompletenessVerdict`: what `may_be_complete` says."""
+        return completeness_of(self.may_be_complete)
+
+    @property
     def may_be_complete(self) -> bool | None:
         """Whether the index sum allows that no cycle, of this period or a divisor, is missing; `None`: cannot tell."""
         if self.expected_index_sum is None or self.continuum is not None or self.index_sum is None:
@@ -234,10 +255,13 @@ class Cycles(Result):
 
 
 class CycleSet(Result):
-    """The cycles of several periods: `cycle_set[p]` are those of minimal period p.
+    """The cycles of the periods that were asked for: `cycle_set[p]` are those of minimal period p.
 
-    - `periods`: the periods asked for.
-    - `cycles`: one `Cycles` for each.
+    `len` is the number of cycles of all periods together, and iteration goes over the `Cycles`.
+
+    - `periods`: the minimal periods in steps, in the order in which they were asked for.
+    - `cycles`: one `Cycles` for each of them, in the same order; of length 0, with its counts of starts, where no cycle
+        of that period was found.
     """
 
     periods: tuple[int, ...]

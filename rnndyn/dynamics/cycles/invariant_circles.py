@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,13 +10,15 @@ from jaxtyping import Array, ArrayLike, Complex, Float
 
 from rnndyn._validation import check_at_least, check_state
 from rnndyn.dynamics.cycles._circle_newton import Circle, CircleNewton, coefficients_of, derivative, solve_circle
+from rnndyn.dynamics.cycles._circle_start import first_circle
 from rnndyn.dynamics.cycles.cycles import Cycles, find_cycles
-from rnndyn.dynamics.numerics.birkhoff import bump_weights, fourier_averages, leading_frequencies, refined_frequency
+from rnndyn.dynamics.cycles.verdicts import CircleVerdict
+from rnndyn.dynamics.numerics.birkhoff import bump_weights
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in
 from rnndyn.dynamics.numerics.evaluation import evaluate as evaluate_map
 from rnndyn.dynamics.numerics.evaluation import orbits_from
 from rnndyn.dynamics.numerics.frames import orthonormalize
-from rnndyn.results import Result
+from rnndyn.results import Judged, is_verdict
 
 _SETTLED = 1e-7
 """An orbit that returns this close, as a fraction of its extent, period after period has settled on a cycle."""
@@ -79,7 +82,7 @@ def find_invariant_circle(
         f = let_in(f, start)
         orbit = np.asarray(orbits_from(f, start[None], num_transient + num_steps))[0, num_transient:]
         if not np.isfinite(orbit).all():
-            return _nothing(orbit, "the orbit leaves for infinity (or becomes NaN).")
+            return _nothing(orbit, CircleVerdict.escaped, "the orbit leaves for infinity (or becomes NaN).")
         cycle = _settled_cycle(f, orbit, max_period)
         if cycle is not None:
             return _locked(cycle)
@@ -88,15 +91,16 @@ def find_invariant_circle(
         def evaluate(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             return evaluate_map(f, points, description="invariant circle", progress=progress)
 
-        first = _first_circle(f, orbit, max_modes)
+        first = first_circle(f, orbit, max_modes)
         if first is None:
-            return _nothing(orbit, "the orbit has no line in its spectrum.")
+            return _nothing(orbit, CircleVerdict.no_line, "the orbit has no line in its spectrum.")
         found = solve_circle(evaluate, first, tol=tol, max_steps=max_steps, max_modes=max_modes)
         extent, spread = np.max(np.ptp(found.circle.samples, axis=0)), np.max(np.ptp(orbit, axis=0))
         if not found.converged:
-            return _nothing(orbit, _failure(found, tol, max_modes))
+            return _nothing(orbit, *_failure(found, tol, max_modes))
         if extent < 1e-2 * spread:
-            return _nothing(orbit, "the orbit has not settled: it spirals to a fixed point. Take more num_transient.")
+            reason = "the orbit has not settled: it spirals to a fixed point. Take more num_transient."
+            return _nothing(orbit, CircleVerdict.not_settled, reason)
         # The averages of T steps are off by about exp(-c sqrt(T)): 4096 leave rounding, and 1024, which is what long
         # states can afford, some 1e-10.
         exponents = _exponents(evaluate, found.circle, int(np.clip(2**18 // size, 1024, 4096)))
@@ -105,7 +109,6 @@ def find_invariant_circle(
     if rho > 0.5:
         rho, samples = 1 - rho, np.roll(samples[::-1], 1, axis=0)
     return InvariantCircle(
-        kind="invariant circle",
         rotation_number=float(rho),
         coefficients=coefficients_of(samples),
         residual=found.residual,
@@ -114,14 +117,14 @@ def find_invariant_circle(
         multipliers=np.exp(exponents[1:]),
         cycle=None,
         num_newton_steps=found.num_steps,
+        result=CircleVerdict.converged,
         reason="",
     )
 
 
-class InvariantCircle(Result):
+class InvariantCircle(Judged):
     """What an orbit settled on: an invariant circle, or what it is instead.
 
-    - `kind`: `"invariant circle"`, `"cycle"` (phase locking), `"fixed point"` or `"none"`.
     - `rotation_number`: turns per step, in [0, 1/2]. For a cycle m / p, where m is the strongest harmonic of its
         points; 0 for a fixed point, NaN for `"none"`.
     - `coefficients`: Fourier coefficients $c_0, \\dots, c_{K-1}$ of the curve
@@ -133,10 +136,10 @@ class InvariantCircle(Result):
         exponents across the curve. All below 1: it attracts. For a cycle: see `cycle`.
     - `cycle`: the cycle (of period 1 for a fixed point), or `None`.
     - `num_newton_steps`: how many steps it took.
-    - `reason`: why nothing was found; empty when something was.
+    - `result`: what became of the search, a `CircleVerdict`.
+    - `reason`: why nothing was found, with the numbers of the case; empty when something was.
     """
 
-    kind: str
     rotation_number: float
     coefficients: Complex[np.ndarray, "K N"]
     residual: float
@@ -145,12 +148,20 @@ class InvariantCircle(Result):
     multipliers: Float[np.ndarray, " M"]
     cycle: Cycles | None
     num_newton_steps: int
+    result: CircleVerdict
     reason: str
+
+    @property
+    def kind(self) -> str:
+        """`"invariant circle"`, `"cycle"` (phase locking), `"fixed point"` or `"none"`."""
+        if self.cycle is not None:
+            return "fixed point" if self.cycle.period == 1 else "cycle"
+        return "invariant circle" if self.converged else "none"
 
     @property
     def converged(self) -> bool:
         """Whether an invariant circle was found."""
-        return self.kind == "invariant circle"
+        return is_verdict(self.result, CircleVerdict.converged)
 
     @property
     def is_stable(self) -> bool:
@@ -177,7 +188,7 @@ class InvariantCircle(Result):
         return np.real(waves @ self.coefficients)
 
     def table(self) -> str:
-        if self.kind == "none":
+        if self.cycle is None and not self.converged:
             return f"No invariant circle: {self.reason}"
         if self.cycle is not None:
             return f"InvariantCircle: the orbit settles on a {self.kind}\n{self.cycle.table()}"
@@ -193,35 +204,6 @@ class InvariantCircle(Result):
         )
 
 
-def _first_circle(f: Callable, orbit: np.ndarray, max_modes: int) -> Circle | None:
-    """The circle of the frequency, among the strongest and their halves and thirds, that explains the orbit best.
-
-    The strongest line of a spectrum may be a harmonic of the rotation number.
-    """
-    lines = leading_frequencies(orbit, 3)
-    if lines.size == 0:
-        return None
-    orbit, lines, stride = _spread_out(f, orbit, lines)
-    guesses = [(line + turn) / part for line in lines for part in (1, 2, 3) for turn in range(part)]
-    # A half of the right frequency explains as much: it must do clearly better to be preferred.
-    # Below this the curve is a circle of few harmonics, and rounding would choose among its multiple covers.
-    floor = 1e-10 * float(np.max(np.ptp(orbit, axis=0)))
-    misfits = [
-        max(_fit(orbit, stride * rho, 16)[1], floor) * (1 if order % 6 == 0 else 2) for order, rho in enumerate(guesses)
-    ]
-    rho = guesses[int(np.argmin(misfits))]
-    amplitudes, misfit = _fit(orbit, stride * rho, 16)
-    while 2 * (len(amplitudes) - 1) <= min(max_modes, len(orbit) // 16):
-        more, lower = _fit(orbit, stride * rho, 2 * (len(amplitudes) - 1))
-        if lower > 0.5 * misfit:
-            break
-        amplitudes, misfit = more, lower
-    num = 4 * (len(amplitudes) - 1)
-    padded = np.zeros((num // 2 + 1, orbit.shape[1]), complex)
-    padded[: len(amplitudes)] = amplitudes
-    return Circle(np.fft.irfft(padded, num, axis=0) * num, float(rho))
-
-
 def _traversed_once(circle: Circle) -> Circle:
     """The same curve gone around once: gamma(m theta) solves the equation too, with a rotation number m times less."""
     samples, rho = circle
@@ -235,36 +217,6 @@ def _traversed_once(circle: Circle) -> Circle:
     kept = modes[::times]
     once[: len(kept)] = kept
     return Circle(np.fft.irfft(once, len(samples), axis=0), times * rho)
-
-
-def _fit(orbit: np.ndarray, rho: float, num_modes: int) -> tuple[np.ndarray, float]:
-    """Amplitudes of the orbit at the multiples of a frequency, and the root mean square of what they leave."""
-    modes, steps = np.arange(num_modes + 1), np.arange(len(orbit))
-    amplitudes = fourier_averages(orbit, rho * modes)
-    waves = np.exp(2j * np.pi * rho * np.outer(steps, modes))
-    waves[:, 1:] *= 2
-    squares = np.sum((np.real(waves @ amplitudes) - orbit) ** 2, axis=1)
-    # The averages see the middle of the orbit more than its ends.
-    return amplitudes, float(np.sqrt(bump_weights(len(orbit)) @ squares))
-
-
-def _spread_out(f: Callable, orbit: np.ndarray, lines: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """An orbit of the same length that goes around the circle, with the number of steps between its points.
-
-    Near a resonance q rho = m the points of a short orbit lie on q arcs, and harmonics q apart look alike. Every
-    s-th point of a longer orbit turns s times as far, and tells the frequencies s times as accurately.
-    """
-    num_steps, size = orbit.shape
-    orders = np.arange(1, 17)
-    detuning = float(np.min(np.abs(orders * lines[0] - np.round(orders * lines[0]))))
-    # Sixteen turns of the arcs separate the harmonics; 2^20 steps, or 128 MiB, are the limit.
-    longest = min(2**20, 2**24 // size) // num_steps
-    stride = int(min(np.ceil(16 / (num_steps * max(detuning, 1e-12))), longest))
-    if stride <= 1:
-        return orbit, lines, 1
-    longer = np.asarray(orbits_from(f, orbit[-1:], stride * num_steps))[0, stride - 1 :: stride]
-    refined = [line + (refined_frequency(longer, stride * line) - stride * line) / stride for line in lines]
-    return longer, np.array(refined), stride
 
 
 def _settled_cycle(f: Callable, orbit: np.ndarray, max_period: int) -> Cycles | None:
@@ -319,7 +271,6 @@ def _growth_of_frame(frame: Float[Array, "N N"], jacobians: Float[Array, "T N N"
 def _locked(cycle: Cycles) -> InvariantCircle:
     power = np.sum(np.abs(np.fft.rfft(cycle.points[0] - cycle.points[0].mean(axis=0), axis=0)) ** 2, axis=1)
     return InvariantCircle(
-        kind="fixed point" if cycle.period == 1 else "cycle",
         rotation_number=int(np.argmax(power)) / cycle.period,
         coefficients=np.zeros((0, cycle.points.shape[2]), complex),
         residual=float(cycle.residuals[0]),
@@ -328,13 +279,13 @@ def _locked(cycle: Cycles) -> InvariantCircle:
         multipliers=np.abs(cycle.multipliers[0]),
         cycle=cycle,
         num_newton_steps=0,
+        result=CircleVerdict.locked,
         reason="",
     )
 
 
-def _nothing(orbit: np.ndarray, reason: str) -> InvariantCircle:
+def _nothing(orbit: np.ndarray, result: Any, reason: str) -> InvariantCircle:
     return InvariantCircle(
-        kind="none",
         rotation_number=float("nan"),
         coefficients=np.zeros((0, orbit.shape[1]), complex),
         residual=float("inf"),
@@ -343,17 +294,18 @@ def _nothing(orbit: np.ndarray, reason: str) -> InvariantCircle:
         multipliers=np.zeros(0),
         cycle=None,
         num_newton_steps=0,
+        result=result,
         reason=reason,
     )
 
 
-def _failure(found: CircleNewton, tol: float, max_modes: int) -> str:
+def _failure(found: CircleNewton, tol: float, max_modes: int) -> tuple[Any, str]:
     if found.residual <= tol:
-        return (
+        return CircleVerdict.too_few_modes, (
             f"the curve needs more than {max_modes} modes (the last are {found.tail:.1e}). Raise max_modes; near its "
             "break-up no number is enough."
         )
-    return (
+    return CircleVerdict.no_solution, (
         f"no circle solves the equation (best residual {found.residual:.1e}). The orbit may be chaotic, not settled "
         "yet (take more num_transient), locked to a cycle longer than max_period, or visit several circles in turn "
         "(try iterate(f, n))."

@@ -12,9 +12,10 @@ from jaxtyping import Array, ArrayLike, Float
 from rnndyn._validation import check_at_least
 from rnndyn.dynamics.cycles.invariant_circles import InvariantCircle
 from rnndyn.dynamics.cycles.limit_cycles import LimitCycle
+from rnndyn.dynamics.cycles.verdicts import PhaseVerdict
 from rnndyn.dynamics.flows import time_map
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in, map_in_chunks
-from rnndyn.results import Result
+from rnndyn.results import Judged, first_verdict, is_verdict
 
 _BLOCK = 32
 """Steps between two looks at how far the states still are from the curve."""
@@ -30,7 +31,7 @@ def phase_response(
     *,
     phases: int | ArrayLike = 64,
     duration: float = 0,
-    max_steps: int = 4096,
+    max_map_steps: int = 4096,
     tol: float = 1e-9,
 ) -> "PhaseResponse":
     r"""Find by how much a pulse shifts the phase of an attracting oscillation in the end.
@@ -48,7 +49,7 @@ def phase_response(
         the state at its end, `(N,) -> (N,)`, such as two steps with an input: `lambda x: g(g(x, u), u)`.
     - `phases`: at which phases it comes, in turns; or how many, evenly spaced.
     - `duration`: how long the pulse takes, in steps of the map, or in the time of the flow.
-    - `max_steps`: how many steps (or turns of a limit cycle) to wait at most for the state to come back.
+    - `max_map_steps`: how many steps (or turns of a limit cycle) to wait at most for the state to come back.
     - `tol`: how close it has to come to the curve, as a fraction of its extent. The phase is known to about as much.
 
     **Returns:** a `PhaseResponse`, phases and shifts in turns: times $2\pi$ in radians, times the period in time.
@@ -67,7 +68,7 @@ def phase_response(
         raise ValueError(f"circle: expected one that was found, got: {circle.reason or circle}.")
     if not circle.is_stable:
         raise ValueError("circle: it does not attract, so that a perturbed state has no phase. Look for another one.")
-    check_at_least("max_steps", max_steps, 1)
+    check_at_least("max_map_steps", max_map_steps, 1)
     if not (np.isfinite(duration) and duration >= 0):
         raise ValueError(f"duration: expected a time of at least 0, got {duration}.")
     at = np.arange(phases) / phases if isinstance(phases, int) else np.atleast_1d(np.asarray(phases, np.float64))
@@ -88,15 +89,20 @@ def phase_response(
         while True:
             ends, distances = _nearest(modes, grid, states)
             waiting = np.isfinite(distances) & (distances > tol * extent)
-            if not waiting.any() or num_steps >= max_steps:
+            if not waiting.any() or num_steps >= max_map_steps:
                 break
             states, num_steps = _advanced(step, states, block), num_steps + block
     shifts = ends - at - lead - num_steps * turns
+    result = first_verdict(
+        (~np.isfinite(distances), PhaseVerdict.not_finite),
+        (waiting, PhaseVerdict.away),
+        otherwise=PhaseVerdict.returned,
+    )
     shifts = np.where(waiting | ~np.isfinite(distances), np.nan, (shifts + 0.5) % 1.0 - 0.5)
-    return PhaseResponse(at, shifts, distances / extent, num_steps)
+    return PhaseResponse(at, shifts, distances / extent, num_steps, result)
 
 
-class PhaseResponse(Result):
+class PhaseResponse(Judged):
     """Phase shifts by a pulse, in turns.
 
     - `phases`: when the pulse began, `(K,)`.
@@ -104,17 +110,19 @@ class PhaseResponse(Result):
         back, `(K,)`.
     - `distances`: how far the state was from the curve in the end, as a fraction of its extent, `(K,)`.
     - `num_steps`: how many steps (or turns of a limit cycle) that took.
+    - `result`: whether each state came back, a batch `(K,)` of `PhaseVerdict`.
     """
 
     phases: Float[np.ndarray, " K"]
     shifts: Float[np.ndarray, " K"]
     distances: Float[np.ndarray, " K"]
     num_steps: int
+    result: PhaseVerdict
 
     @property
     def converged(self) -> bool:
         """Whether every state came back to the curve."""
-        return bool(np.isfinite(self.shifts).all())
+        return bool(np.all(is_verdict(self.result, PhaseVerdict.returned)))
 
     @property
     def mean_shift(self) -> float:

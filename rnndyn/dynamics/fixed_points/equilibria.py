@@ -12,7 +12,8 @@ from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int
 from rnndyn._validation import check_states
 from rnndyn.dynamics.fixed_points.fixed_points import FixedPoints, find_fixed_points
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in, map_in_chunks
-from rnndyn.results import Result
+from rnndyn.dynamics.numerics.verdicts import PointVerdict
+from rnndyn.results import Judged, first_verdict
 
 
 def find_equilibria(
@@ -72,7 +73,7 @@ def find_equilibria(
     return _equilibria(found, fields, jacobians)
 
 
-class Equilibria(Result):
+class Equilibria(Judged):
     """Equilibria of a flow, ordered by the number of unstable directions, then by coordinates.
 
     - `points`: the equilibria, `(K, N)`.
@@ -95,6 +96,11 @@ class Equilibria(Result):
 
     def __len__(self) -> int:
         return len(self.points)
+
+    @property
+    def result(self) -> Any:
+        """What each equilibrium is worth, a batch `(K,)` of `PointVerdict`: `degenerate` where Dv is singular."""
+        return first_verdict((~np.isfinite(self.errors), PointVerdict.degenerate), otherwise=PointVerdict.regular)
 
     @property
     def is_stable(self) -> Bool[np.ndarray, " K"]:

@@ -9,20 +9,22 @@ from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int
 
 from rnndyn._validation import check_at_least, check_states
 from rnndyn.dynamics.fixed_points._search import FixedPointSearch, RootTable, distinct_roots
-from rnndyn.dynamics.kinks import Kinks, kinks_at
+from rnndyn.dynamics.fixed_points.leftovers import Continuum, Unconverged, describe_continuum
+from rnndyn.dynamics.kinks import Kinks, KinkVerdict, kinks_at
 from rnndyn.dynamics.numerics.completeness import (
     check_until_complete,
     completeness_note,
+    completeness_of,
     index_goal,
     warn_incomplete,
     within,
 )
-from rnndyn.dynamics.numerics.deduplication import farthest_points
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in
-from rnndyn.dynamics.numerics.evidence import MIN_CONTINUUM, degeneracy_threshold, is_degenerate, robust_scale
+from rnndyn.dynamics.numerics.evidence import MIN_CONTINUUM, is_degenerate, robust_scale
 from rnndyn.dynamics.numerics.jumps import near_jump
-from rnndyn.dynamics.numerics.torus import embedded, period_of
-from rnndyn.results import Result
+from rnndyn.dynamics.numerics.torus import period_of
+from rnndyn.dynamics.numerics.verdicts import NewtonVerdict, PointVerdict
+from rnndyn.results import Judged, first_verdict, join_verdicts, stack_verdicts, take_verdicts
 
 DENSE_LIMIT = 400
 """States longer than this are searched without forming Jacobians (measured in `benchmarks/fixed_points.py`)."""
@@ -101,7 +103,7 @@ def find_fixed_points(
     return result
 
 
-class FixedPoints(Result):
+class FixedPoints(Judged):
     """Fixed points of a map, ordered by the number of unstable directions, then by coordinates.
 
     - `points`: the fixed points, `(K, N)`.
@@ -160,12 +162,24 @@ class FixedPoints(Result):
         """Whether all multipliers lie inside the unit circle; on a kink, whether every direction shrinks."""
         if self.kinks is None:
             return self.spectral_radii < 1
-        return np.where(self.kinks.is_on_kink, self.kinks.stabilities == 0, self.spectral_radii < 1)
+        return np.where(self.kinks.is_on_kink, self.kinks.is_stable, self.spectral_radii < 1)
+
+    @property
+    def result(self) -> Any:
+        """What each point is worth, a batch `(K,)` of `PointVerdict`; `message` has it in words."""
+        kinks = np.zeros(len(self), bool) if self.kinks is None else self.kinks.is_on_kink
+        return first_verdict(
+            (self.near_jump, PointVerdict.near_jump),
+            (self.is_undecided, PointVerdict.undecided),
+            (kinks, PointVerdict.on_kink),
+            (self.is_degenerate, PointVerdict.degenerate),
+            otherwise=PointVerdict.regular,
+        )
 
     @property
     def is_undecided(self) -> Bool[np.ndarray, " K"]:
         """Whether the stability of each point hangs on rounding, at a kink; `is_stable` is then false."""
-        return np.zeros(len(self), bool) if self.kinks is None else self.kinks.stabilities == 2
+        return np.zeros(len(self), bool) if self.kinks is None else self.kinks.is_undecided
 
     @property
     def num_unstable(self) -> Int[np.ndarray, " K"]:
@@ -201,6 +215,11 @@ class FixedPoints(Result):
         if self.is_degenerate[self._counted].any() or self.near_jump.any():
             return None
         return self.index_sum == self.expected_index_sum
+
+    @property
+    def completeness(self) -> Any:
+        """Whether these are all fixed points there are, a `CompletenessVerdict`: what `may_be_complete` says."""
+        return completeness_of(self.may_be_complete)
 
     @property
     def _counted(self) -> Bool[np.ndarray, " K"]:
@@ -240,11 +259,11 @@ class FixedPoints(Result):
         # The rows of the table are rows of the parts, whose marks are found by their coordinates.
         jumps = [part.points[part.near_jump] for part in parts if part.near_jump.any()]
         marked = {row.tobytes() for row in np.concatenate(jumps)} if jumps else set()
+        lost = [part.unconverged for part in parts]
         unconverged = Unconverged(
-            *(
-                np.concatenate([getattr(part.unconverged, name) for part in parts])
-                for name in ("points", "residuals", "stalled")
-            )
+            np.concatenate([ends.points for ends in lost]),
+            np.concatenate([ends.residuals for ends in lost]),
+            join_verdicts([ends.result for ends in lost]),
         )
         first = lambda name: next((getattr(part, name) for part in parts if getattr(part, name) is not None), None)
         return FixedPoints(
@@ -299,55 +318,6 @@ class FixedPoints(Result):
         return "\n".join(lines)
 
 
-class Unconverged(Result):
-    """Candidates whose search ended away from any fixed point.
-
-    - `points`: where they ended, `(M, N)`.
-    - `residuals`: $|F(x) - x|_\\infty$ there, `(M,)`.
-    - `stalled`: true for a local minimum of $|F(x) - x|$ (a slow point, see `find_slow_points`), false where the
-        steps ran out or the map gave NaN (the residual is then NaN too), `(M,)`.
-    """
-
-    points: Float[np.ndarray, "M N"]
-    residuals: Float[np.ndarray, " M"]
-    stalled: Bool[np.ndarray, " M"]
-
-    def __len__(self) -> int:
-        return len(self.points)
-
-    def table(self) -> str:
-        if len(self) == 0:
-            return "every candidate converged"
-        num_stalled, num_lost = int(self.stalled.sum()), int(np.sum(~np.isfinite(self.residuals)))
-        return (
-            f"{len(self)} candidates did not converge: {num_stalled} at local minima of the speed, "
-            f"{len(self) - num_stalled - num_lost} out of steps, {num_lost} lost to NaN; best residual {self.best:.3g}"
-        )
-
-    @property
-    def best(self) -> float:
-        """The smallest residual that is a number; infinite where none is."""
-        return float(np.min(self.residuals[np.isfinite(self.residuals)], initial=np.inf))
-
-
-class Continuum(Result):
-    """Fixed points that are not isolated: a curve or surface of them, described by a sample.
-
-    - `points`: up to 64 of them, far from one another, `(M, N)`.
-    - `residuals`: $|F(x) - x|_\\infty$ there, `(M,)`.
-    - `dimension`: of the null space of I - DF, the median over the sample.
-    - `num_hits`: how many candidates ended on it.
-    """
-
-    points: Float[np.ndarray, "M N"]
-    residuals: Float[np.ndarray, " M"]
-    dimension: int
-    num_hits: int
-
-    def table(self) -> str:
-        return f"a continuum of fixed points of dimension {self.dimension}, reached by {self.num_hits} candidates"
-
-
 def _with_kinks(f: Any, result: FixedPoints) -> FixedPoints:
     """The result with what its points are where they lie on a kink, those outside of the region included."""
     outside = None if result.outside is None else _with_kinks(f, result.outside)
@@ -357,13 +327,14 @@ def _with_kinks(f: Any, result: FixedPoints) -> FixedPoints:
 
 def _kinks_of_rows(points: np.ndarray, parts: "Sequence[FixedPoints]") -> Kinks | None:
     """What the parts say of points that are among theirs."""
-    growths, stabilities = np.full(len(points), np.nan), np.full(len(points), -1)
+    growths: list[float] = [np.nan] * len(points)
+    verdicts: list[Any] = [KinkVerdict.smooth] * len(points)
     for part in parts:
         if part.kinks is not None:
             same = np.all(points[:, None] == part.points, axis=2)
-            rows, where = np.nonzero(same & part.kinks.is_on_kink)
-            growths[rows], stabilities[rows] = part.kinks.growths[where], part.kinks.stabilities[where]
-    return Kinks(growths, stabilities).or_none()
+            for row, where in zip(*np.nonzero(same & part.kinks.is_on_kink)):
+                growths[row], verdicts[row] = part.kinks.growths[where], take_verdicts(part.kinks.result, where)
+    return Kinks(np.array(growths), stack_verdicts(verdicts)).or_none() if verdicts else None
 
 
 def _region(f: Any) -> np.ndarray | None:
@@ -392,9 +363,15 @@ def _assemble(search: FixedPointSearch, expected: int | None, trap: np.ndarray |
     continuum = None
     isolated = reachable
     if degenerate.sum() >= MIN_CONTINUUM:
-        continuum = _describe_continuum(roots.take(degenerate), search.period)
+        continuum = describe_continuum(roots.take(degenerate), search.period)
         isolated = reachable & ~degenerate
-    unconverged = Unconverged(*search.unconverged)
+    points, residuals, stalled = search.unconverged
+    how = first_verdict(
+        (~np.isfinite(residuals), NewtonVerdict.not_finite),
+        (stalled, NewtonVerdict.stalled),
+        otherwise=NewtonVerdict.out_of_steps,
+    )
+    unconverged = Unconverged(points, residuals, how)
 
     def collect(mask: np.ndarray, **extra: Any) -> FixedPoints:
         part = roots.take(mask).sorted()
@@ -415,13 +392,3 @@ def _assemble(search: FixedPointSearch, expected: int | None, trap: np.ndarray |
         outside=collect(~reachable) if not reachable.all() else None,
         continuum=continuum,
     )
-
-
-def _describe_continuum(roots: RootTable, period: np.ndarray | None) -> Continuum:
-    nullities = np.sum(
-        np.linalg.svd(np.eye(roots.points.shape[1]) - roots.jacobians, compute_uv=False)
-        <= degeneracy_threshold(roots.jacobians)[:, None],
-        axis=1,
-    )
-    chosen = farthest_points(embedded(roots.points, period), 64)
-    return Continuum(roots.points[chosen], roots.residuals[chosen], int(np.median(nullities)), int(roots.hits.sum()))

@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from rnndyn._validation import check_at_least, check_state
+from rnndyn.dynamics.fixed_points.verdicts import ManifoldVerdict
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in, map_in_chunks
-from rnndyn.results import Result
+from rnndyn.results import Judged, stack_verdicts
 
 _NUM_NEWTON = 8
 """Newton steps for a preimage; from the guess of its neighbours two or three suffice."""
@@ -79,40 +80,44 @@ def find_saddle_manifolds(
         if defect > 1e-6 * np.max(box[1] - box[0]):
             raise ValueError(f"point: expected a fixed point; the map moves it by {defect:.2g}. Polish it first.")
 
-        def branches(which: int) -> tuple[np.ndarray, np.ndarray]:
+        def branches(which: int) -> tuple[tuple[np.ndarray, Any], tuple[np.ndarray, Any]]:
             value, vector = values[order[which]], vectors[:, order[which]]
             # The inverse of a map that flattens the plane has no such direction.
             if value == 0:
-                return saddle[None], saddle[None]
+                return (saddle[None], ManifoldVerdict.absent), (saddle[None], ManifoldVerdict.absent)
             stretch = _Stretch(f, jacobian, saddle, float(value), forward=which == 1, box=box)
             first, second = (stretch.grow(s * vector, offset, resolution, num_images) for s in (1.0, -1.0))
             return first, second
 
-        stable, unstable = branches(0), branches(1)
-    return SaddleManifolds(saddle, values[order], stable, unstable)
+        curves, ends = zip(*branches(0), *branches(1))
+    verdicts = stack_verdicts([stack_verdicts(ends[:2]), stack_verdicts(ends[2:])])
+    return SaddleManifolds(saddle, values[order], curves[:2], curves[2:], verdicts)
 
 
-class SaddleManifolds(Result):
+class SaddleManifolds(Judged):
     """Curves through a saddle, each from the saddle on.
 
     - `point`: the saddle, `(2,)`.
     - `multipliers`: the contracting and the expanding one, `(2,)`.
     - `stable`: the two branches of the stable manifold, `(M, 2)` each.
     - `unstable`: the two branches of the unstable manifold, `(M, 2)` each.
+    - `result`: why each branch ends, a batch `(2, 2)` of `ManifoldVerdict`; first the stable ones.
     """
 
     point: Float[np.ndarray, "2"]
     multipliers: Float[np.ndarray, "2"]
     stable: tuple[np.ndarray, np.ndarray]
     unstable: tuple[np.ndarray, np.ndarray]
+    result: ManifoldVerdict
 
     def table(self) -> str:
         lengths = [np.sum(np.linalg.norm(np.diff(c, axis=0), axis=1)) for c in (*self.stable, *self.unstable)]
+        ends = [word.partition(":")[0] for word in self.message.ravel()]
         return (
             f"Manifolds of the saddle at {np.array2string(self.point, precision=6)}, "
             f"multipliers {self.multipliers[0]:.4g} and {self.multipliers[1]:.4g}\n"
-            f"  lengths, stable    {lengths[0]:.4g} and {lengths[1]:.4g}\n"
-            f"  lengths, unstable  {lengths[2]:.4g} and {lengths[3]:.4g}"
+            f"  lengths, stable    {lengths[0]:.4g} ({ends[0]}) and {lengths[1]:.4g} ({ends[1]})\n"
+            f"  lengths, unstable  {lengths[2]:.4g} ({ends[2]}) and {lengths[3]:.4g} ({ends[3]})"
         )
 
 
@@ -128,12 +133,12 @@ class _Stretch:
         self.orientation = float(np.sign(np.linalg.det(jacobian)))
         self.extent = box[1] - box[0]
 
-    def grow(self, vector: np.ndarray, offset: float, resolution: float, num_images: int) -> np.ndarray:
-        """The branch that leaves the saddle along `vector`."""
+    def grow(self, vector: np.ndarray, offset: float, resolution: float, num_images: int) -> tuple[np.ndarray, Any]:
+        """The branch that leaves the saddle along `vector`, and why it ends."""
         start = offset * vector / np.max(np.abs(vector) / self.extent)
         places = np.linspace(0, 1, 9)
         images = [self.saddle + self.growth ** places[:, None] * start]
-        curve = [self.saddle[None], images[0]]
+        curve, why = [self.saddle[None], images[0]], ManifoldVerdict.out_of_images
         for _ in range(num_images):
             new = self._next(images[-1])
             while True:
@@ -156,10 +161,16 @@ class _Stretch:
             end = len(good) if good.all() else int(np.argmin(good))
             curve.append(new[1:end])
             length = np.sum(gaps[: max(end - 1, 0)])
-            if end < len(good) or length < 1e-3 * resolution:
+            if end < len(good):
+                # What leaves the box lands beyond it; what is torn has no preimage, or one on another sheet.
+                left = np.isfinite(new[end]).all() and not inside[end]
+                why = ManifoldVerdict.left_box if left else ManifoldVerdict.torn
+                break
+            if length < 1e-3 * resolution:
+                why = ManifoldVerdict.shrank
                 break
             images.append(new)
-        return np.concatenate(curve)
+        return np.concatenate(curve), why
 
     def _next(self, points: np.ndarray, guess: np.ndarray | None = None) -> np.ndarray:
         if self.forward:

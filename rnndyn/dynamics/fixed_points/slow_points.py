@@ -11,14 +11,12 @@ from jaxtyping import Array, ArrayLike, Complex, Float, Int
 
 from rnndyn._validation import check_at_least, check_states
 from rnndyn.dynamics.fixed_points._search import linearize_roots
-from rnndyn.dynamics.numerics.deduplication import farthest_points, group_points
+from rnndyn.dynamics.fixed_points.slow_manifold import SlowManifold, describe_manifold, jacobians_at, relax_fast_modes
+from rnndyn.dynamics.numerics.deduplication import group_points
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in, map_in_chunks
 from rnndyn.dynamics.numerics.evaluation import images_of
 from rnndyn.dynamics.numerics.evidence import robust_scale, rounding_floor
 from rnndyn.results import Result
-
-RELAXATION_STEPS = 12
-"""Newton steps in the fast directions; they converge quadratically, but which ones are fast changes on the way."""
 
 _UNFINISHED, _MINIMUM, _NO_MINIMUM, _ROOT = range(4)
 
@@ -81,7 +79,7 @@ def find_slow_points(
         bytes_per_item = 64 * starts.shape[1] ** 2
         scale = robust_scale(np.concatenate([starts, images_of(f, starts)]))
         relaxed, relaxed_speeds = map_in_chunks(
-            lambda x: _relax(f, x, np.asarray(RELAXATION_MARGIN / slow_steps)),
+            lambda x: relax_fast_modes(f, x, np.asarray(RELAXATION_MARGIN / slow_steps)),
             starts,
             bytes_per_item=bytes_per_item,
             description="slow manifold",
@@ -106,7 +104,7 @@ def find_slow_points(
             again = minimise(ends[top] + 1e-3 * scale * downhill[top])
             ends[top], speeds[top], verdicts[top], _ = again
         finite = np.isfinite(relaxed).all(axis=1) & np.isfinite(relaxed_speeds)
-        manifold = _describe(f, relaxed[finite], relaxed_speeds[finite], slow_time, dt, num_samples)
+        manifold = describe_manifold(f, relaxed[finite], relaxed_speeds[finite], slow_time, dt, num_samples)
         return _collect(f, ends, speeds, verdicts, scale, manifold)
 
 
@@ -145,102 +143,6 @@ class SlowPoints(Result):
                 lines.append(f"  {self.speeds[k]:<11.3g}  {largest:<12.5g}  {self.num_hits[k]}")
         lines.append(self.manifold.table())
         return "\n".join(lines)
-
-
-class SlowManifold(Result):
-    """The set onto which fast modes relax, from a sample of points on it.
-
-    - `dimension`: the median number of slow modes over the sample.
-    - `slow_time`: the time constant beyond which a mode counts as slow, in units of `dt`.
-    - `dt`: the time of one step; 1 where the map does not tell.
-    - `points`: the sample, spread out, `(M, N)`.
-    - `drift`: the speed $|F(x) - x|_2$ along the manifold at the sample, `(M,)`.
-    - `multipliers`: eigenvalues of DF at the sample, nearest to 1 first, `(M, N)` complex.
-    - `modes`: right eigenvectors of the first `dimension` multipliers, `(M, N, dimension)` complex.
-    - `selection`: their left eigenvectors, scaled so that left times right is the identity, `(M, dimension, N)`: what a
-        perturbation moves along the manifold.
-    - `variance_fractions`: shares of the variance of all relaxed candidates along their principal components, `(N,)`.
-    """
-
-    dimension: int
-    slow_time: float
-    dt: float
-    points: Float[np.ndarray, "M N"]
-    drift: Float[np.ndarray, " M"]
-    multipliers: Complex[np.ndarray, "M N"]
-    modes: Complex[np.ndarray, "M N D"]
-    selection: Complex[np.ndarray, "M D N"]
-    variance_fractions: Float[np.ndarray, " N"]
-
-    @property
-    def time_constants(self) -> Float[np.ndarray, "M D"]:
-        """dt / |ln |mu|| of the slow modes."""
-        with np.errstate(divide="ignore"):
-            return self.dt / np.abs(np.log(np.abs(self.multipliers[:, : self.dimension])))
-
-    @property
-    def num_slow(self) -> Int[np.ndarray, " M"]:
-        """The number of slow modes at each point of the sample."""
-        return np.sum(np.abs(1 - self.multipliers) < self.dt / self.slow_time, axis=1)
-
-    @property
-    def travel(self) -> float:
-        """How far the points drift within `slow_time`, as a fraction of the extent of the sample: the median.
-
-        Infinite for a sample without extent that moves.
-        """
-        if len(self.points) == 0:
-            return float("nan")
-        way = float(np.median(self.drift)) * self.slow_time / self.dt
-        extent = float(np.linalg.norm(np.ptp(self.points, axis=0)))
-        return way / extent if extent > 0 else (np.inf if way > 0 else 0.0)
-
-    @property
-    def is_slow(self) -> bool:
-        """Whether there is a slow manifold: slow modes, and a drift within `slow_time` below its extent."""
-        return self.dimension > 0 and self.travel < 1
-
-    def table(self) -> str:
-        unit = "steps" if self.dt == 1 else "units of time"
-        if self.dimension == 0:
-            return f"  no slow manifold: most points have no mode slower than {self.slow_time:g} {unit}"
-        if not self.is_slow:
-            return (
-                f"  no slow manifold: {self.dimension} modes are slower than {self.slow_time:g} {unit}, but in that "
-                f"time the points drift by {self.travel:.2g} of their extent"
-            )
-        times = np.median(self.time_constants, axis=0)
-        shares = ", ".join(f"{100 * share:.1f} %" for share in self.variance_fractions[: self.dimension + 1])
-        return (
-            f"  slow manifold of dimension {self.dimension} ({len(self.points)} points): median time constants "
-            + ", ".join(f"{time:.3g}" for time in times)
-            + f" {unit}, drift within {self.slow_time:g} {unit} {self.travel:.2g} of the extent\n"
-            + f"  variance along its principal components: {shares}, ..."
-        )
-
-
-@eqx.filter_jit
-def _relax(f: Callable[[Array], Array], points: Any, threshold: Array | np.ndarray) -> tuple[Array, Array]:
-    """Newton steps along the singular directions of DG beyond `threshold`."""
-
-    def relax(x: Array) -> tuple[Array, Array]:
-        def step(_: Any, x: Array) -> Array:
-            g = f(x) - x
-            u, sizes, vt = jnp.linalg.svd(jax.jacfwd(f)(x) - jnp.eye(x.size))
-            fast = sizes > threshold
-            rest = jnp.where(fast, u.T @ g, 0)
-            move = -vt.T @ (rest / jnp.where(fast, sizes, 1))
-            # Judged by what is to be settled: the fast part of G. A step that overshoots is halved, twice at most;
-            # where even that is worse, the point stays.
-            left = lambda y: jnp.linalg.norm(jnp.where(fast, u.T @ (f(y) - y), 0))
-            shares = jnp.array([1.0, 0.5, 0.25, 0.0])
-            worse = jax.vmap(lambda share: ~(left(x + share * move) <= jnp.linalg.norm(rest)))(shares[:-1])
-            return x + shares[jnp.sum(jnp.cumprod(worse))] * move
-
-        x = jax.lax.fori_loop(0, RELAXATION_STEPS, step, x)
-        return x, jnp.linalg.norm(f(x) - x)
-
-    return jax.vmap(relax)(jnp.asarray(points))
 
 
 @eqx.filter_jit
@@ -297,56 +199,6 @@ def _minimise_speed(
     return jax.vmap(minimise)(jnp.asarray(points))
 
 
-@eqx.filter_jit
-def _jacobians(f: Callable[[Array], Array], points: Any) -> Array:
-    return jax.vmap(jax.jacfwd(f))(jnp.asarray(points))
-
-
-def _describe(
-    f: Callable[[Array], Array], relaxed: np.ndarray, speeds: np.ndarray, slow_time: float, dt: float, num_samples: int
-) -> SlowManifold:
-    if len(relaxed) == 0:
-        none = np.zeros((0, relaxed.shape[1]))
-        modes = np.zeros((0, relaxed.shape[1], 0), complex)
-        return SlowManifold(
-            0,
-            float(slow_time),
-            dt,
-            none,
-            np.zeros(0),
-            none.astype(complex),
-            modes,
-            modes.swapaxes(1, 2),
-            np.zeros(relaxed.shape[1]),
-        )
-    chosen = farthest_points(relaxed, num_samples)
-    points = relaxed[chosen]
-    jacobians = map_in_chunks(
-        lambda x: _jacobians(f, x), points, bytes_per_item=16 * points.shape[1] ** 2, description="", progress=False
-    )
-    values, right = np.linalg.eig(jacobians)
-    order = np.argsort(np.abs(1 - values), axis=1, kind="stable")
-    values = np.take_along_axis(values, order, axis=1).astype(complex)
-    right = np.take_along_axis(right, order[:, None, :], axis=2).astype(complex)
-    dimension = int(np.median(np.sum(np.abs(1 - values) < dt / slow_time, axis=1)))
-    left = np.linalg.pinv(right)
-    centred = relaxed - relaxed.mean(axis=0)
-    variances = np.zeros(points.shape[1])
-    singular = np.linalg.svd(centred, compute_uv=False) ** 2
-    variances[: len(singular)] = singular / max(singular.sum(), np.finfo(float).tiny)
-    return SlowManifold(
-        dimension,
-        float(slow_time),
-        dt,
-        points,
-        speeds[chosen],
-        values,
-        right[:, :, :dimension],
-        left[:, :dimension, :],
-        variances,
-    )
-
-
 def _collect(
     f: Callable[[Array], Array],
     ends: np.ndarray,
@@ -370,7 +222,11 @@ def _collect(
     points = ends[first]
     if len(points):
         jacobians = map_in_chunks(
-            lambda x: _jacobians(f, x), points, bytes_per_item=16 * points.shape[1] ** 2, description="", progress=False
+            lambda x: jacobians_at(f, x),
+            points,
+            bytes_per_item=16 * points.shape[1] ** 2,
+            description="",
+            progress=False,
         )
         multipliers = linearize_roots(points, speeds[first], jacobians, hits, scale).multipliers
     else:

@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Int
 from tqdm.auto import tqdm
 
 from rnndyn.dynamics.fixed_points.fixed_points import FixedPoints, find_fixed_points
-from rnndyn.results import Result
+from rnndyn.results import Result, stack_verdicts
 
 
 def find_fixed_points_sweep(
@@ -65,9 +65,10 @@ def find_fixed_points_sweep(
 
 
 class FixedPointSweep(Result):
-    """The fixed points of each map of a batch.
+    """The fixed points of each of B maps: `sweep[i]` are those of map i.
 
-    - `results`: one `FixedPoints` for each map, in their order.
+    - `results`: one `FixedPoints` for each map, in the order of the maps, B of them. Where the search of a map found
+        nothing its result has no points, and its `unconverged` says where the candidates ended.
     """
 
     results: tuple[FixedPoints, ...]
@@ -82,6 +83,11 @@ class FixedPointSweep(Result):
     def counts(self) -> Int[np.ndarray, " B"]:
         """The number of fixed points of each map."""
         return np.array([len(result) for result in self.results], int)
+
+    @property
+    def completeness(self) -> Any:
+        """Whether all fixed points of each map were found, a batch `(B,)` of `CompletenessVerdict`."""
+        return stack_verdicts([result.completeness for result in self.results])
 
     @property
     def num_stable(self) -> Int[np.ndarray, " B"]:

@@ -14,7 +14,7 @@ from rnndyn.dynamics.growth._arguments import check_growth_arguments
 from rnndyn.dynamics.growth._polar import polar, scaled
 from rnndyn.dynamics.growth.verdicts import GrowthVerdict
 from rnndyn.dynamics.numerics.statistics import batch_means, block_sums
-from rnndyn.results import Result, verdict_words
+from rnndyn.results import Judged
 
 
 def adjoints(
@@ -72,15 +72,19 @@ def adjoints(
     return _adjoints(f if isinstance(f, eqx.Module) else program, x0, rows, loss, num_steps)
 
 
-class Adjoints(Result):
-    """Total derivatives of a loss along a trajectory; row t belongs to $x_t$, t = 0 ... T."""
+class Adjoints(Judged):
+    """Total derivatives $a_t = dL/dx_t$ of a loss along a trajectory; row t belongs to $x_t$, t = 0 ... T.
+
+    Directions and logarithms of lengths are kept apart, so that neither vanishing nor exploding gradients leave the
+    range of floats. Where the trajectory or a derivative does leave it, what depends on it is NaN and `result` says so.
+    """
 
     states: Float[Array, "T_plus_1 N"]
-    """$x_0, \\dots, x_T$."""
+    """The states $x_0, \\dots, x_T$; NaN or infinite from the step at which the trajectory escaped."""
     directions: Float[Array, "T_plus_1 N"]
-    """$a_t / |a_t|$ (zero where the adjoint vanishes)."""
+    """$a_t / |a_t|$, of length 1; zero where the adjoint vanishes: after the last state that the loss looks at."""
     log_norms: Float[Array, " T_plus_1"]
-    """$\\ln |a_t|$ (-inf where it vanishes)."""
+    """$\\ln |a_t|$, with $|a_t|$ in units of the loss per unit of the state; -inf where the adjoint vanishes."""
     local_growth: Float[Array, " T"]
     """$\\ln(|DF(x_t)^T a_{t+1}| / |a_{t+1}|)$: the growth of the backpropagated vector over each step. NaN where
     $a_{t+1} = 0$ (steps after the last one that the loss looks at), -inf where the step destroys it."""
@@ -90,9 +94,10 @@ class Adjoints(Result):
     growth_rate_stderr: Float[Array, ""]
     """The standard error of that (batch means); NaN for a rate of -inf."""
     parameter_gradient: dict[str, Float[Array, "..."]]
-    """$dL/d\\theta$, by parameter; the key is the path of the array in `f`."""
+    """$dL/d\\theta$, an array of the shape of each parameter; the key is its path in `f`. Empty for a plain function,
+    which has no parameters to name."""
     contribution_norms: dict[str, Float[Array, " T"]]
-    """The Frobenius norm of what each step contributes to the gradient of each parameter."""
+    """The Frobenius norm of what each step contributes to that gradient, by the same keys; the sum bounds its norm."""
     result: GrowthVerdict
     """The verdict on `growth_rate`: `not_finite` where the trajectory or a derivative left the floating-point range,
     `no_gradient` where the loss depends on no state, `correlated` where the window is too short for the error bar."""
@@ -101,11 +106,6 @@ class Adjoints(Result):
     def vectors(self) -> Float[Array, "T_plus_1 N"]:
         """$a_t = dL/dx_t$ itself; it overflows and underflows where the gradient does."""
         return scaled(jnp.asarray(self.directions), jnp.asarray(self.log_norms)[..., None])
-
-    @property
-    def message(self) -> Any:
-        """The verdict in words."""
-        return verdict_words(self.result)
 
 
 def parameter_contributions(

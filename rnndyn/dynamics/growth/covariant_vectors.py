@@ -1,6 +1,7 @@
 """Covariant Lyapunov vectors: the directions that the dynamics itself keeps apart."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -11,14 +12,13 @@ from jaxtyping import Array, ArrayLike, Float
 from rnndyn._validation import check_at_least
 from rnndyn.dynamics.growth._arguments import check_dt, check_growth_arguments
 from rnndyn.dynamics.growth._step_qr import step_qr
-from rnndyn.dynamics.numerics.frames import (
-    orthonormalize,
-    push_frame,
-    random_frame,
-    triangular_factor,
-)
+from rnndyn.dynamics.growth.verdicts import GrowthVerdict
+from rnndyn.dynamics.numerics.frames import orthonormalize, push_frame, random_frame, triangular_factor
 from rnndyn.dynamics.numerics.statistics import batch_means, block_sums
-from rnndyn.results import Result
+from rnndyn.results import Judged, first_verdict
+
+_SETTLED = 1e-3
+"""The sine of an angle that still counts as none: local growth rates, linear in it, are then known to about 1e-3."""
 
 
 def covariant_lyapunov_vectors(
@@ -70,22 +70,35 @@ def covariant_lyapunov_vectors(
     return _covariant(f, x0, inputs, num_steps, num_exponents, num_transient, num_backward, jnp.asarray(dt, x0.dtype))
 
 
-class CovariantLyapunovVectors(Result):
-    """Covariant Lyapunov vectors at T consecutive states, in the order of falling growth."""
+class CovariantLyapunovVectors(Judged):
+    """Covariant Lyapunov vectors at T consecutive states, k of them in the order of falling growth.
+
+    Where the trajectory leaves the floating-point range every number is NaN, and `result` says so.
+    """
 
     states: Float[Array, "T N"]
-    """The states $x_t$."""
+    """The states $x_t$ of the window, the transient left out."""
     vectors: Float[Array, "T N k"]
-    """Column i at time t is the unit vector $v_i(t)$, up to its sign."""
+    """Column i at time t is the unit vector $v_i(t)$, up to its sign; DF takes it to a multiple of the next one."""
     local_exponents: Float[Array, "T k"]
-    """$\\ln \\gamma_i(t) / dt$: the growth of each vector over the step from $x_t$."""
+    """$\\ln \\gamma_i(t) / dt$: the growth of each vector over the step from $x_t$, nats per step or per unit time."""
     exponents: Float[Array, " k"]
-    """Their means over the window."""
+    """Their means over the window, in the same unit."""
     stderr: Float[Array, " k"]
     """Standard errors of the exponents (batch means)."""
     convergence_error: Float[Array, " k"]
-    """The sine of the angle between two answers from independent random starts: the larger of that of the orthonormal
-    vectors at the start of the window and that of the covariant vectors at its end."""
+    """The sine of the angle between two answers from independent random starts, 0 to 1: the larger of that of the
+    orthonormal vectors at the start of the window and that of the covariant vectors at its end."""
+
+    @property
+    def result(self) -> Any:
+        """Whether the vectors can be believed, a `GrowthVerdict`: `unsettled` for a `convergence_error` above 1e-3."""
+        error = np.max(np.asarray(self.convergence_error), axis=-1)
+        return first_verdict(
+            (np.isnan(error) | np.isnan(np.asarray(self.exponents)).any(axis=-1), GrowthVerdict.not_finite),
+            (error > _SETTLED, GrowthVerdict.unsettled),
+            otherwise=GrowthVerdict.converged,
+        )
 
     def angles(self, num_unstable: int | None = None) -> Float[Array, " T"]:
         """The smallest angle between the span of the first `num_unstable` vectors and that of the others, in radians.

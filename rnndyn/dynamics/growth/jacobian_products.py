@@ -18,7 +18,7 @@ from rnndyn.dynamics.growth._polar import polar
 from rnndyn.dynamics.growth.verdicts import GrowthVerdict
 from rnndyn.dynamics.numerics.frames import push_frame
 from rnndyn.dynamics.numerics.statistics import batch_means
-from rnndyn.results import Result, verdict_words
+from rnndyn.results import Judged, first_verdict
 
 
 def jacobian_product_spectrum(
@@ -66,13 +66,20 @@ def jacobian_product_spectrum(
     return _product_spectrum(f, x0, inputs, lags, num_transient)
 
 
-class JacobianProductSpectrum(Result):
-    """Singular values of Jacobians over several lags."""
+class JacobianProductSpectrum(Judged):
+    """Singular values of the products of Jacobians over L lags: by what factors perturbations of the start may grow."""
 
     lags: Int[Array, " L"]
-    """The lags in steps, ascending."""
+    """The lags in steps, ascending, each once."""
     log_singular_values: Float[Array, "L N"]
-    """$\\ln \\sigma_i$, descending."""
+    """$\\ln \\sigma_i$ of the product over each lag, nats, descending; -inf for a direction that a step destroys, NaN
+    where the trajectory or a Jacobian left the floating-point range within the lag."""
+
+    @property
+    def result(self) -> Any:
+        """Whether there are numbers for each lag, a batch `(L,)` of `GrowthVerdict`: `converged` or `not_finite`."""
+        lost = np.isnan(np.asarray(self.log_singular_values)).any(axis=-1)
+        return first_verdict((lost, GrowthVerdict.not_finite), otherwise=GrowthVerdict.converged)
 
     @property
     def finite_time_exponents(self) -> Float[Array, "... L N"]:
@@ -134,12 +141,15 @@ def memory_horizon(
     return _memory_horizon(f, x0, inputs, num_steps, num_transient, max_lag, ends, probes, math.log(factor))
 
 
-class MemoryHorizon(Result):
-    """How the gradient falls with the lag."""
+class MemoryHorizon(Judged):
+    """How the gradient falls with the lag, as a mean over times and random vectors.
+
+    Where the orbit or a derivative leaves the floating-point range, the numbers are NaN and `result` is `not_finite`.
+    """
 
     horizon: Float[Array, ""]
     """The first lag, interpolated, at which the typical gradient has fallen by the factor. When it has not within the
-    lags looked at: extrapolated with `exponent` (see `extrapolated`), and inf when that is not negative."""
+    lags looked at: extrapolated with `exponent` (see `extrapolated`), and inf when that is not negative. In steps."""
     extrapolated: Bool[Array, ""]
     """Whether the horizon lies beyond the lags looked at."""
     exponent: Float[Array, ""]
@@ -148,19 +158,14 @@ class MemoryHorizon(Result):
     exponent_stderr: Float[Array, ""]
     """Its standard error over windows."""
     lags: Int[Array, " L"]
-    """0, ..., max_lag."""
+    """The lags 0, ..., max_lag, in steps."""
     log_gradient: Float[Array, " L"]
-    """$g(\\tau)$."""
+    """$g(\\tau)$ at each, in nats: the mean of the logarithm of the length of what was of length 1; 0 at lag 0."""
     log_gradient_stderr: Float[Array, " L"]
     """Its standard error over windows."""
     result: GrowthVerdict
     """The verdict: `not_finite` where the orbit or a derivative left the floating-point range (nothing is known of the
     horizon then, and it is NaN), `correlated` where the windows are too few or too much alike for the error bars."""
-
-    @property
-    def message(self) -> Any:
-        """The verdict in words."""
-        return verdict_words(self.result)
 
 
 @eqx.filter_jit

@@ -1,16 +1,19 @@
 """Where on an attractor nearby states are pulled apart."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from rnndyn.dynamics.growth._arguments import check_dt, check_growth_arguments
 from rnndyn.dynamics.growth._step_qr import step_qr
+from rnndyn.dynamics.growth.verdicts import GrowthVerdict
 from rnndyn.dynamics.numerics.frames import push_frame, random_frame
-from rnndyn.results import Result
+from rnndyn.results import Judged, first_verdict
 
 
 def local_exponents(
@@ -46,13 +49,20 @@ def local_exponents(
     return _local(f, x0, inputs, num_steps, num_exponents, num_transient, jnp.asarray(dt, x0.dtype))
 
 
-class LocalExponents(Result):
-    """States on an attractor with the growth rates there."""
+class LocalExponents(Judged):
+    """States on an attractor with the growth rates of k orthonormal directions there; their means are the exponents."""
 
     states: Float[Array, "T N"]
-    """The states $x_t$ visited after the transient."""
+    """The states $x_t$ visited after the transient; NaN or infinite from where the trajectory escaped."""
     exponents: Float[Array, "T k"]
-    """The growth rates over the step from $x_t$ to $x_{t+1}$, in nats per step or per unit time."""
+    """The growth rates over the step from $x_t$ to $x_{t+1}$, in nats per step or per unit time, in the order of the
+    directions: not sorted at each step. -inf where the step destroys a direction, NaN after the trajectory escaped."""
+
+    @property
+    def result(self) -> Any:
+        """Whether there are numbers for each step, a batch `(T,)` of `GrowthVerdict`: `converged` or `not_finite`."""
+        lost = np.isnan(np.asarray(self.exponents)).any(axis=-1) | ~np.isfinite(np.asarray(self.states)).all(axis=-1)
+        return first_verdict((lost, GrowthVerdict.not_finite), otherwise=GrowthVerdict.converged)
 
 
 @eqx.filter_jit

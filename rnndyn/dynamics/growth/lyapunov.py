@@ -1,7 +1,6 @@
 """The Lyapunov spectrum of a map or driven map, with error bars."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +13,7 @@ from rnndyn.dynamics.growth._frame_run import make_plan, run_frame
 from rnndyn.dynamics.growth._spectrum_summary import summarise
 from rnndyn.dynamics.growth.verdicts import GrowthVerdict
 from rnndyn.dynamics.numerics.frames import random_frame
-from rnndyn.results import Result, verdict_words
+from rnndyn.results import Judged
 
 
 def lyapunov_spectrum(
@@ -108,11 +107,16 @@ def lyapunov_spectrum(
     return LyapunovSpectrum(**summarise(final, plan, jnp.asarray(dt, x0.dtype)))
 
 
-class LyapunovSpectrum(Result):
-    """Lyapunov exponents with the evidence for them, in nats per step, or per unit time when `dt` was given."""
+class LyapunovSpectrum(Judged):
+    """The k largest Lyapunov exponents with the evidence for them, in nats per step, or per unit time with `dt`.
+
+    Under `vmap` every field has the axes of the batch in front. Where the trajectory left the floating-point range the
+    rates and their errors are NaN, `result` is `not_finite`, and `first_nonfinite` says when; where another check
+    failed the numbers are what was measured, and `result` says what is wrong with them.
+    """
 
     exponents: Float[Array, " k"]
-    """The exponents, descending."""
+    """The exponents, descending; -inf beyond the rank of DF."""
     stderr: Float[Array, " k"]
     """Their standard errors (batch means over doubling blocks, so correlation in time is accounted for)."""
     degrees_of_freedom: Float[Array, " k"]
@@ -161,11 +165,6 @@ class LyapunovSpectrum(Result):
     def converged(self) -> Bool[Array | np.ndarray, "..."]:
         """Whether every check of `result` passed."""
         return self.result == GrowthVerdict.converged
-
-    @property
-    def message(self) -> Any:
-        """The verdict in words, one string (or an array of them for a batch)."""
-        return verdict_words(self.result)
 
     @property
     def finite_time_exponents(self) -> Float[Array, "... M k"]:

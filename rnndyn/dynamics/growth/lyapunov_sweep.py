@@ -18,7 +18,7 @@ from rnndyn._validation import check_at_least
 from rnndyn.dynamics.growth.lyapunov import LyapunovSpectrum, lyapunov_spectrum
 from rnndyn.dynamics.growth.verdicts import GrowthVerdict
 from rnndyn.dynamics.numerics.drivers import MEMORY_BUDGET, double_precision
-from rnndyn.results import Result, verdict_words
+from rnndyn.results import Judged
 
 _KEPT = (
     "exponents",
@@ -122,16 +122,17 @@ def lyapunov_sweep(
     return LyapunovSweep(axis_names=names, axis_values=values, **fields)
 
 
-class LyapunovSweep(Result):
-    """Lyapunov exponents on a grid, with the evidence at every point of it.
+class LyapunovSweep(Judged):
+    """The k largest Lyapunov exponents on a grid, with the evidence at every point of it.
 
-    Every array has one leading axis per name in `axis_names`, in that order; "..." stands for them.
+    Every array has one leading axis per name in `axis_names`, in that order; "..." stands for them. Points whose
+    trajectory left the floating-point range have NaN for rates and errors, and `not_finite` in `result`.
     """
 
     axis_names: tuple[str, ...]
-    """The axes of the grid."""
+    """The names of the axes of the grid, the slowest first."""
     axis_values: dict[str, np.ndarray]
-    """The values along each."""
+    """The values along each axis, by its name."""
     exponents: Float[np.ndarray, "... k"]
     """The exponents, descending, in nats per step or per unit time."""
     stderr: Float[np.ndarray, "... k"]
@@ -145,11 +146,11 @@ class LyapunovSweep(Result):
     entropy_stderr: Float[np.ndarray, "..."]
     """Its standard error."""
     sum: Float[np.ndarray, "..."]
-    """The growth rate of k-dimensional volume."""
+    """The growth rate of k-dimensional volume, in nats per step or per unit time."""
     sum_rule_defect: Float[np.ndarray, "..."]
     """For k = N, how far that is from the mean of ln |det DF|, over four blocks of the window."""
     first_nonfinite: Int[np.ndarray, "..."]
-    """The step that left the floating-point range; -1 if none did."""
+    """The step, counted from the start of the transient, that left the floating-point range; -1 if none did."""
     result: GrowthVerdict
     """The verdicts, a batch of `GrowthVerdict`; `message` has them in words."""
 
@@ -157,11 +158,6 @@ class LyapunovSweep(Result):
     def converged(self) -> Bool[Array | np.ndarray, "..."]:
         """Where every check of the run passed."""
         return self.result == GrowthVerdict.converged
-
-    @property
-    def message(self) -> np.ndarray:
-        """The verdicts in words, an array of strings."""
-        return verdict_words(self.result)
 
     def table(self) -> str:
         grid = " x ".join(f"{name} ({len(self.axis_values[name])})" for name in self.axis_names)

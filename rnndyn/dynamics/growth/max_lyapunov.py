@@ -1,7 +1,6 @@
 """The largest Lyapunov exponent, measured in two independent ways."""
 
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,7 +12,7 @@ from rnndyn.dynamics.growth._arguments import check_dt, check_growth_arguments
 from rnndyn.dynamics.growth._polar import polar
 from rnndyn.dynamics.growth.verdicts import GrowthVerdict
 from rnndyn.dynamics.numerics.statistics import batch_means, block_sums
-from rnndyn.results import Result, verdict_words
+from rnndyn.results import Judged
 
 
 def max_lyapunov_exponent(
@@ -60,7 +59,7 @@ def max_lyapunov_exponent(
     return _max_exponent(f, x0, inputs, num_steps, num_transient, jnp.asarray(dt, x0.dtype), separation)
 
 
-class MaxLyapunovExponent(Result):
+class MaxLyapunovExponent(Judged):
     """The largest Lyapunov exponent, in nats per step or per unit time."""
 
     exponent: Float[Array, ""]
@@ -76,11 +75,6 @@ class MaxLyapunovExponent(Result):
     result: GrowthVerdict
     """The verdict: `not_finite` where the trajectory left the floating-point range, `correlated` where the window is
     too short for the error bars."""
-
-    @property
-    def message(self) -> Any:
-        """The verdict in words."""
-        return verdict_words(self.result)
 
     @property
     def discrepancy(self) -> Float[Array | np.ndarray, "..."]:

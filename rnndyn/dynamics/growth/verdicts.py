@@ -15,12 +15,13 @@ class GrowthVerdict(eqx.Enumeration):
     )
     not_finite = "not finite: the trajectory or its derivative left the floating-point range"
     no_gradient = "no gradient: the loss depends on no state, so there is nothing to carry back"
+    unsettled = "unsettled: answers from two random starts differ; raise num_transient and num_backward"
 
 
 class ChaosVerdict(eqx.Enumeration):
-    """What the 0-1 test says of a signal; `ChaosVerdict[result]` is the message."""
+    """Whether a signal, or an orbit, is chaotic; `ChaosVerdict[result]` is the message."""
 
     regular = "regular"
     chaotic = "chaotic"
-    unclear = "unclear: the signal is too short, oversampled or noisy"
-    not_finite = "not finite: the signal holds NaN or infinity"
+    unclear = "unclear: too short, oversampled or noisy to tell"
+    not_finite = "not finite: it holds NaN or infinity"

@@ -1,7 +1,5 @@
 """The 0-1 test: chaos or not, from a time series alone."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from rnndyn._validation import check_at_least
 from rnndyn.dynamics.growth.verdicts import ChaosVerdict
-from rnndyn.results import Result, verdict_words
+from rnndyn.results import Judged
 
 
 def zero_one_test(signal: ArrayLike, *, num_frequencies: int = 100) -> "ZeroOneTest":
@@ -48,22 +46,17 @@ def zero_one_test(signal: ArrayLike, *, num_frequencies: int = 100) -> "ZeroOneT
     return _zero_one(jnp.asarray(signal) * 1.0, num_frequencies)
 
 
-class ZeroOneTest(Result):
+class ZeroOneTest(Judged):
     """The outcome of the 0-1 test."""
 
     statistic: Float[Array, ""]
     """K, the median over frequencies: 0 regular, 1 chaotic."""
     frequencies: Float[Array, " C"]
-    """The frequencies $c$."""
+    """The frequencies $c$, in radians per sample."""
     correlations: Float[Array, " C"]
-    """$K_c$ at each."""
+    """$K_c$ at each, from -1 to 1; NaN where the signal is not finite."""
     result: ChaosVerdict
-    """The verdict, one of `ChaosVerdict`."""
-
-    @property
-    def message(self) -> Any:
-        """The verdict in words."""
-        return verdict_words(self.result)
+    """The verdict, one of `ChaosVerdict`; `message` has it in words."""
 
     @property
     def is_chaotic(self) -> Bool[Array | np.ndarray, "..."]:

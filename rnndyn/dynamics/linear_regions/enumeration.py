@@ -17,7 +17,8 @@ from rnndyn.dynamics.linear_regions._regions import hop_regions, search_region_g
 from rnndyn.dynamics.linear_regions._relu_map import ReluMap, distinct_itineraries
 from rnndyn.dynamics.linear_regions._signs import search_signs
 from rnndyn.dynamics.numerics.drivers import double_precision, map_in_chunks, to_double
-from rnndyn.results import Result
+from rnndyn.dynamics.numerics.verdicts import CompletenessVerdict, PointVerdict
+from rnndyn.results import Judged, Result, first_verdict, is_verdict
 
 
 def enumerate_cycles(
@@ -96,7 +97,7 @@ def enumerate_cycles(
         )
 
 
-class PiecewiseLinearCycles(Result):
+class PiecewiseLinearCycles(Judged):
     """The cycles of one minimal period p, ordered by the number of unstable directions, then by coordinates.
 
     - `points`: the cycles, `(K, p, N)`; each from its smallest point on, in the order of the dynamics.
@@ -107,7 +108,7 @@ class PiecewiseLinearCycles(Result):
     - `border_distances`: the smallest distance of a point from a border between linear regions, `(K,)`.
     - `is_on_border`: whether that is zero within the error: the cycle exists up to rounding only, `(K,)`.
     - `families`: cycles that are not isolated, one entry for each sequence of regions.
-    - `proved`: whether the list is complete within `radius`; otherwise it is a sample.
+    - `completeness`: whether the list is complete within `radius` or a sample, a `CompletenessVerdict`.
     - `radius`: where `proved`, no other cycle has all its states within this radius (largest component); else 0.
     """
 
@@ -119,11 +120,21 @@ class PiecewiseLinearCycles(Result):
     border_distances: Float[np.ndarray, " K"]
     is_on_border: Bool[np.ndarray, " K"]
     families: tuple["CycleFamily", ...]
-    proved: bool
+    completeness: CompletenessVerdict
     radius: float
 
     def __len__(self) -> int:
         return len(self.points)
+
+    @property
+    def proved(self) -> bool:
+        """Whether the list is complete within `radius`; otherwise it is a sample."""
+        return is_verdict(self.completeness, CompletenessVerdict.proved)
+
+    @property
+    def result(self) -> Any:
+        """What each cycle is worth, a batch `(K,)` of `PointVerdict`; `message` has it in words."""
+        return first_verdict((self.is_on_border, PointVerdict.on_border), otherwise=PointVerdict.regular)
 
     @property
     def period(self) -> int:
@@ -195,9 +206,14 @@ class EnumeratedCycles(Result):
         return {cycles.period: len(cycles) for cycles in self.cycles}
 
     @property
+    def completeness(self) -> Any:
+        """Whether the lists are complete: that of the first period for which it is not proved, where there is one."""
+        return next((c.completeness for c in self.cycles if not c.proved), CompletenessVerdict.proved)
+
+    @property
     def proved(self) -> bool:
         """Whether the list is complete for every period."""
-        return all(cycles.proved for cycles in self.cycles)
+        return is_verdict(self.completeness, CompletenessVerdict.proved)
 
     def __getitem__(self, period: int) -> PiecewiseLinearCycles:
         if not 1 <= period <= self.max_period:
@@ -300,7 +316,7 @@ def _result(
         scale * distances[order],
         table.on_border[order],
         tuple(families),
-        proved=radius is not None,
+        completeness=CompletenessVerdict.sampled if radius is None else CompletenessVerdict.proved,
         radius=scale * min(radius, table.excluded_radius) if radius is not None else 0.0,
     )
 

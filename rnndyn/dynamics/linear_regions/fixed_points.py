@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import ArrayLike
 
 from rnndyn.dynamics.linear_regions.enumeration import enumerate_cycles
+from rnndyn.dynamics.numerics.verdicts import CompletenessVerdict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +20,7 @@ class RegionFixedPoints:
     - `undecided_lower`, `undecided_upper`: corners `(M, N)` of boxes that may hold others: a small one around each
         point on a border between regions; the whole box where there are families or the search was not exhaustive.
     - `lower`, `upper`: the box `(N,)`.
+    - `completeness`: whether these are all, a `CompletenessVerdict`.
     - `reason`: why there are undecided boxes; empty where there are none.
     """
 
@@ -28,6 +30,7 @@ class RegionFixedPoints:
     undecided_upper: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
+    completeness: Any
     reason: str
 
 
@@ -69,6 +72,14 @@ def region_fixed_points(
         undecided_lower, undecided_upper = low[None], high[None]
     listed = np.flatnonzero(inside & ~cycles.is_on_border)
     listed = listed[np.lexsort(points[listed].T[::-1])]
+    completeness = CompletenessVerdict.undecided if reasons else CompletenessVerdict.proved
     return RegionFixedPoints(
-        points[listed], errors[listed, 0], undecided_lower, undecided_upper, low, high, " ".join(reasons)
+        points=points[listed],
+        errors=errors[listed, 0],
+        undecided_lower=undecided_lower,
+        undecided_upper=undecided_upper,
+        lower=low,
+        upper=high,
+        completeness=completeness if cycles.proved else cycles.completeness,
+        reason=" ".join(reasons),
     )

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from rnndyn.dynamics.numerics.evaluation import images_of
 from rnndyn.dynamics.numerics.jumps import jumps_in
 from rnndyn.dynamics.numerics.torus import difference
+from rnndyn.dynamics.numerics.verdicts import CompletenessVerdict
 
 
 def lefschetz_number(winding: Int[np.ndarray, "m m"], power: int) -> int:
@@ -115,6 +116,13 @@ def draw_box(region: np.ndarray | None, period: np.ndarray | None) -> np.ndarray
     if region is not None:
         box = np.where(np.isfinite(period), box, region)
     return box if np.isfinite(box).all() else None
+
+
+def completeness_of(may_be_complete: bool | None) -> Any:
+    """What the index sum says, as a verdict."""
+    if may_be_complete is None:
+        return CompletenessVerdict.unknown
+    return CompletenessVerdict.balanced if may_be_complete else CompletenessVerdict.incomplete
 
 
 def completeness_note(found: int | None, expected: int | None, may_be_complete: bool | None, trap: Any) -> str:

@@ -3,14 +3,15 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optimistix
 from equinox.internal import while_loop
 from jaxtyping import Array, Float
+
+from rnndyn.dynamics.numerics._integration_steps import DiffraxStep, ExplicitStep, StateVector, StiffStep, push_columns
+from rnndyn.dynamics.numerics.integration_method import Method
 
 MAX_COLUMNS = 64
 """Up to so many perturbed numbers the whole derivative is integrated; beyond, tangents are pushed along steps that
@@ -18,27 +19,6 @@ MAX_COLUMNS = 64
 
 NUM_PROBES = 16
 """Random directions that stand for all others: each direction has its share in them."""
-
-NUM_ROWS = 7
-"""Rows of the extrapolation table of the method for stiff systems, and so its order."""
-
-
-class Method(eqx.Module):
-    """How to integrate: a diffrax solver, or by default the method of Dormand & Prince and, from where that has used up
-    its steps, extrapolation of the linearly implicit Euler method, for stiff systems.
-
-    Tolerances are per step and component; `atol` is one number or one for each component. `num_probes` tangent vectors
-    go along where only the state is asked for: without them, nothing keeps the steps short beside an equilibrium, where
-    the computed map is then not the flow but whatever such steps make of it. `reverse` asks for loops
-    that can be differentiated backwards.
-    """
-
-    solver: diffrax.AbstractSolver | None
-    rtol: Any
-    atol: Any
-    max_steps: int = eqx.field(static=True)
-    num_probes: int = eqx.field(static=True, default=2)
-    reverse: bool = eqx.field(static=True, default=False)
 
 
 def integrate(
@@ -147,42 +127,16 @@ def _solve(
     leaf_columns: Sequence[Any],
 ) -> tuple[Float[Array, " N"], Float[Array, "M N"]]:
     """The state and its tangent vectors, one a row, after `duration`."""
-    vector = _Vector(field, leaves, list(leaf_columns) + [None] * (len(leaves) - len(leaf_columns)))
+    vector = StateVector(field, leaves, list(leaf_columns) + [None] * (len(leaves) - len(leaf_columns)))
     first = _first_step(field, x, leaves, duration, method)
     start = jnp.zeros((), x.dtype)
     if method.solver is not None:
-        t, x, columns = _advance(
-            _DiffraxStep(method.solver, method), vector, method, start, duration, first, x, columns
-        )
+        t, x, columns = _advance(DiffraxStep(method.solver, method), vector, method, start, duration, first, x, columns)
     else:
-        t, x, columns = _advance(_ExplicitStep(), vector, method, start, duration, first, x, columns)
-        t, x, columns = _advance(_StiffStep(), vector, method, t, duration, first, x, columns)
+        t, x, columns = _advance(ExplicitStep(), vector, method, start, duration, first, x, columns)
+        t, x, columns = _advance(StiffStep(), vector, method, t, duration, first, x, columns)
     done = t >= duration
     return jnp.where(done, x, jnp.nan), jnp.where(done, columns, jnp.nan)
-
-
-class _Vector(NamedTuple):
-    """The vector field, what it depends on besides x, and the tangent vectors of that (None: held)."""
-
-    field: Callable
-    leaves: list[Any]
-    leaf_columns: list[Any]
-
-    @property
-    def changed(self) -> list[Any]:
-        return [leaf for leaf, column in zip(self.leaves, self.leaf_columns, strict=True) if column is not None]
-
-    @property
-    def columns(self) -> list[Any]:
-        return [column for column in self.leaf_columns if column is not None]
-
-    def at(self, changed: list[Any]) -> Callable[[Array], Array]:
-        """The vector field as a function of x, with other values of what has tangent vectors."""
-        rest = iter(changed)
-        leaves = [
-            leaf if column is None else next(rest) for leaf, column in zip(self.leaves, self.leaf_columns, strict=True)
-        ]
-        return lambda x: self.field(x, leaves)
 
 
 class _State(NamedTuple):
@@ -199,7 +153,7 @@ class _State(NamedTuple):
 
 def _advance(
     stepper: Any,
-    vector: _Vector,
+    vector: StateVector,
     method: Method,
     start: Array,
     end: Array,
@@ -217,7 +171,7 @@ def _advance(
     def begin(x: Array, changed: list[Any]) -> Any:
         return eqx.partition(stepper.init(vector.at(changed), x), eqx.is_inexact_array)
 
-    moving, pushed, fixed = _push(begin, (x, vector.changed), (columns, vector.columns))
+    moving, pushed, fixed = push_columns(begin, (x, vector.changed), (columns, vector.columns))
     state = _State(start, first, x, columns, eqx.combine(moving, fixed), pushed, jnp.asarray(0))
 
     def unit(x: Array) -> Array:
@@ -241,7 +195,7 @@ def _advance(
             moving, still = eqx.partition(memory, eqx.is_inexact_array)
             return (x1, error, moving), still
 
-        (x1, error, moving), (columns1, errors, pushed), still = _push(
+        (x1, error, moving), (columns1, errors, pushed), still = push_columns(
             step, (s.x, vector.changed, moving), (s.columns, vector.columns, s.pushed)
         )
         ratio = _rms(error / (method.atol + method.rtol * jnp.maximum(jnp.abs(s.x), jnp.abs(x1))))
@@ -265,115 +219,6 @@ def _advance(
     return jax.lax.stop_gradient(final.t), final.x, final.columns
 
 
-class _DiffraxStep:
-    """Steps of a diffrax solver that estimates its error."""
-
-    def __init__(self, solver: diffrax.AbstractSolver, method: Method):
-        if isinstance(solver, diffrax.AbstractRungeKutta) and solver.scan_kind is None:
-            # The stages are a loop too, which is to be differentiated as this one is.
-            kind = "bounded" if method.reverse else "lax"
-            solver = eqx.tree_at(lambda s: s.scan_kind, solver, kind, is_leaf=lambda leaf: leaf is None)
-        if isinstance(solver, diffrax.AbstractImplicitSolver):
-            # What the root finder leaves to the step size control is that of the state.
-            atol = jnp.min(jnp.asarray(method.atol))
-            given = {"rtol": method.rtol, "atol": atol, "norm": optimistix.rms_norm}
-            names = [n for n in given if type(getattr(solver.root_finder, n)).__module__.startswith("diffrax")]
-            solver = eqx.tree_at(
-                lambda s: [getattr(s.root_finder, n) for n in names], solver, [given[n] for n in names]
-            )
-        self.solver = solver
-        order = solver.error_order(_term(lambda x: x))
-        if order is None:
-            raise ValueError(f"solver: expected one that estimates its error, as diffrax.Tsit5(), got {solver}.")
-        self.order = float(order)
-
-    def init(self, field: Callable, x: Array) -> Any:
-        zero = jnp.zeros((), x.dtype)
-        return self.solver.init(_term(field), zero, zero, x, None)
-
-    def step(self, field: Callable, x: Array, h: Array, memory: Any) -> tuple[Array, Array, Any]:
-        x1, error, _, memory, _ = self.solver.step(_term(field), jnp.zeros_like(h), h, x, None, memory, False)
-        if error is None:
-            raise ValueError(f"solver: expected one that estimates its error, got {type(self.solver).__name__}.")
-        return x1, error, memory
-
-
-def _term(field: Callable) -> diffrax.ODETerm:
-    return diffrax.ODETerm(lambda t, x, args: field(x))
-
-
-class _ExplicitStep:
-    """The Runge-Kutta method of order 5 with an error estimate of order 4; the last stage is the next step's first.
-
-    Written out, because in diffrax the stages are a loop, which takes longer to compile and to run for small systems.
-
-    Reference: J. Dormand & P. Prince (1980), *A family of embedded Runge-Kutta formulae*.
-    """
-
-    order = 5.0
-    stages = (
-        (1 / 5,),
-        (3 / 40, 9 / 40),
-        (44 / 45, -56 / 15, 32 / 9),
-        (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-        (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-        (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
-    )
-    errors = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
-
-    def init(self, field: Callable, x: Array) -> Any:
-        return field(x)
-
-    def step(self, field: Callable, x: Array, h: Array, memory: Any) -> tuple[Array, Array, Any]:
-        slopes, x1 = [memory], x
-        for row in self.stages:
-            x1 = x + h * sum(a * k for a, k in zip(row, slopes, strict=True) if a)
-            slopes.append(field(x1))
-        return x1, h * sum(a * k for a, k in zip(self.errors, slopes, strict=True) if a), slopes[-1]
-
-
-class _StiffStep:
-    r"""Extrapolation of the linearly implicit Euler method, $(1 - h_j J)(x_{i+1} - x_i) = h_j v(x_i)$.
-
-    J is Dv where the step starts, $h_j = h/j$ for j = 1, ..., K. The error of each row is a power series in $h_j$, so
-    the Aitken-Neville table of polynomial extrapolation has order K at its end. No nonlinear equation is solved.
-
-    Reference: E. Hairer & G. Wanner (1996), *Solving Ordinary Differential Equations II*, section IV.9 (SEULEX).
-    """
-
-    order = float(NUM_ROWS)
-
-    def init(self, field: Callable, x: Array) -> Any:
-        return ()
-
-    def step(self, field: Callable, x: Array, h: Array, memory: Any) -> tuple[Array, Array, Any]:
-        counts = jnp.arange(1, NUM_ROWS + 1)
-        h_rows = h / counts.astype(x.dtype)
-        jacobian = jax.jacfwd(field)(x)
-        # Inverses, as they serve all substeps, and compile in half the time of solves.
-        inverses = jnp.linalg.inv(jnp.eye(x.size, dtype=x.dtype) - h_rows[:, None, None] * jacobian)
-
-        def substep(rows: Array, i: Array) -> tuple[Array, None]:
-            moved = rows + jnp.einsum("kij,kj->ki", inverses, h_rows[:, None] * jax.vmap(field)(rows))
-            return jnp.where((i < counts)[:, None], moved, rows), None
-
-        rows, _ = jax.lax.scan(substep, jnp.broadcast_to(x, (NUM_ROWS, x.size)), jnp.arange(NUM_ROWS))
-        ends = jnp.asarray(_EXTRAPOLATION, x.dtype) @ (rows - x)
-        return x + ends[0], ends[0] - ends[1], memory
-
-
-def _extrapolation() -> np.ndarray:
-    """The last entry of the Aitken-Neville table, and the one before it in its row, as combinations of the rows."""
-    table, before = np.eye(NUM_ROWS), np.eye(NUM_ROWS)[-1]
-    for k in range(1, NUM_ROWS):
-        before = table[-1]
-        table = table[1:] + (table[1:] - table[:-1]) * (np.arange(1, len(table)) / k)[:, None]
-    return np.stack([table[-1], before])
-
-
-_EXTRAPOLATION = _extrapolation()
-
-
 def _first_step(field: Callable, x: Array, leaves: list[Any], duration: Array, method: Method) -> Array:
     """A hundredth of the time in which the state changes by its own size.
 
@@ -385,17 +230,6 @@ def _first_step(field: Callable, x: Array, leaves: list[Any], duration: Array, m
     known = (size > 1e-5) & (speed > 1e-5) & jnp.isfinite(speed)
     step = jnp.where(known, 0.01 * size / jnp.where(known, speed, 1.0), 1e-3 * duration)
     return jnp.minimum(step, duration).astype(x.dtype)
-
-
-def _push(function: Callable, primals: tuple, columns: tuple) -> tuple[Any, Any, Any]:
-    """`function`, which returns (values, others), with the derivative of the values along each row of `columns`."""
-    if columns[0].shape[0] == 0:
-        values, others = function(*primals)
-        return values, jax.tree.map(lambda v: jnp.zeros((0, *v.shape), v.dtype), values), others
-    values, pushed, others = jax.vmap(
-        lambda *rows: jax.jvp(function, primals, rows, has_aux=True), out_axes=(None, 0, None)
-    )(*columns)
-    return values, pushed, others
 
 
 def _rms(x: Array) -> Array:

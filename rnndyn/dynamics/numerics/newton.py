@@ -14,7 +14,8 @@ from rnndyn.dynamics.numerics.evaluation import evaluate
 from rnndyn.dynamics.numerics.newton_method import NewtonMethod, NewtonProblem, singular_shift
 from rnndyn.dynamics.numerics.periodic_orbits import CyclicSystem, closing_defects
 from rnndyn.dynamics.numerics.torus import difference, wrapped
-from rnndyn.results import Result
+from rnndyn.dynamics.numerics.verdicts import NewtonVerdict
+from rnndyn.results import Judged
 
 
 def newton(
@@ -73,25 +74,35 @@ def newton(
     )
     state = jax.lax.while_loop(lambda s: ~method.done(s), method.step, method.init(start))
     residual = jnp.max(jnp.abs(state.g))
-    stalled = state.stalled & ~state.converged & jnp.isfinite(residual)
-    return NewtonResult(state.x, residual, state.converged, stalled, state.num_steps)
+    result = NewtonVerdict.where(state.stalled, NewtonVerdict.stalled, NewtonVerdict.out_of_steps)
+    result = NewtonVerdict.where(jnp.isfinite(residual), result, NewtonVerdict.not_finite)
+    result = NewtonVerdict.where(state.converged, NewtonVerdict.converged, result)
+    return NewtonResult(state.x, residual, state.num_steps, result)
 
 
-class NewtonResult(Result):
+class NewtonResult(Judged):
     """Where Newton's method ended.
 
     - `point`: the last iterate, `(N,)`.
     - `residual`: $|F(x) - x|_\\infty$ there.
-    - `converged`: whether the residual reached its rounding floor.
-    - `stalled`: whether it ended at a local minimum of the residual instead (a slow point).
     - `num_steps`: how many steps were taken.
+    - `result`: how it ended, a `NewtonVerdict`.
     """
 
     point: Float[Array, " N"]
     residual: Float[Array, ""]
-    converged: Bool[Array, ""]
-    stalled: Bool[Array, ""]
     num_steps: Int[Array, ""]
+    result: NewtonVerdict
+
+    @property
+    def converged(self) -> Bool[Array | np.ndarray, "..."]:
+        """Whether the residual reached its rounding floor."""
+        return self.result == NewtonVerdict.converged
+
+    @property
+    def stalled(self) -> Bool[Array | np.ndarray, "..."]:
+        """Whether it ended at a local minimum of the residual instead (a slow point)."""
+        return self.result == NewtonVerdict.stalled
 
 
 MAX_POLISH = 40

@@ -189,6 +189,10 @@ def polish(f: Callable, states: np.ndarray, lower: np.ndarray, upper: np.ndarray
 
     On the middles of the enclosures that the proof needs anyway, so that nothing else is compiled. A step that does not
     lower the residual is halved: in a box in which I - DF was proved to be regular, the residual has no other minimum.
+
+    Not `numerics.newton.polish`: that starts next to a root, takes full steps and gives up at the first that does not
+    help, whereas a box may settle when its middle is still far from its fixed point; and it evaluates f by a program of
+    its own.
     """
     enclose_each = fixed_point_problem(f)
     best, least = states, np.full(len(states), np.inf)

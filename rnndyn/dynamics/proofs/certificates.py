@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -14,18 +15,9 @@ from rnndyn.dynamics.numerics.drivers import let_in, map_in_chunks
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
 from rnndyn.dynamics.proofs._multiplier_discs import count_outside_unit_circle, multiplier_discs
 from rnndyn.dynamics.proofs.intervals import enclose_boxes
-from rnndyn.dynamics.proofs.krawczyk import (
-    JUMPS,
-    NOT_FINITE,
-    SINGULAR,
-    TOO_FAR,
-    UNDEFINED,
-    KrawczykTest,
-    fixed_point_problem,
-    interval_precision,
-    krawczyk,
-)
-from rnndyn.results import Result
+from rnndyn.dynamics.proofs.krawczyk import KrawczykTest, fixed_point_problem, interval_precision, krawczyk
+from rnndyn.dynamics.proofs.verdicts import ProofVerdict
+from rnndyn.results import Judged, first_verdict, is_verdict, take_verdicts
 
 
 def certify_fixed_point(f: Callable, x: Array | np.ndarray) -> "FixedPointCertificate":
@@ -93,31 +85,36 @@ def certify_fixed_points(f: Callable, points: Array | np.ndarray, *, progress: b
     return FixedPointCertificates.from_evidence(states, found)
 
 
-class FixedPointCertificate(Result):
+class FixedPointCertificate(Judged):
     """What was proved about one point; distances are largest differences of a component.
 
     **Fields:**
 
     - `point`: the state (N,) that was examined; `residual`: the largest component of |f(x) - x| there.
-    - `certified`: a fixed point exists within `existence_radius` of the point.
     - `existence_radius`: infinite when not certified.
     - `uniqueness_radius`: the largest tested distance within which it is the only fixed point; 0 when not certified.
     - `num_unstable`: multipliers with |mu| > 1, proved together with the absence of |mu| = 1; -1 where unproved.
     - `multipliers`, `multiplier_radii`: discs in the complex plane (N,), by falling modulus, that hold the multipliers
       of the fixed point: all lie in the union, and a connected part made of k discs holds k of them. Radii are
       infinite when not certified.
-    - `reason`: what could not be proved, and why; empty when everything was.
+    - `result`: what was proved, or what stood in the way, a `ProofVerdict`.
+    - `reason`: what could not be proved, and why, with the numbers of the case; empty when everything was.
     """
 
     point: Float[np.ndarray, " N"]
     residual: float
-    certified: bool
     existence_radius: float
     uniqueness_radius: float
     num_unstable: int
     multipliers: Complex[np.ndarray, " N"]
     multiplier_radii: Float[np.ndarray, " N"]
+    result: ProofVerdict
     reason: str
+
+    @property
+    def certified(self) -> bool:
+        """Whether a fixed point exists within `existence_radius` of the point."""
+        return exists(self.result)
 
     def table(self) -> str:
         if not self.certified:
@@ -131,18 +128,26 @@ class FixedPointCertificate(Result):
         )
 
 
-class FixedPointCertificates(Result):
-    """What was proved about each of K points: the fields of `FixedPointCertificate`, with a leading axis K."""
+class FixedPointCertificates(Judged):
+    """What was proved about each of K points: the fields of `FixedPointCertificate`, with a leading axis K.
+
+    `result` is a batch `(K,)` of `ProofVerdict`, and `reasons` has what could not be proved of each.
+    """
 
     points: Float[np.ndarray, "K N"]
     residuals: Float[np.ndarray, " K"]
-    certified: Bool[np.ndarray, " K"]
     existence_radius: Float[np.ndarray, " K"]
     uniqueness_radius: Float[np.ndarray, " K"]
     num_unstable: Int[np.ndarray, " K"]
     multipliers: Complex[np.ndarray, "K N"]
     multiplier_radii: Float[np.ndarray, "K N"]
+    result: ProofVerdict
     reasons: tuple[str, ...]
+
+    @property
+    def certified(self) -> Bool[np.ndarray, " K"]:
+        """Which points have a fixed point within their `existence_radius`."""
+        return exists(self.result)
 
     @classmethod
     def from_evidence(cls, points: np.ndarray, evidence: "Evidence") -> "FixedPointCertificates":
@@ -156,12 +161,12 @@ class FixedPointCertificates(Result):
         return cls(
             points=points,
             residuals=np.asarray(evidence.residual),
-            certified=verified,
             existence_radius=np.where(verified, test.error.max(axis=1), np.inf),
             uniqueness_radius=np.where(verified, test.uniqueness_radius, 0.0),
             num_unstable=num_unstable,
             multipliers=multipliers,
             multiplier_radii=discs,
+            result=_settle(test.result, num_unstable),
             reasons=tuple(
                 _stability_reason(multipliers[k], discs[k]) if verified[k] else _reason(evidence, k)
                 for k in range(len(points))
@@ -175,12 +180,12 @@ class FixedPointCertificates(Result):
         return FixedPointCertificate(
             point=self.points[k],
             residual=float(self.residuals[k]),
-            certified=bool(self.certified[k]),
             existence_radius=float(self.existence_radius[k]),
             uniqueness_radius=float(self.uniqueness_radius[k]),
             num_unstable=int(self.num_unstable[k]),
             multipliers=self.multipliers[k],
             multiplier_radii=self.multiplier_radii[k],
+            result=take_verdicts(self.result, k),
             reason=self.reasons[k],
         )
 
@@ -226,21 +231,42 @@ def _residuals(f: Callable, points: Array | np.ndarray) -> Array:
     return jax.vmap(lambda x: jnp.max(jnp.abs(f(x) - x)))(jnp.asarray(points))
 
 
+def exists(result: Any) -> Any:
+    """Whether a verdict, or each of a batch, says that what was looked for exists."""
+    return is_verdict(result, ProofVerdict.certified, ProofVerdict.stability_open)
+
+
+def _settle(existence: Any, num_unstable: np.ndarray) -> Any:
+    """The verdicts of Krawczyk's test, where it succeeded with that on the number of unstable directions."""
+    cases = [(is_verdict(existence, item), item) for item in _OBSTACLES]
+    return first_verdict(*cases, (num_unstable < 0, ProofVerdict.stability_open), otherwise=ProofVerdict.certified)
+
+
+_OBSTACLES: tuple[Any, ...] = (
+    ProofVerdict.not_finite,
+    ProofVerdict.jumps,
+    ProofVerdict.undefined,
+    ProofVerdict.singular,
+    ProofVerdict.too_far,
+)
+
+
 def _reason(evidence: Evidence, k: int) -> str:
     test = evidence.test
-    status, correction, contraction, residual = (
-        np.asarray(leaf)[k] for leaf in (test.status, test.correction, test.contraction, evidence.residual)
+    correction, contraction, residual = (
+        np.asarray(leaf)[k] for leaf in (test.correction, test.contraction, evidence.residual)
     )
-    return {
-        NOT_FINITE: "f is NaN or infinite at the point, or an operation of f leaves its domain there.",
-        JUMPS: "f may jump at or near the point (an undecided where, floor, round, sign or remainder). A continuous "
+    words = (
+        "f is NaN or infinite at the point, or an operation of f leaves its domain there.",
+        "f may jump at or near the point (an undecided where, floor, round, sign or remainder). A continuous "
         "f can be written with maximum, minimum or abs.",
-        UNDEFINED: "an operation of f (log, sqrt, division, ...) may leave its domain near the point.",
-        SINGULAR: "I - DF cannot be inverted at the point: a degenerate fixed point, one of a continuum, or none "
+        "an operation of f (log, sqrt, division, ...) may leave its domain near the point.",
+        "I - DF cannot be inverted at the point: a degenerate fixed point, one of a continuum, or none "
         f"(residual {residual:.1e}; bound of |I - Y (I - DF)| is {contraction:.1e}, must be below 1).",
-        TOO_FAR: f"the residual {residual:.1e} asks for a Newton step of {correction:.1e}, and over a box of that size "
+        f"the residual {residual:.1e} asks for a Newton step of {correction:.1e}, and over a box of that size "
         "the Jacobian varies too much: a fixed point is too far away, nearly degenerate, or absent.",
-    }[int(status)]
+    )
+    return next(text for item, text in zip(_OBSTACLES, words) if is_verdict(test.result, item)[k])
 
 
 def _stability_reason(multipliers: np.ndarray, discs: np.ndarray) -> str:

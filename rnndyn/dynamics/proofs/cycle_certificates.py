@@ -10,8 +10,9 @@ from rnndyn._validation import check_states
 from rnndyn.dynamics.cycles.shooting import SequenceMap
 from rnndyn.dynamics.numerics.drivers import double_precision
 from rnndyn.dynamics.numerics.periodic_orbits import smallest_period
-from rnndyn.dynamics.proofs.certificates import certify_fixed_point
-from rnndyn.results import Result
+from rnndyn.dynamics.proofs.certificates import certify_fixed_point, exists
+from rnndyn.dynamics.proofs.verdicts import ProofVerdict
+from rnndyn.results import Judged
 
 
 def certify_cycle(f: Callable[[Array], Array], points: Array | np.ndarray) -> "CycleCertificate":
@@ -47,40 +48,46 @@ def certify_cycle(f: Callable[[Array], Array], points: Array | np.ndarray) -> "C
     # Two points of the true cycle differ where the computed ones are farther apart than both may be off; the factor
     # covers the rounding of the difference.
     is_minimal = certificate.certified and smallest_period(points, 2.001 * radius) == period
-    reason = certificate.reason
+    result, reason = certificate.result, certificate.reason
     if certificate.certified and not is_minimal:
+        result = ProofVerdict.shorter_period
         reason = f"the points repeat earlier to within the existence radius {radius:.1e}: a shorter period is possible."
     return CycleCertificate(
         points=points,
         residual=certificate.residual,
-        certified=is_minimal,
         existence_radius=radius,
         uniqueness_radius=certificate.uniqueness_radius,
         num_unstable=certificate.num_unstable // period if is_minimal and certificate.num_unstable >= 0 else -1,
+        result=result,
         reason=reason,
     )
 
 
-class CycleCertificate(Result):
+class CycleCertificate(Judged):
     """What was proved about a cycle; distances are largest differences of a component, over all its points.
 
     - `points`: the points that were examined, `(p, N)`.
     - `residual`: the largest $|F(x_i) - x_{i+1}|_\\infty$.
-    - `certified`: a cycle of minimal period p exists within `existence_radius` of the points.
     - `existence_radius`: infinite when no periodic sequence was proved.
     - `uniqueness_radius`: the largest tested distance within which it is the only sequence of period p.
     - `num_unstable`: multipliers with |mu| > 1, proved together with the absence of |mu| = 1; -1 where unproved.
-    - `reason`: what could not be proved, and why; empty when everything was. Where it speaks of a fixed point, that
-        of the map on sequences is meant.
+    - `result`: what was proved, or what stood in the way, a `ProofVerdict`.
+    - `reason`: what could not be proved, and why, with its numbers; empty when everything was. Where it speaks of a
+        fixed point, that of the map on sequences is meant.
     """
 
     points: Float[np.ndarray, "p N"]
     residual: float
-    certified: bool
     existence_radius: float
     uniqueness_radius: float
     num_unstable: int
+    result: ProofVerdict
     reason: str
+
+    @property
+    def certified(self) -> bool:
+        """Whether a cycle of minimal period p exists within `existence_radius` of the points."""
+        return exists(self.result)
 
     @property
     def period(self) -> int:

@@ -9,10 +9,12 @@ from jaxtyping import Bool, Complex, Float, Int
 from rnndyn._validation import check_at_least
 from rnndyn.dynamics.linear_regions.fixed_points import has_linear_regions, region_fixed_points
 from rnndyn.dynamics.numerics.drivers import let_in, to_double
+from rnndyn.dynamics.numerics.verdicts import CompletenessVerdict
 from rnndyn.dynamics.proofs._branch_and_bound import Found, branch_and_bound, in_batches
 from rnndyn.dynamics.proofs.certificates import FixedPointCertificates, gather_evidence
 from rnndyn.dynamics.proofs.krawczyk import interval_precision
-from rnndyn.results import Result
+from rnndyn.dynamics.proofs.verdicts import ProofVerdict
+from rnndyn.results import Judged, first_verdict, is_verdict
 
 
 def enumerate_fixed_points(
@@ -79,7 +81,7 @@ def enumerate_fixed_points(
         num_unstable=certificates.num_unstable if certificates else np.zeros(0, int),
         existence_radius=found.errors,
         uniqueness_radius=certificates.uniqueness_radius if certificates else np.zeros(0),
-        proved=len(found.undecided_lower) == 0,
+        completeness=found.completeness,
         undecided_lower=found.undecided_lower,
         undecided_upper=found.undecided_upper,
         num_boxes=found.num_boxes,
@@ -89,7 +91,7 @@ def enumerate_fixed_points(
     )
 
 
-class EnumeratedFixedPoints(Result):
+class EnumeratedFixedPoints(Judged):
     """The fixed points of a map in a box, in lexicographic order, each proved to exist.
 
     **Fields:**
@@ -99,7 +101,7 @@ class EnumeratedFixedPoints(Result):
     - `num_unstable`: multipliers with |mu| > 1, proved; -1 where one is too close to the unit circle to tell.
     - `existence_radius`: the fixed point lies within this distance (largest component) of the listed point.
     - `uniqueness_radius`: tested distance within which it is the only one.
-    - `proved`: whether the list is complete. `reason` says why not.
+    - `completeness`: whether the list is complete, a `CompletenessVerdict`. `reason` says why not, with the numbers.
     - `undecided_lower`, `undecided_upper`: corners (M, N) of boxes that may hold further fixed points.
     - `num_boxes`: boxes examined (0 where linear regions were solved); `lower`, `upper`: the box that was searched.
     """
@@ -111,7 +113,7 @@ class EnumeratedFixedPoints(Result):
     num_unstable: Int[np.ndarray, " K"]
     existence_radius: Float[np.ndarray, " K"]
     uniqueness_radius: Float[np.ndarray, " K"]
-    proved: bool
+    completeness: CompletenessVerdict
     undecided_lower: Float[np.ndarray, "M N"]
     undecided_upper: Float[np.ndarray, "M N"]
     num_boxes: int
@@ -121,6 +123,16 @@ class EnumeratedFixedPoints(Result):
 
     def __len__(self) -> int:
         return len(self.points)
+
+    @property
+    def proved(self) -> bool:
+        """Whether the list is complete."""
+        return is_verdict(self.completeness, CompletenessVerdict.proved)
+
+    @property
+    def result(self) -> Any:
+        """What was proved of each point, a batch `(K,)` of `ProofVerdict`; `message` has it in words."""
+        return first_verdict((self.num_unstable < 0, ProofVerdict.stability_open), otherwise=ProofVerdict.certified)
 
     @property
     def is_stable(self) -> Bool[np.ndarray, " K"]:
@@ -160,6 +172,7 @@ class _Search(NamedTuple):
     lower: np.ndarray
     upper: np.ndarray
     num_boxes: int
+    completeness: Any
     reason: str
 
 
@@ -168,9 +181,9 @@ def _search_boxes(
 ) -> _Search:
     found = Found(f, lower, upper)
     undecided, num_boxes, exhausted = branch_and_bound(f, lower, upper, found, max_boxes, tol, progress)
-    reason = _explain(len(undecided[0]), exhausted, max_boxes)
+    completeness, reason = _explain(len(undecided[0]), exhausted, max_boxes)
     points, errors = found.inside()
-    return _Search(points, errors, undecided[0], undecided[1], lower, upper, num_boxes, reason)
+    return _Search(points, errors, undecided[0], undecided[1], lower, upper, num_boxes, completeness, reason)
 
 
 def _search_regions(f: Any, lower: Any, upper: Any, progress: bool) -> _Search:
@@ -185,6 +198,7 @@ def _search_regions(f: Any, lower: Any, upper: Any, progress: bool) -> _Search:
         lower=found.lower,
         upper=found.upper,
         num_boxes=0,
+        completeness=found.completeness,
         reason=found.reason,
     )
 
@@ -214,14 +228,14 @@ def _check_box(f: Callable, lower: Any, upper: Any) -> tuple[np.ndarray, np.ndar
     return lower, upper
 
 
-def _explain(num_undecided: int, exhausted: bool, max_boxes: int) -> str:
+def _explain(num_undecided: int, exhausted: bool, max_boxes: int) -> tuple[Any, str]:
     if num_undecided == 0:
-        return ""
+        return CompletenessVerdict.proved, ""
     if exhausted:
-        return (
+        return CompletenessVerdict.out_of_boxes, (
             f"{max_boxes} boxes were examined and {num_undecided} are left. Raise max_boxes, or search a smaller box."
         )
-    return (
+    return CompletenessVerdict.undecided, (
         f"{num_undecided} undecided regions: a degenerate fixed point (I - DF singular), a continuum of fixed points, "
         "a jump of f, or states where f is undefined."
     )

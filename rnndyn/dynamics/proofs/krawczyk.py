@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterator
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from rnndyn.dynamics.numerics.drivers import double_precision
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
 from rnndyn.dynamics.proofs._inverses import inverses
 from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
 from rnndyn.dynamics.proofs.intervals import Enclosure, enclose_boxes
+from rnndyn.dynamics.proofs.verdicts import ProofVerdict
+from rnndyn.results import first_verdict
 
-VERIFIED, NOT_FINITE, JUMPS, UNDEFINED, SINGULAR, TOO_FAR = range(6)
 _NUM_EXTENSIONS = 7
 
 EncloseEach = Callable[[np.ndarray, np.ndarray], Enclosure]
@@ -30,7 +31,7 @@ class KrawczykTest(eqx.Module):
     - `uniqueness_radius`: zero when not verified.
     - `correction`: size of the Newton step from the point.
     - `contraction`: largest row sum of |I - Y DG| at the point itself; 1 or more when DG cannot be inverted there.
-    - `status`: `VERIFIED`, or why not: `NOT_FINITE`, `JUMPS`, `UNDEFINED`, `SINGULAR`, `TOO_FAR`.
+    - `result`: a batch `(K,)` of `ProofVerdict`: `certified`, or what stood in the way.
     """
 
     verified: Bool[np.ndarray, " K"]
@@ -38,7 +39,7 @@ class KrawczykTest(eqx.Module):
     uniqueness_radius: Float[np.ndarray, " K"]
     correction: Float[np.ndarray, " K"]
     contraction: Float[np.ndarray, " K"]
-    status: Int[np.ndarray, " K"]
+    result: ProofVerdict
 
 
 def krawczyk(enclose_each: EncloseEach, points: Float[np.ndarray, "K N"]) -> KrawczykTest:
@@ -63,16 +64,14 @@ def krawczyk(enclose_each: EncloseEach, points: Float[np.ndarray, "K N"]) -> Kra
             reached = np.asarray(ia.widen(step, step + ia.widen(share, share).hi).hi)
             search = _advance(search, active, reached, row_sums.max(axis=1), around)
     verified = search.proved > 0
-    status = np.select(
-        [
-            verified,
-            ~_is_finite(here.value),
-            _blocked(here, np.asarray(here.jumps)) | (np.isnan(search.contraction) & search.jumps),
-            _blocked(here, np.asarray(here.undefined)) | (np.isnan(search.contraction) & search.undefined),
-            ~(contraction_here < 1),
-        ],
-        [VERIFIED, NOT_FINITE, JUMPS, UNDEFINED, SINGULAR],
-        TOO_FAR,
+    lost = np.isnan(search.contraction)
+    result = first_verdict(
+        (verified, ProofVerdict.certified),
+        (~_is_finite(here.value), ProofVerdict.not_finite),
+        (_blocked(here, np.asarray(here.jumps)) | (lost & search.jumps), ProofVerdict.jumps),
+        (_blocked(here, np.asarray(here.undefined)) | (lost & search.undefined), ProofVerdict.undefined),
+        (~(contraction_here < 1), ProofVerdict.singular),
+        otherwise=ProofVerdict.too_far,
     )
     return KrawczykTest(
         verified=verified,
@@ -80,7 +79,7 @@ def krawczyk(enclose_each: EncloseEach, points: Float[np.ndarray, "K N"]) -> Kra
         uniqueness_radius=search.proved,
         correction=step.max(axis=1),
         contraction=contraction_here,
-        status=status,
+        result=result,
     )
 
 

@@ -5,11 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dynamics.maps import Henon
 from networks_from_data import flip_flop_vanilla
 
 import rnndyn as rd
-from rnndyn.dynamics.attractors import _orbits as _orbit_segments
+from rnndyn.dynamics.attractors import _segments
 from rnndyn.dynamics.attractors._search import OrbitSet
+from rnndyn.results import repeat_verdict
 
 
 class Tanh(eqx.Module):
@@ -20,13 +22,6 @@ class Tanh(eqx.Module):
 
     def __call__(self, x):
         return jnp.tanh(self.weights @ x + self.bias)
-
-
-class Henon(eqx.Module):
-    a: np.ndarray
-
-    def __call__(self, x):
-        return jnp.stack([1 - self.a * x[0] ** 2 + x[1], 0.3 * x[0]])
 
 
 class Cubic(eqx.Module):
@@ -179,9 +174,9 @@ def test_five_hundred_units():
 def test_every_batch_shares_one_compilation():
     f = Henon(np.array(0.3))
     find(f, rng().uniform(-0.5, 0.5, (64, 2)))
-    size = _orbit_segments._run_lanes._cached._cache_size()
+    size = _segments._run_lanes._cached._cache_size()
     find(Henon(np.array(0.8)), rng().uniform(-0.2, 0.2, (64, 2)))
-    assert _orbit_segments._run_lanes._cached._cache_size() == size
+    assert _segments._run_lanes._cached._cache_size() == size
 
 
 def test_scaling_every_state_changes_nothing():
@@ -212,7 +207,7 @@ def test_the_interval_of_wilson_covers():
     """Among 400 draws of 50 states each, the 90 % interval holds the true fraction about 360 times."""
     truth, num, draws = 0.1, 50, 400
     labels = (rng().uniform(size=(draws, num)) < truth).astype(int)
-    nothing = rd.UndecidedStates(np.zeros(0, int), np.zeros((0, 1)), ())
+    nothing = rd.UndecidedStates(np.zeros(0, int), np.zeros((0, 1)), repeat_verdict(rd.AttractorVerdict.torus, 0), ())
     point = rd.classify_attractor(lambda x: 0.5 * x, np.ones(1))
     hits = 0
     for row in labels:
@@ -241,8 +236,8 @@ def test_bad_input():
         find(f, np.array([[np.nan, 0.0]]))
     with pytest.raises(ValueError, match="f: expected it to keep the shape"):
         find(lambda x: x[:1], np.zeros((1, 2)))
-    with pytest.raises(ValueError, match="max_steps"):
-        find(f, np.zeros((1, 2)), max_steps=10)
+    with pytest.raises(ValueError, match="max_map_steps"):
+        find(f, np.zeros((1, 2)), max_map_steps=10)
     with pytest.raises(ValueError, match="max_period: expected at most 1024"):
         find(f, np.zeros((1, 2)), max_period=5000)
     with pytest.raises(ValueError, match="escape_radius"):

@@ -4,24 +4,11 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dynamics.maps import Henon, Logistic
 
 import rnndyn as rd
 
 GOLDEN = (np.sqrt(5) - 1) / 2
-
-
-class Logistic(eqx.Module):
-    r: np.ndarray
-
-    def __call__(self, x):
-        return self.r * x * (1 - x)
-
-
-class Henon(eqx.Module):
-    a: np.ndarray
-
-    def __call__(self, x):
-        return jnp.stack([1 - self.a * x[0] ** 2 + x[1], 0.3 * x[0]])
 
 
 class Rotor(eqx.Module):
@@ -233,7 +220,7 @@ def test_what_cannot_be_decided_says_why(case, reason):
 
 def test_a_period_beyond_the_longest_is_not_guessed():
     f, x0 = logistic(superstable(3.56924353, 32))
-    verdict = rd.classify_attractor(f, x0, max_period=16, max_steps=2**14)
+    verdict = rd.classify_attractor(f, x0, max_period=16, max_map_steps=2**14)
     assert verdict.kind == "undecided"
     assert "longer than max_period = 16" in verdict.reason
 
@@ -242,7 +229,7 @@ def test_a_torus_is_no_circle():
     weights = np.zeros((4, 4))
     weights[:2, :2] = rotor(1.05, GOLDEN)[0].weights
     weights[2:, 2:] = rotor(1.1, np.sqrt(2) / 5)[0].weights
-    verdict = rd.classify_attractor(Rotor(weights), np.array([0.4, 0.1, 0.3, 0.2]), max_steps=2**15)
+    verdict = rd.classify_attractor(Rotor(weights), np.array([0.4, 0.1, 0.3, 0.2]), max_map_steps=2**15)
     assert verdict.kind == "undecided"
     assert "quasi-periodic" in verdict.reason
 
@@ -261,8 +248,8 @@ def test_bad_input():
         rd.classify_attractor(f, np.zeros((2, 2)))
     with pytest.raises(ValueError, match="x0: it holds NaN"):
         rd.classify_attractor(f, np.array([np.nan]))
-    with pytest.raises(ValueError, match="max_steps: expected at least 4096"):
-        rd.classify_attractor(f, np.ones(1), max_steps=10)
+    with pytest.raises(ValueError, match="max_map_steps: expected at least 4096"):
+        rd.classify_attractor(f, np.ones(1), max_map_steps=10)
     with pytest.raises(ValueError, match="max_period"):
         rd.classify_attractor(f, np.ones(1), max_period=0)
     with pytest.raises(ValueError, match="f: expected it to keep the shape"):

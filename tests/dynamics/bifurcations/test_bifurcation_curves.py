@@ -54,7 +54,7 @@ def test_the_fold_curve_of_a_tanh_unit_and_its_cusp():
     x = curve.points[:, 0]
     np.testing.assert_allclose(w, 1 / (1 - x**2), atol=1e-10)
     np.testing.assert_allclose(b, np.arctanh(x) - w * x, atol=1e-10)
-    assert curve.stop_reasons == ("left the interval", "left the interval")
+    assert tuple(curve.message) == ("left the interval", "left the interval")
     np.testing.assert_allclose(sorted(b[[0, -1]]), [-3.9327411, 3.9327411], atol=1e-6)
     (cusp,) = curve.special_points
     assert cusp.kind == "cusp"
@@ -90,7 +90,7 @@ def test_curves_of_a_two_unit_network_satisfy_their_conditions(two_unit_curves):
 
 def test_fold_and_neimark_sacker_curves_meet_at_the_bogdanov_takens_points(two_unit_curves):
     fold, _, circle = two_unit_curves
-    assert circle.stop_reasons == ("1:1", "1:1")
+    assert tuple(circle.message) == ("ends at the resonance 1:1",) * 2
     # Trace 2 and determinant 1 of [[2 d_1, -1.5 d_1], [1.5 d_2, d_2]], d_i = 1 - x_i^2: one pair of slopes, and four
     # points of either sign. Folds have d_2 < 1/3, so x_2 keeps its sign on their curve; on the Neimark-Sacker curve
     # d_1 < 1, and x_1 keeps its own. They share one point.

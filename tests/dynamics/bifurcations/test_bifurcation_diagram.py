@@ -57,7 +57,7 @@ def test_the_diagram_knows_where_its_branches_come_from(cascade):
         event = cascade.branches[parent].bifurcations[number]
         # Equal up to the rounding of one scaling.
         np.testing.assert_allclose(branch.parameters[0], event.parameter, rtol=1e-15)
-        assert branch.stop_reasons[0] == "born at a bifurcation"
+        assert branch.message[0] == "born at a bifurcation"
         np.testing.assert_allclose(branch.points[0], np.tile(event.points, (2, 1)), atol=1e-15)
         # Born stable, as the flips are supercritical; they lose it at the flip that follows.
         following = branch.of_kind("flip")[0]
@@ -98,7 +98,7 @@ def test_a_bubble_of_doubled_cycles_is_one_branch():
     assert len(diagram) == 2
     doubled = diagram.branches[1]
     assert doubled.period == 2
-    assert doubled.stop_reasons[1] == "met a cycle of smaller period"
+    assert doubled.message[1] == "met a cycle of smaller period"
     edges = sorted(event.parameter for event in diagram.branches[0].bifurcations)
     assert abs(doubled.parameters.min() - edges[0]) < 0.05
     assert abs(doubled.parameters.max() - edges[1]) < 0.05

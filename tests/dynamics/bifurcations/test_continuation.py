@@ -28,7 +28,7 @@ def test_points_tangents_and_multipliers_of_a_tanh_unit():
     np.testing.assert_allclose(branch.multipliers[:, 0], slope, atol=1e-13)
     # dp/dx along the curve, from the tangents: the tangent is that of the last iterate but one of the corrector.
     np.testing.assert_allclose(branch.tangents[:, 2] * (1 - x**2), branch.tangents[:, 0] * (1 - slope), atol=1e-9)
-    assert branch.stop_reasons == ("left the interval", "left the interval")
+    assert tuple(branch.message) == ("left the interval", "left the interval")
     assert sorted([p[0], p[-1]]) == [-2.0, 2.0]
     assert p[branch.start] == 1.0
     np.testing.assert_array_equal(branch.is_stable, slope < 1)
@@ -52,7 +52,7 @@ def test_both_ends_are_reached_from_either_end():
 def test_a_closed_branch_is_recognised_and_goes_round_once():
     branch = rd.continue_fixed_points(circle(), np.array([0.8, 0.0]), 0.6, (-2.0, 2.0))
     assert branch.is_closed
-    assert branch.stop_reasons == ("closed", "closed")
+    assert tuple(branch.message) == ("closed", "closed")
     angle = np.unwrap(np.arctan2(branch.points[:, 0], branch.parameters))
     assert abs(abs(angle[-1] - angle[0]) - 2 * np.pi) < 1e-12
     np.testing.assert_allclose(branch.points[:, 0] ** 2 + branch.parameters**2, 1.0, atol=1e-14)
@@ -68,17 +68,17 @@ def test_a_start_on_a_fold_gives_the_same_branch():
 
 def test_the_branch_ends_at_the_box_and_at_the_end_of_the_points():
     branch = rd.continue_fixed_points(henon(), np.array([0.9, 0.27]), 0.2, (-0.5, 1.4), box=(-3.0, 3.0))
-    assert branch.stop_reasons == ("left the box", "left the interval")
+    assert tuple(branch.message) == ("left the box", "left the interval")
     assert np.abs(branch.points).max() <= 3
     short = rd.continue_fixed_points(henon(), np.array([0.9, 0.27]), 0.2, (-0.5, 1.4), max_points=5)
-    assert short.stop_reasons == ("reached max_points", "reached max_points")
+    assert tuple(short.message) == ("reached max_points", "reached max_points")
     assert len(short) == 9
 
 
 def test_where_the_branch_turns_back_at_a_kink_the_step_becomes_too_small():
     # The fixed points are p = 10 |x|: a corner that turns by more than a right angle in scaled lengths.
     branch = rd.continue_fixed_points(polynomial({"x": 1, "p": 0.1, "a": -1}), np.array([0.1, 0.0]), 1.0, (-2.0, 2.0))
-    assert sorted(branch.stop_reasons) == ["left the interval", "step too small"]
+    assert sorted(branch.message) == ["left the interval", "step too small"]
     assert 0 <= branch.parameters.min() < 1e-6
     np.testing.assert_allclose(branch.parameters, 10 * np.abs(branch.points[:, 0]), atol=1e-12)
 
@@ -86,7 +86,7 @@ def test_where_the_branch_turns_back_at_a_kink_the_step_becomes_too_small():
 @pytest.mark.slow
 def test_where_the_map_is_undefined_the_step_becomes_too_small():
     branch = rd.continue_fixed_points(lambda x, p: 0.5 * x + jnp.sqrt(p), np.array([2.0]), 1.0, (-1.0, 2.0))
-    assert branch.stop_reasons[0] == "step too small"
+    assert branch.message[0] == "step too small"
     # x = 2 sqrt(p) ends, vertically, at p = 0.
     assert 0 <= branch.parameters[0] < 1e-3
     np.testing.assert_allclose(branch.points[:, 0], 2 * np.sqrt(branch.parameters), atol=1e-12)
@@ -133,7 +133,7 @@ def test_the_memories_of_a_trained_network_of_a_hundred_units_end_at_folds(train
     _, (weight_ih, weight_hh, bias), _, bits = trained
     for branch, (bit, _) in zip(memory_branches, bits, strict=True):
         assert branch.points.shape[1] == 100
-        assert branch.stop_reasons == ("left the interval", "left the interval")
+        assert tuple(branch.message) == ("left the interval", "left the interval")
         assert branch.residuals.max() < 1e-12
         drive = branch.points @ weight_hh.T + bias + branch.parameters[:, None] * weight_ih[:, 0]
         assert np.abs(np.tanh(drive) - branch.points).max() < 1e-12
@@ -199,7 +199,7 @@ def test_a_cycle_of_three_of_the_logistic_map():
 def test_a_doubled_cycle_ends_where_it_meets_the_fixed_point():
     # The two-cycle of x' = tanh(w x + p) at w = -2 exists between the two flips, and is one branch.
     branch = rd.continue_cycles(tanh_unit(-2.0), np.array([[0.9575, 0.0], [-0.9575, 0.0]]), 0.0, (-4.0, 4.0))
-    assert branch.stop_reasons == ("met a cycle of smaller period",) * 2
+    assert tuple(branch.message) == ("met a cycle of smaller period",) * 2
     s = np.sqrt(0.5)
     edge = np.arctanh(s) + 2 * s
     kinds = [(e.kind, e.parameter) for e in branch.bifurcations]

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from dynamics.maps import Logistic
 
 import rnndyn as rd
 
 
 def logistic(x, p):
-    return p * x * (1 - x)
+    return Logistic(p)(x)
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,7 @@ def test_exponents(diagram):
     assert abs(diagram.exponents[4] - np.log(2)) < 5 * diagram.stderr[4] + 1e-3
     assert np.isnan(diagram.exponents[5])
     assert diagram.is_chaotic.tolist() == [False, False, False, False, True, False]
+    assert [words.partition(":")[0] for words in diagram.message] == [*["regular"] * 4, "chaotic", "not finite"]
 
 
 def test_each_parameter_may_have_its_own_start():

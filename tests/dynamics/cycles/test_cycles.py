@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dynamics.maps import Henon, Logistic
 from networks_from_data import flip_flop_vanilla
 
 import rnndyn as rd
@@ -12,26 +13,6 @@ from rnndyn.dynamics.cycles._tables import group_cycles
 from rnndyn.dynamics.cycles.shooting import solve_cyclic
 from rnndyn.dynamics.numerics.eigenvalues import product_eigenvalues
 from rnndyn.dynamics.numerics.periodic_orbits import CyclicSystem
-
-
-class Logistic(eqx.Module):
-    """x -> r x (1 - x)."""
-
-    r: np.ndarray
-    region: tuple[np.ndarray, np.ndarray] | None = None
-
-    def __call__(self, x):
-        return self.r * x * (1 - x)
-
-
-class Henon(eqx.Module):
-    """(x, y) -> (1 - a x^2 + y, b x)."""
-
-    a: np.ndarray
-    b: np.ndarray
-
-    def __call__(self, x):
-        return jnp.stack([1 - self.a * x[0] ** 2 + x[1], self.b * x[0]])
 
 
 class Tanh(eqx.Module):
@@ -58,7 +39,7 @@ class Linear(eqx.Module):
         return self.matrix @ x
 
 
-HENON = Henon(np.array(1.4), np.array(0.3))
+HENON = Henon()
 
 
 def ring(num_units, weight):

@@ -2,6 +2,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dynamics.maps import Henon
 
 import rnndyn as rd
 from rnndyn.dynamics.cycles._circle_newton import derivative, resampled, shifted
@@ -36,13 +37,6 @@ class Rotor(eqx.Module):
 
     def __call__(self, x):
         return jnp.tanh(self.weights @ x)
-
-
-class Henon(eqx.Module):
-    a: np.ndarray
-
-    def __call__(self, x):
-        return jnp.stack([1 - self.a * x[0] ** 2 + x[1], 0.3 * x[0]])
 
 
 class DelayedLogistic(eqx.Module):

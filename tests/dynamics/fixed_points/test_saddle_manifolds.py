@@ -2,6 +2,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dynamics.maps import Henon
 
 import rnndyn as rd
 
@@ -15,14 +16,6 @@ class Parabola(eqx.Module):
     def __call__(self, state):
         x, y = state
         return jnp.stack([self.a * x, self.b * y + (self.a**2 - self.b) * x**2])
-
-
-class Henon(eqx.Module):
-    a: np.ndarray
-    b: np.ndarray
-
-    def __call__(self, x):
-        return jnp.stack([1 - self.a * x[0] ** 2 + x[1], self.b * x[0]])
 
 
 BOX = (-1.0, -1.0), (1.0, 1.0)
@@ -42,6 +35,7 @@ def test_unstable_manifold_in_closed_form(a):
         assert np.max(np.abs(np.diff(branch, axis=0))) < 0.03
         reached.append(branch[-1, 0])
     assert sorted(np.round(reached, 1)) == [-1.0, 1.0]
+    assert found.message.tolist() == [["left the box"] * 2] * 2
     for branch in found.stable:
         np.testing.assert_allclose(branch[:, 0], 0, atol=1e-9)
         assert np.abs(branch[-1, 1]) > 0.9
@@ -57,7 +51,7 @@ def test_stable_manifold_in_closed_form(a):
 
 
 def test_manifolds_of_the_henon_saddle():
-    f = Henon(np.array(1.4), np.array(0.3))
+    f = Henon()
     saddle = np.array([0.6313544770895048, 0.6313544770895048 * 0.3])
     found = rd.find_saddle_manifolds(f, saddle, (-1.5, -1.5), (1.5, 1.5), num_images=12)
     np.testing.assert_allclose(found.multipliers, [0.15594632, -1.92373886], rtol=1e-7)

@@ -4,14 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dynamics.maps import Henon
 
 import rnndyn as rd
 
 pytestmark = pytest.mark.usefixtures("x64")
 
-
-def henon(x):
-    return jnp.stack([1 - 1.4 * x[0] ** 2 + x[1], 0.3 * x[0]])
+henon = Henon()
 
 
 def network(x):

@@ -5,10 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dynamics.maps import Henon, Logistic
 
 import rnndyn as rd
 
 pytestmark = pytest.mark.usefixtures("x64")
+
+henon, logistic = Henon(), Logistic()
 
 
 class Linear(eqx.Module):
@@ -35,16 +38,8 @@ class TanhInside(eqx.Module):
         return self.weight @ jnp.tanh(x)
 
 
-def henon(x):
-    return jnp.stack([1 - 1.4 * x[0] ** 2 + x[1], 0.3 * x[0]])
-
-
 def gaussian(num_units, gain, seed):
     return jnp.asarray(np.random.default_rng(seed).normal(size=(num_units, num_units)) * gain / np.sqrt(num_units))
-
-
-def logistic(x):
-    return 4 * x * (1 - x)
 
 
 def skew_tent(x):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dynamics.maps import Henon
 from scipy.special import digamma, polygamma
 
 import rnndyn as rd
@@ -48,8 +49,7 @@ def test_products_of_gaussian_matrices():
 
 def test_henon_map():
     def run(x0):
-        f = lambda x: jnp.stack([1 - 1.4 * x[0] ** 2 + x[1], 0.3 * x[0]])
-        return rd.lyapunov_spectrum(f, x0, 8000, num_transient=100, qr_every=2)
+        return rd.lyapunov_spectrum(Henon(), x0, 8000, num_transient=100, qr_every=2)
 
     starts = 0.1 * jax.random.uniform(jax.random.key(1), (200, 2))
     spectra = jax.jit(jax.vmap(run))(starts)

@@ -4,14 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dynamics.maps import Henon, Logistic
 
 import rnndyn as rd
 
 pytestmark = pytest.mark.usefixtures("x64")
 
-
-def henon(x):
-    return jnp.stack([1 - 1.4 * x[0] ** 2 + x[1], 0.3 * x[0]])
+henon = Henon()
 
 
 def test_both_ways_agree_with_each_other_and_with_the_spectrum():
@@ -63,7 +62,7 @@ def test_in_single_precision():
 
 
 def test_local_exponents_of_the_logistic_map():
-    local = rd.local_exponents(lambda x: 4 * x * (1 - x), jnp.array([0.3]), 500)
+    local = rd.local_exponents(Logistic(), jnp.array([0.3]), 500)
     np.testing.assert_allclose(local.exponents, np.log(np.abs(4 - 8 * local.states)), atol=1e-12)
 
 
@@ -88,4 +87,4 @@ def test_zero_one_test(signal, chaotic):
 
 
 def logistic(r):
-    return rd.trajectory(lambda x: r * x * (1 - x), jnp.array([0.3]), 2000, num_transient=1000)[:, 0]
+    return rd.trajectory(Logistic(r), jnp.array([0.3]), 2000, num_transient=1000)[:, 0]

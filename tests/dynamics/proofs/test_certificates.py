@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dynamics.maps import Logistic
 
 import rnndyn as rd
 from rnndyn.dynamics.proofs._multiplier_discs import count_outside_unit_circle, multiplier_discs
@@ -129,7 +130,7 @@ def test_slow_points_without_fixed_point_are_refused():
 def test_fixed_points_of_closed_form():
     # logistic map: 0 and 1 - 1/r, multipliers r and 2 - r
     for r, num_unstable in [(2.5, (1, 0)), (3.3, (1, 1))]:
-        f = lambda x, r=r: r * x * (1 - x)
+        f = Logistic(r)
         both = rd.certify_fixed_points(f, np.array([[0.0], [1 - 1 / r]]))
         assert both.certified.all()
         assert tuple(both.num_unstable) == num_unstable
@@ -312,7 +313,7 @@ def test_zeros_of_a_multiple_shooting_system_use_the_same_test():
     """A 2-cycle of the logistic map: x± = (r + 1 ± sqrt((r - 3)(r + 1))) / 2r."""
     r = 3.3
     cycle = np.array([(r + 1 + s * np.sqrt((r - 3) * (r + 1))) / (2 * r) for s in (1, -1)])
-    f = lambda x: r * x * (1 - x)
+    f = Logistic(r)
     with interval_precision():
         closing = zero_problem(lambda z: jnp.stack([z[1] - f(z[0]), z[0] - f(z[1])]))
         found = krawczyk(closing, cycle[None])

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dynamics.maps import Henon, Logistic
 
 import rnndyn as rd
 from rnndyn.dynamics.proofs._box_contraction import EMPTY, OPEN, SETTLED, contract_boxes
@@ -67,7 +68,7 @@ def test_search_from_uniform_candidates_finds_the_same_sets(x64):
 
 
 CLOSED_FORMS = {
-    "logistic, one on the boundary": (lambda x: 3.7 * x * (1 - x), 0.0, 1.0, [[0.0], [1 - 1 / 3.7]]),
+    "logistic, one on the boundary": (Logistic(3.7), 0.0, 1.0, [[0.0], [1 - 1 / 3.7]]),
     "Chebyshev T5": (
         lambda x: 16 * x**5 - 20 * x**3 + 5 * x,
         -1.0,
@@ -96,7 +97,7 @@ def test_closed_forms(name):
 def test_henon_map():
     a, b = 1.4, 0.3
     x = (-(1 - b) + np.array([-1, 1]) * np.sqrt((1 - b) ** 2 + 4 * a)) / (2 * a)
-    found = rd.enumerate_fixed_points(lambda z: jnp.stack([1 - a * z[0] ** 2 + z[1], b * z[0]]), -3.0 * np.ones(2), 3.0)
+    found = rd.enumerate_fixed_points(Henon(a, b), -3.0 * np.ones(2), 3.0)
     assert found.proved
     np.testing.assert_allclose(found.points, np.stack([x, b * x], 1), atol=1e-14)
     np.testing.assert_array_equal(found.num_unstable, [1, 1])

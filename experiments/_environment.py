@@ -1,4 +1,4 @@
-"""How many threads a process may use; to be set before it imports NumPy or JAX, which read it once.
+"""What the process of a study is told before it imports NumPy or JAX, which read it once: threads, and how to compile.
 
 Nothing is changed that the user has set. `docs/performance.md` has the measurements.
 """
@@ -6,6 +6,7 @@ Nothing is changed that the user has set. `docs/performance.md` has the measurem
 from collections.abc import MutableMapping
 
 BLAS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+EFFORT = "--xla_backend_optimization_level"
 
 
 def limit_blas(environment: MutableMapping[str, str]) -> None:
@@ -21,3 +22,10 @@ def limit_to_one_core(environment: MutableMapping[str, str]) -> None:
     environment.setdefault("NPROC", "1")
     # On a GPU the first process would otherwise take three quarters of the memory, and the second fail.
     environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+def compile_quickly(environment: MutableMapping[str, str]) -> None:
+    """A study compiles for longer than its programs run, and they run as fast when less is tried to better them."""
+    flags = environment.get("XLA_FLAGS", "")
+    if EFFORT not in flags:
+        environment["XLA_FLAGS"] = f"{flags} {EFFORT}=1".strip()

@@ -1,0 +1,35 @@
+"""What searches say of what they did, of what they found, and of what they may have missed."""
+
+import equinox as eqx
+
+
+class NewtonVerdict(eqx.Enumeration):
+    """How Newton's method ended; `NewtonVerdict[result]` is the message."""
+
+    converged = "converged: the residual is at its rounding floor"
+    stalled = "stalled at a local minimum of the residual; a slow point, see find_slow_points"
+    out_of_steps = "out of steps: the residual was still falling; raise max_steps"
+    not_finite = "not finite: the map gave NaN or infinity"
+
+
+class PointVerdict(eqx.Enumeration):
+    """What a fixed point or cycle that was found is worth; `PointVerdict[result]` is the message."""
+
+    regular = "regular: isolated, and its multipliers say whether it is stable"
+    degenerate = "degenerate: I - DF is singular as far as it is known, so that the index is undefined"
+    near_jump = "next to a jump of the map: the multipliers hold on one side only"
+    on_kink = "on a kink of the map: stable or not by growth in the long run, the multipliers are those of one side"
+    on_border = "on a border between linear regions, within rounding: a change of the weights may remove it"
+    undecided = "on a kink of the map: whether it is stable hangs on rounding"
+
+
+class CompletenessVerdict(eqx.Enumeration):
+    """Whether a list holds all there is; `CompletenessVerdict[completeness]` is the message."""
+
+    proved = "proved complete"
+    balanced = "not proved: the index sum is what it should be, nothing need be missing"
+    incomplete = "incomplete: the index sum is not what it should be, some are missing; add candidates"
+    unknown = "not known: nothing tells what the indices sum to, or some of them are undefined"
+    sampled = "not proved: a sample, since the work limit was reached; raise max_tests"
+    out_of_boxes = "not proved: max_boxes was reached; raise it, or search a smaller box"
+    undecided = "not proved: regions are left that may hold more"
