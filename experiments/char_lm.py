@@ -396,7 +396,7 @@ def plot(result: CharLM) -> Figure:
     written, cycles = figure.add_subplot(grid[2, :4]), figure.add_subplot(grid[2, 4:])
     samples = []
     for net in result.networks:
-        samples += [f"{net.name}:", *[line[:60] for line in net.sample.splitlines()[:2]]]
+        samples += [f"{net.name}:", *[line[:60] for line in net.sample.splitlines() if line.strip()][:2]]
     plotting.plot_text("\n".join(samples), ax=written)
     written.set_title("f  first two lines written, temperature 0.6", loc="left")
     loops = []

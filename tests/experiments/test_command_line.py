@@ -73,6 +73,9 @@ def checkout(tmp_path):
         for path in FOLDER.glob("*.py"):
             if kept(path.name):
                 shutil.copy(path, tmp_path / "experiments")
+        if real_studies:
+            # One of them looks at a network that is stored there.
+            shutil.copytree(ROOT / "tests/data", tmp_path / "tests/data")
         for name, first in fakes.items():
             (tmp_path / f"experiments/{name}.py").write_text(FAKE.format(name=name, first=first))
         return tmp_path
