@@ -1,4 +1,4 @@
-"""Every block of Python in README.md and docs/ runs, page by page, from the blocks of its own page; commands are real."""
+"""Every block of Python in README.md and docs/ runs, page by page, from its own page; commands are real."""
 
 import importlib.util
 import re
