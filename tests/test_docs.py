@@ -17,6 +17,9 @@ from rnndyn.portrait.command import main
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "docs" / "examples" / "README.md"]
 LANGUAGES = {"python", "sh", "text", "json", "bibtex"}
+SLOW = {"lyapunov.md", "training.md", "tutorial_from_zero.md"}
+"""Pages that take more than 20 s, nearly all of it compilation."""
+
 SECONDS = 1.0
 """What `rd.portrait` may take here. The first stage runs whatever the budget; tests/portrait has the rest."""
 
@@ -51,7 +54,12 @@ def name(page):
 
 
 def with_python(pages):
-    return [page for page in pages if any(block.language == "python" for block in blocks(page))]
+    """The pages that have something to run."""
+    return [
+        pytest.param(page, id=name(page), marks=[pytest.mark.slow] if page.name in SLOW else [])
+        for page in pages
+        if any(block.language == "python" for block in blocks(page))
+    ]
 
 
 @pytest.fixture
@@ -65,7 +73,7 @@ def folder(tmp_path, monkeypatch):
     plt.close("all")
 
 
-@pytest.mark.parametrize("page", with_python(PAGES), ids=name)
+@pytest.mark.parametrize("page", with_python(PAGES))
 def test_the_blocks_of_a_page_run_one_after_the_other(page, folder, monkeypatch, capsys):
     portrait = rd.portrait
     monkeypatch.setattr(rd, "portrait", lambda *args, **kwargs: portrait(*args, **{**kwargs, "budget": SECONDS}))
