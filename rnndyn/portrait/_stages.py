@@ -25,7 +25,7 @@ PERIODS = (2, 3, 4)
 """Cycles of these periods are searched for; attracting ones of any period up to 256 show among the attractors."""
 
 _MOST_PROVED = 64
-_SHORT = 100  # a slow point costs decompositions of N x N matrices: about 2 s each at N = 256
+_SHORT = 100  # slow points and cycles cost decompositions of N x N matrices: a second or two each at N = 256
 _NUM_EXPONENTS = 16
 _MAX_LAG = 100
 
@@ -120,8 +120,14 @@ class Place:
 
     def find_cycles(self, budget: Budget, others: np.ndarray) -> None:
         """Cycles of short periods, unstable ones too."""
-        search = lambda: find_cycles(self.f, self.candidates(64, others, 4), PERIODS, max_rounds=2, progress=False)
-        self.cycles = budget.run(f"cycles of period {PERIODS[0]} to {PERIODS[-1]}", self.name, lambda: _quietly(search))
+        num = 64 if self.starts.shape[1] <= _SHORT else 16
+        starts = self.candidates(num, others, 4)[:num]
+        search = lambda: find_cycles(self.f, starts, PERIODS, max_rounds=2, progress=False)
+        estimate = (
+            0.0 if num == 64 else 2 * sum(PERIODS) / 4 * self._seconds_of_search
+        )  # of a quarter as many candidates
+        name = f"cycles of period {PERIODS[0]} to {PERIODS[-1]}"
+        self.cycles = budget.run(name, self.name, lambda: _quietly(search), estimate=estimate)
 
     def find_slow(self, budget: Budget, others: np.ndarray) -> None:
         """Slow points and the manifold they lie on; the costliest search, so few candidates of long states."""
