@@ -13,6 +13,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from rnndyn.networks.cells.claims import is_redefined
 from rnndyn.networks.cells.gru import GRUCell
 from rnndyn.networks.cells.lstm import LSTMCell
+from rnndyn.networks.precision import widest
 
 _ONCE_PER_SEQUENCE = 2**31 - 1
 _METHODS = ("initial_state", "output", "state_bounds")
@@ -208,7 +209,7 @@ def check_transition(cell: Any, state: Any, input: Any) -> Any:
             raise ValueError(f"cell: expected it to keep the shape {np.shape(old)} of {name}, got {new.shape}.")
     # One variable of the state may widen the next one step later. Dtypes only grow, so this ends.
     while True:
-        dtypes = jax.tree.map(lambda old, new: jnp.result_type(old, new.dtype), state, after)
+        dtypes = jax.tree.map(lambda old, new: widest(old, new.dtype), state, after)
         if jax.tree.leaves(dtypes) == [jnp.result_type(leaf) for leaf in jax.tree.leaves(state)]:
             break
         state = jax.tree.map(jnp.asarray, state, dtypes)

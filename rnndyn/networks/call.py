@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from rnndyn.networks.adapters import as_cell, draws_once, for_sequence, is_random, takes_key
+from rnndyn.networks.precision import widest
 
 _CELLS = ("cell", "forward", "backward")
 
@@ -95,5 +96,5 @@ def promote_state(step: Callable[[Any], Any], state: Any) -> Any:
         old, new = ([jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)] for tree in (state, after))
         if old == new:
             return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), state)
-        state = jax.tree.map(lambda a, b: jnp.asarray(a, jnp.result_type(a, b.dtype)), state, after)
+        state = jax.tree.map(lambda a, b: jnp.asarray(a, widest(a, b.dtype)), state, after)
     raise ValueError(f"model: expected a step to keep the dtypes {old} of its state, got {new}.")

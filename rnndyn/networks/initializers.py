@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from rnndyn._validation import check_at_least
+from rnndyn.networks.precision import widest
 
 Initializer = Callable[..., Array]
 """Called as `init(key, shape, dtype)`."""
@@ -88,7 +89,7 @@ def orthogonal(gain: float = 1.0) -> Initializer:
 
     def init(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Array:
         # There is no QR decomposition of half-precision matrices; the drawn one is rounded.
-        return draw(key, shape, jnp.promote_types(dtype, jnp.float32)).astype(dtype)
+        return draw(key, shape, widest(dtype, jnp.float32)).astype(dtype)
 
     return _for_possibly_no_columns(init)
 
@@ -147,7 +148,7 @@ def chrono(max_time: float, cell: str = "lstm") -> Initializer:
         hidden_size = _gate_size("chrono", shape, 4 if cell == "lstm" else 3)
         dtype = jnp.result_type(float) if dtype is None else dtype
         # u = 1 + (max_time - 2) v by logarithms, and not in half precision: u itself may be past the largest number.
-        v = jax.random.uniform(key, (hidden_size,), jnp.promote_types(dtype, jnp.float32))
+        v = jax.random.uniform(key, (hidden_size,), widest(dtype, jnp.float32))
         keep = jnp.logaddexp(0.0, math.log(max_time - 2) + jnp.log(v)).astype(dtype)
         bias = jnp.zeros(shape, dtype).at[hidden_size : 2 * hidden_size].set(keep)
         return bias.at[:hidden_size].set(-keep) if cell == "lstm" else bias

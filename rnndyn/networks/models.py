@@ -12,6 +12,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from rnndyn._validation import check_at_least
 from rnndyn.networks.adapters import as_cell, check_transition, for_sequence, is_random, step_keys, takes_key
 from rnndyn.networks.cells.stacked import StackedCell
+from rnndyn.networks.precision import widest
 from rnndyn.networks.unroll import unroll
 
 
@@ -332,7 +333,7 @@ def run_on_outputs(
                 f"feed_back: expected it to give an input of shape {input.shape}, "
                 f"got {getattr(fed_back, 'shape', type(fed_back).__name__)}."
             )
-        dtype = jnp.result_type(input, fed_back.dtype)
+        dtype = widest(input, fed_back.dtype)
         if dtype == input.dtype:
             break
         input = input.astype(dtype)

@@ -28,6 +28,12 @@ Numbers = Any
 _DOUBLE = np.zeros((), np.float64)
 
 
+def widest(*dtypes: Any) -> Any:
+    """The dtype in which all of these meet, also where the user has JAX refuse to promote without being told."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*dtypes)
+
+
 def as_leaf(name: str, value: Any, integers_as: Any = None) -> Array | np.ndarray:
     """`value` as a floating-point array to keep in a module: nothing of its precision is lost.
 

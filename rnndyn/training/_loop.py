@@ -15,6 +15,7 @@ import optax
 from jaxtyping import Array
 
 from rnndyn.networks.call import takes
+from rnndyn.networks.precision import widest
 from rnndyn.training import checkpoint
 from rnndyn.training._data import HostBatches, is_typed_key, to_device, to_numpy
 from rnndyn.training._diagnosis import find_in_data
@@ -347,7 +348,7 @@ def _check_carry(loss: Callable, model: Any, batch: Any, carry: Any) -> Any:
         if jax.tree.structure(carry) == jax.tree.structure(after) and types(carry) == types(after):
             return carry
         wider = jax.tree.structure(carry) == jax.tree.structure(after) and all(
-            a[0] == b[0] and jnp.issubdtype(a[1], jnp.floating) and jnp.promote_types(a[1], b[1]) == b[1]
+            a[0] == b[0] and jnp.issubdtype(a[1], jnp.floating) and widest(a[1], b[1]) == b[1]
             for a, b in zip(types(carry), types(after))
         )
         if not wider:

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from rnndyn.networks.precision import widest
+
 
 class ScaledNorm(NamedTuple):
     """A norm in two factors, `largest * root`, each of which is finite wherever the entries are."""
@@ -60,4 +62,4 @@ def _ratio(leaf: Array, divisor: Array) -> Array:
 def wide(leaf: Any) -> Array:
     """`leaf` in at least float32: what sums are accumulated in."""
     leaf = jnp.asarray(leaf)
-    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+    return leaf.astype(widest(leaf.dtype, jnp.float32))

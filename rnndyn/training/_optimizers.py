@@ -72,7 +72,7 @@ def shared(optimizer: optax.GradientTransformationExtraArgs, parameters: Any) ->
     statics: list[Any] = []
 
     def program(arrays: Any) -> Any:
-        state = optimizer.init(arrays)
+        state = start(optimizer, arrays)
         updates, after = update(optimizer, arrays, state, arrays, jnp.ones(()), _sum_of_all)
         dynamic, static = eqx.partition((state, updates, after), eqx.is_array)
         statics.append(static)
@@ -110,7 +110,15 @@ def update(
     value_fn: Callable[[Any], Any],
 ) -> tuple[Any, Any]:
     """`optimizer.update` with all that optimisers with a line search and schedules by the loss ask for."""
-    return optimizer.update(gradient, state, parameters, value=value, grad=gradient, value_fn=value_fn)
+    with jax.numpy_dtype_promotion("standard"):
+        return optimizer.update(gradient, state, parameters, value=value, grad=gradient, value_fn=value_fn)
+
+
+def start(optimizer: Any, parameters: Any) -> Any:
+    """The state of an optimiser before its first update."""
+    # Optimisers multiply counts by rates, whatever the user asks of their own program.
+    with jax.numpy_dtype_promotion("standard"):
+        return optimizer.init(parameters)
 
 
 def trained_leaves(model: Any, trainable: Any) -> tuple[tuple[bool, ...], Any]:
@@ -182,7 +190,7 @@ def split(model: Any, trained: tuple[bool, ...]) -> tuple[Any, Any]:
 def response(optimizer: optax.GradientTransformationExtraArgs, parameters: Any) -> float:
     """What the optimiser makes of parameters and gradients of all ones; tells learning rates and kinds apart."""
     ones = jax.tree.map(jnp.ones_like, parameters)
-    updates, _ = update(optimizer, ones, optimizer.init(ones), ones, jnp.ones(()), _sum_of_all)
+    updates, _ = update(optimizer, ones, start(optimizer, ones), ones, jnp.ones(()), _sum_of_all)
     return float(np.sum([np.sum(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(updates)]))
 
 

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from rnndyn.networks.precision import widest
 from rnndyn.training._norm import clip, scaled_norm
-from rnndyn.training._optimizers import split, update
+from rnndyn.training._optimizers import split, start, update
 from rnndyn.training.precision import MixedPrecision
 
 
@@ -115,7 +116,7 @@ def run_block(
                 (take(moves, new_inner, old_inner), take(goes_on, new_scaling, old_scaling)),
                 take(goes_on, new_carry, old_carry),
             )
-            return arrays, goes_on, num_updates + goes_on, losses, grad_norms
+            return arrays, goes_on, jnp.where(goes_on, num_updates + 1, num_updates), losses, grad_norms
 
         empty = jnp.full((max_steps,), jnp.nan, loss_dtype)
         state = (arrays, active, jnp.zeros((), int), empty, empty)
@@ -154,7 +155,7 @@ def call_loss(
     if not isinstance(value, jax.Array) or value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
         found = f"shape {value.shape} of {value.dtype}" if isinstance(value, jax.Array) else f"a {type(value).__name__}"
         raise ValueError(f"loss: expected loss(model, batch) to be one floating-point number, got {found}.")
-    value = value.astype(jnp.promote_types(value.dtype, jnp.float32))
+    value = value.astype(widest(value.dtype, jnp.float32))
     if precision is not None:
         after = jax.tree.map(lambda new, old: new.astype(old.dtype), after, before)
     return value, after
@@ -181,6 +182,6 @@ def initial_opt_state(rule: Rule, model: Any, ensemble: bool) -> Any:
 
     def init(model: Any) -> Any:
         scaling = None if rule.precision is None else rule.precision.start()
-        return rule.optimizer.init(split(model, rule.trained)[0]), scaling
+        return start(rule.optimizer, split(model, rule.trained)[0]), scaling
 
     return eqx.filter_vmap(init)(model) if ensemble else init(model)

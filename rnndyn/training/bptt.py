@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 from rnndyn.dynamics.growth.adjoints import adjoints, parameter_contributions
 from rnndyn.networks.adapters import as_cell, check_transition
 from rnndyn.networks.models import readout_keys
+from rnndyn.networks.precision import widest
 from rnndyn.results import Result
 from rnndyn.training._norm import scaled_norm
 from rnndyn.training._trained_map import TrainedMap
@@ -312,7 +313,7 @@ def _in_one_dtype(tree):
     sums over many steps would lose what they are to show.
     """
     floats = [leaf for leaf in jax.tree.leaves(tree) if eqx.is_inexact_array(leaf)]
-    dtype = jnp.result_type(jnp.float32, *(leaf.dtype for leaf in floats))
+    dtype = widest(jnp.float32, *(leaf.dtype for leaf in floats))
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype) if eqx.is_inexact_array(leaf) else leaf, tree)
 
 

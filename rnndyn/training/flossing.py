@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, Float
 from rnndyn._validation import check_at_least
 from rnndyn.dynamics.growth.lyapunov import lyapunov_spectrum
 from rnndyn.results import Result
+from rnndyn.training._optimizers import start
 
 
 def flossing_loss(
@@ -129,10 +130,11 @@ def floss(
             value, gradient = jax.value_and_grad(
                 lambda p: loss(eqx.combine(p, rest), sequence if per_update else rows)
             )(parameters)
-            updates, state = optimizer.update(gradient, state, parameters)
+            with jax.numpy_dtype_promotion("standard"):  # optimisers mix counts and rates
+                updates, state = optimizer.update(gradient, state, parameters)
             return (optax.apply_updates(parameters, updates), state), value
 
-        carry = (parameters, optimizer.init(parameters))
+        carry = (parameters, start(optimizer, parameters))
         (parameters, _), losses = jax.lax.scan(update, carry, sequences, length=num_updates)
         return parameters, losses
 

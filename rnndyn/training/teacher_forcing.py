@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from rnndyn.networks.adapters import as_cell, check_transition, for_sequence, is_random, step_keys
 from rnndyn.networks.call import model_for_sequence, promote_state, wants_key
+from rnndyn.networks.precision import widest
 from rnndyn.training._norm import wide
 from rnndyn.training.truncated import check_forwards
 
@@ -105,7 +106,7 @@ def scheduled_sampling(
             raise ValueError(
                 f"feed_back: expected it to give an input of shape {inputs.shape[1:]}, got {fed_back.shape}."
             )
-        inputs = inputs.astype(jnp.promote_types(inputs.dtype, fed_back.dtype))
+        inputs = inputs.astype(widest(inputs.dtype, fed_back.dtype))
 
     def step(carry: tuple[Any, Array], xs: tuple[Any, ...]) -> tuple[tuple[Any, Array], Array]:
         state, fed_back = carry

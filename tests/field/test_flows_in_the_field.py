@@ -132,3 +132,32 @@ def test_a_very_stiff_oscillator_has_a_multiplier_below_every_number():
     assert orbit.log_multipliers[0].real == pytest.approx(end[2], rel=1e-6)
     assert orbit.exponents[0].real == pytest.approx(end[2] / orbit.period, rel=1e-6)
     assert "e-12594" in str(orbit)
+
+
+def test_a_continued_time_map_has_the_bifurcations_of_its_flow():
+    """FitzHugh-Nagumo: v' = v - v^3/3 - w + I, w' = a (v + b - c w), whose equilibrium is unique.
+
+    It is a focus at the edge where the trace 1 - v^2 - a c vanishes: v = -+sqrt(1 - a c), I = v^3/3 - v + (v + b)/c.
+    """
+    a, b, c = 0.08, 1.0, 0.8
+
+    def flow(x, current):
+        v, w = x
+        return jnp.stack([v - v**3 / 3 - w + current, a * (v + b - c * w)])
+
+    def equilibrium(current):
+        roots = np.roots([-1 / 3, 0, 1 - 1 / c, current - b / c])
+        return float(roots[np.argmin(abs(roots.imag))].real)
+
+    v = equilibrium(0.0)
+    branch = rd.continue_fixed_points(rd.time_map(flow, 1.0), np.array([v, (v + b) / c]), 0.0, (0.0, 5.0))
+    edge = np.array([-1, 1]) * np.sqrt(1 - a * c)
+    assert [event.kind for event in branch.bifurcations] == ["neimark-sacker"] * 2
+    # Nothing at 4.5914, where a branch point was invented.
+    found = [event.parameter for event in branch.bifurcations]
+    np.testing.assert_allclose(found, edge**3 / 3 - edge + (edge + b) / c, atol=1e-7)
+    for current, point, multipliers in zip(branch.parameters, branch.points, branch.multipliers):
+        v = equilibrium(current)
+        np.testing.assert_allclose(point, [v, (v + b) / c], atol=1e-8)
+        exact = np.linalg.eigvals(expm(np.array([[1 - v**2, -1], [a, -a * c]])))
+        np.testing.assert_allclose(np.sort_complex(multipliers), np.sort_complex(exact), atol=1e-8)

@@ -270,7 +270,7 @@ def trace_curve(
             carry.residuals.at[i].set(point.residual),
             carry.monodromies.at[i].set(point.monodromy),
             jax.tree.map(lambda rows, new: rows.at[i].set(new), carry.frames, point.frame),
-            i + accept,
+            jnp.where(accept, i + 1, i),
             jnp.clip(new_step, limits.min_step, limits.max_step),
             jnp.where(accept, status_at(point.zeta), jnp.where(too_small, STEP_TOO_SMALL, RUNNING)),
         )

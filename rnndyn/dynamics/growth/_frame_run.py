@@ -193,7 +193,7 @@ def _step(f: Callable, plan: Plan, carry: Run, t: Array, u: Array | None) -> Run
         log_growth=carry.log_growth.at[index].add(jnp.where(counts, log_diagonal, 0)),
         condition=jnp.where(counts & ~gone, jnp.maximum(carry.condition, condition), carry.condition),
         participation=carry.participation + jnp.where(counts, participation, 0),
-        num_qrs=carry.num_qrs + (counts & due),
+        num_qrs=jnp.where(counts & due, carry.num_qrs + 1, carry.num_qrs),
         log_det=log_det,
         until_qr=shared_min(until_qr),
         since_qr=jnp.where(due, 0, since_qr),

@@ -35,7 +35,7 @@ def rate_of_loss(
         jnp.max(jnp.abs(jnp.log(lengths))) / magnitudes,
     ]
     largest = jnp.max(jnp.stack([jnp.nan_to_num(share, nan=1.0) for share in shares]))
-    return jax.lax.stop_gradient(jnp.clip(largest / since_qr, 0, 1))
+    return jax.lax.stop_gradient(jnp.clip(largest / since_qr.astype(largest.dtype), 0, 1))
 
 
 def next_interval(rate: Float[Array, ""], since_qr: Int[Array, ""]) -> Int[Array, ""]:

@@ -194,7 +194,7 @@ def _adjoints(f, x0, inputs, loss, num_steps):
     )
     has_rate = ~jnp.isneginf(jnp.concatenate([found[1][1:], log_norms[-1:]]))
     lost = ~jnp.all(jnp.isfinite(states)) | jnp.any(jnp.isnan(log_growth) & has_rate) | jnp.isnan(log_norms).any()
-    num_rates = jnp.sum(has_rate)
+    num_rates = jnp.sum(has_rate).astype(x0.dtype)
     rate = jnp.sum(jnp.where(has_rate, log_growth, 0)) / num_rates  # 0 / 0 is NaN, and so it should be
     # Steps without a rate sit at the mean: they add nothing to the scatter of the blocks, which then stands for fewer.
     usual = has_rate & ~jnp.isneginf(log_growth)

@@ -90,7 +90,7 @@ def _zero_one(signal, num_frequencies):
     signal = jnp.where(constant, 0, signal / jnp.where(constant, 1, spread))
 
     def correlation(c):
-        phases = c * jnp.arange(1, num_times + 1)
+        phases = c * jnp.arange(1, num_times + 1, dtype=signal.dtype)
         p, q = jnp.cumsum(signal * jnp.cos(phases)), jnp.cumsum(signal * jnp.sin(phases))
         base = num_times - num_lags
 
@@ -100,7 +100,8 @@ def _zero_one(signal, num_frequencies):
             return jnp.mean(dp**2 + dq**2)
 
         d = jax.lax.map(displacement, lags)
-        d, n = d - d.mean(), lags - lags.mean()
+        n = lags.astype(signal.dtype)
+        d, n = d - d.mean(), n - n.mean()
         spread = jnp.sqrt(jnp.sum(d**2) * jnp.sum(n**2))
         # A constant signal does not move at all: regular.
         return jnp.where(spread > 0, jnp.sum(d * n) / jnp.where(spread > 0, spread, 1), 0).astype(signal.dtype)

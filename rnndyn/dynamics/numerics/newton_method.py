@@ -147,7 +147,7 @@ class NewtonMethod:
             x_end,
             g_end,
             radius,
-            state.num_steps + ~at_floor,
+            jnp.where(at_floor, state.num_steps, state.num_steps + 1),
             num_slow,
             converged,
             state.stalled | (~converged & (too_short | flat | (num_slow >= self.patience.num_steps))),

@@ -14,7 +14,7 @@ from rnndyn.networks.cells.bounds import input_bounds
 from rnndyn.networks.cells.checks import check_hidden, check_input, check_pair, check_sizes
 from rnndyn.networks.cells.lstm import LSTMState
 from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform
-from rnndyn.networks.precision import Numbers
+from rnndyn.networks.precision import Numbers, widest
 
 _EPSILON = 1e-5
 
@@ -24,7 +24,7 @@ def layer_norm(a: Float[Array, " M"], gain: Any) -> Float[Array, " M"]:
 
     The moments are taken in float32 at least, whatever the precision of `a`.
     """
-    wide = a.astype(jnp.promote_types(a.dtype, jnp.float32))
+    wide = a.astype(widest(a.dtype, jnp.float32))
     centred = wide - jnp.mean(wide)
     return gain * (centred / jnp.sqrt(jnp.mean(centred**2) + _EPSILON)).astype(a.dtype)
 
