@@ -123,9 +123,8 @@ class Place:
         num = 64 if self.starts.shape[1] <= _SHORT else 16
         starts = self.candidates(num, others, 4)[:num]
         search = lambda: find_cycles(self.f, starts, PERIODS, max_rounds=2, progress=False)
-        estimate = (
-            0.0 if num == 64 else 2 * sum(PERIODS) / 4 * self._seconds_of_search
-        )  # of a quarter as many candidates
+        # A search for cycles of period p costs p steps of the map, and more Newton steps than one for fixed points.
+        estimate = 0.0 if num == 64 else sum(PERIODS) / 2 * self._seconds_of_search
         name = f"cycles of period {PERIODS[0]} to {PERIODS[-1]}"
         self.cycles = budget.run(name, self.name, lambda: _quietly(search), estimate=estimate)
 
