@@ -39,7 +39,7 @@ class TrainedMap(eqx.Module):
         if key is not None and not is_random(self._cell()):
             raise ValueError(f"key: {type(cell).__name__} has no noise; leave the key out.")
 
-    def rows(self, inputs: Array) -> Any:
+    def rows(self, inputs: Any) -> Any:
         """What the T steps read: the inputs, with the keys that `rnndyn.unroll` gives them."""
         if self.sequence_key is None or not takes_key(self._cell()):
             return inputs
