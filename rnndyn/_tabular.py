@@ -1,6 +1,7 @@
 """Results as tables of other libraries: rows for pandas, labelled arrays for xarray. Both are optional."""
 
 import dataclasses
+import importlib
 import typing
 from typing import Any
 
@@ -9,10 +10,7 @@ import numpy as np
 
 def dataframe(result: Any) -> Any:
     """The `pandas.DataFrame` of a result of several items; see `Result.to_dataframe`."""
-    try:
-        import pandas
-    except ImportError as error:
-        raise ImportError("to_dataframe needs pandas: pip install 'rnndyn[tables]'.") from error
+    pandas = _optional("pandas", "to_dataframe")
     if not hasattr(type(result), "__len__"):
         raise ValueError(f"{type(result).__name__} is one item, not several: it has no rows. Use to_dict().")
     number = len(result)
@@ -30,10 +28,7 @@ def dataframe(result: Any) -> Any:
 
 def dataset(result: Any) -> Any:
     """The `xarray.Dataset` of the arrays of a result; see `Result.to_xarray`."""
-    try:
-        import xarray
-    except ImportError as error:
-        raise ImportError("to_xarray needs xarray: pip install 'rnndyn[tables]'.") from error
+    xarray = _optional("xarray", "to_xarray")
     lengths: dict[str, int] = {}
     variables: dict[str, Any] = {}
     attributes: dict[str, Any] = {"result": type(result).__name__}
@@ -56,6 +51,13 @@ def dataset(result: Any) -> Any:
             used.append(axis)
         variables[field.name] = (used, array)
     return xarray.Dataset(variables, attrs=attributes)
+
+
+def _optional(library: str, method: str) -> Any:
+    try:
+        return importlib.import_module(library)
+    except ImportError as error:
+        raise ImportError(f"{method} needs {library}: pip install 'rnndyn[tables]'.") from error
 
 
 def _field_names(result: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 import base64
 import html
+import importlib
 from typing import Any
 
 import numpy as np
@@ -137,7 +138,7 @@ def _state_space(place: Any, scripted: bool) -> tuple[list[str], bool]:
     if projection is None or len(projection.axes) < 3:
         return [], scripted
     try:
-        import plotly.graph_objects as go
+        go = importlib.import_module("plotly.graph_objects")
     except ImportError:
         return ["<p class='rest'>A state space that turns needs Plotly: pip install 'rnndyn[report]'.</p>"], scripted
     figure = go.Figure()
