@@ -33,8 +33,8 @@ _MAX_LAG = 100
 class Place:
     """What is known under one held input, filled stage by stage (`None`: not looked at)."""
 
-    def __init__(self, name: str, input: np.ndarray | None, f: Callable, starts: np.ndarray) -> None:
-        self.name, self.input, self.f, self.starts = name, input, f, starts
+    def __init__(self, name: str, input: np.ndarray | None, f: Callable, starts: np.ndarray, origin: str) -> None:
+        self.name, self.input, self.f, self.starts, self.origin = name, input, f, starts, origin
         self.paths = np.zeros((0, 0, starts.shape[1]))
         self.fixed_points: FixedPoints | None = None
         self.certificates: FixedPointCertificates | None = None
@@ -98,7 +98,7 @@ class Place:
             return
         points = self.fixed_points.points[:_MOST_PROVED]
         self.certificates = budget.run(
-            f"proofs of {len(points)} fixed points",
+            f"proofs of {len(points)} fixed points" if len(points) > 1 else "proof of the fixed point",
             self.name,
             lambda: certify_fixed_points(self.f, points, progress=False),
         )

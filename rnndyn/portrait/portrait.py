@@ -81,11 +81,11 @@ def portrait(
     rng = np.random.default_rng(seed)
     sequence, drive_name = _drive(drive, system, held, rng)
     clock = Budget(budget, _to_stderr if progress else lambda line: None)
-    places, origin = [], ""
+    places = []
     for row, name in zip(held, names, strict=True):
         f = system.at(row)
         starts, origin = start_states(given, _NUM_STATES, system, f, rng)
-        places.append(Place(name, row, f, starts))
+        places.append(Place(name, row, f, starts, origin))
     driven: dict[str, Any] = {}
     try:
         _work(places, system, sequence, drive_name, clock, driven, seed)
@@ -96,7 +96,7 @@ def portrait(
     conditional, memory = driven.get("conditional"), driven.get("memory")
     dt = system.time_step
     step = None if dt is None else float(np.max(np.asarray(dt)))
-    sentences = [s for place in places for s in _place_sentences(place, origin, step)]
+    sentences = [s for place in places for s in _place_sentences(place, step)]
     if conditional is not None:
         sentences.append(_verdict.conditional_sentence(conditional, drive_name))
     if memory is not None:
@@ -285,12 +285,12 @@ def _drive(
     return rng.standard_normal((_DRIVE_LENGTH, system.input_size)), "white noise of variance 1"
 
 
-def _place_sentences(place: Place, origin: str, dt: float | None) -> list[Sentence]:
+def _place_sentences(place: Place, dt: float | None) -> list[Sentence]:
     sentences: list[Sentence | None] = []
     if place.fixed_points is not None:
         sentences.append(_verdict.fixed_point_sentence(place.fixed_points, place.certificates, place.name))
     if place.attractors is not None:
-        sentences += _verdict.attractor_sentences(place.attractors, place.fixed_points, place.name, origin)
+        sentences += _verdict.attractor_sentences(place.attractors, place.fixed_points, place.name, place.origin)
     if place.fixed_points is not None:
         sentences.append(_verdict.time_constant_sentence(place.fixed_points, place.name, dt))
     if place.spectrum is not None:
