@@ -262,3 +262,28 @@ def test_a_relu_search_goes_where_its_own_orbits_go(seed):
     bounded = x[np.max(np.abs(x), axis=1) < 1e3]
     ends = np.unique(np.argmin(np.max(np.abs(bounded[:, None] - points), axis=2), axis=1))
     assert set(ends) <= set(np.argmin(distance, axis=1))
+
+
+def test_every_fixed_point_of_a_rank_one_relu_network_with_a_slow_mode():
+    """x' = relu(u (v x) + b): its fixed points are the zeros of g(s) = v relu(u s + b) - s, piecewise linear in one
+    number; at s = 1 the slope of the map is .995. Candidates may stall on kinks, but no point may be lost to that."""
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        u, b, v = rng.standard_normal(64), 0.3 * rng.standard_normal(64), rng.standard_normal(64) / 64
+        at_one = np.maximum(u + b, 0)
+        wanted = np.stack([u * (at_one > 0), at_one])
+        v = v + np.linalg.lstsq(wanted, np.array([0.995, 1.0]) - wanted @ v, rcond=None)[0]
+        # g is linear between the kinks s = -b / u: zeros by the signs at them, and far outside.
+        kinks = np.concatenate([[-1e6], np.sort(-b / u), [1e6]])
+        g = np.maximum(np.outer(kinks, u) + b, 0) @ v - kinks
+        left = np.flatnonzero(g[1:] * g[:-1] < 0)
+        zeros = kinks[left] - g[left] * (kinks[left + 1] - kinks[left]) / (g[left + 1] - g[left])
+        expected = np.maximum(np.outer(zeros, u) + b, 0)
+
+        states = np.maximum(np.outer(rng.uniform(-3, 4, 640), u) + b, 0) + 0.1 * rng.standard_normal((640, 64))
+        weight = np.outer(u, v)
+        found = rd.find_fixed_points(lambda x, w=weight, b=b: jnp.maximum(w @ x + b, 0), states, progress=False)
+        assert len(found) == len(expected) > 2
+        for x in expected:
+            # The slow modes multiply rounding by 1 / (1 - .9986).
+            assert np.abs(found.points - x).max(axis=1).min() < 1e-10
