@@ -202,5 +202,5 @@ def plot(result: Flossing) -> Figure:
             axes[2].plot(result.steps, curve, color=plotting.COLORS[color], alpha=0.8, label=name if i == 0 else None)
     axes[2].axhline(result.chance, color=plotting.COLORS["grey"], linestyle=":", linewidth=0.8)
     axes[2].set(title="c  delayed copy", xlabel="update", ylabel="validation loss (nats)", ylim=(0, None))
-    axes[2].legend(loc="center right")
+    axes[2].legend(loc="upper center", bbox_to_anchor=(0.5, -0.22))
     return figure

@@ -254,5 +254,6 @@ def plot(result: GradientGrowth) -> Figure:
         if memory.stage == "initialisations":
             axes[3].plot(memory.log_gradient, label=memory.initialisation)
     axes[3].set(title="d  initialisation", xlabel="lag (steps)", ylabel="ln typical gradient")
+    axes[3].set_ylim(bottom=1.6 * axes[3].get_ylim()[0])  # room for the legend under the curves
     axes[3].legend(fontsize=6, loc="lower left")
     return figure
