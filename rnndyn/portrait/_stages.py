@@ -89,8 +89,9 @@ class Place:
         name = "fixed points, until the index sum is right" if complete else f"fixed points, {num} candidates"
         search = lambda: find_fixed_points(self.f, self.candidates(num, others, num), progress=False, **options)
         found = budget.run(name, self.name, lambda: _quietly(search), estimate=estimate)
-        self._seconds_of_search = budget.last_seconds
-        self.fixed_points = found if found is not None else self.fixed_points
+        if found is not None:
+            # A search that was left out took no time, which says nothing of what the next one takes.
+            self.fixed_points, self._seconds_of_search = found, budget.last_seconds
 
     def prove(self, budget: Budget) -> None:
         """Certificates of the points, the most stable first."""

@@ -252,9 +252,7 @@ def _work(
             drive_name,
             lambda: exponents(system.driven, x0, len(sequence) * 10 // 11, sequence),
         )
-        driven["memory"] = clock.run(
-            "memory horizon", drive_name, lambda: horizon(system.driven, x0, sequence[:600], seed)
-        )
+        driven["memory"] = clock.run("memory horizon", drive_name, lambda: horizon(system.driven, x0, sequence, seed))
     for k, place in enumerate(places):
         place.find_cycles(clock, others(k))
     for k, place in enumerate(places):

@@ -216,3 +216,15 @@ def test_a_notebook_shows_the_verdict(flipflop):
     assert "27 fixed points" in shown
     assert "proved" in shown
     assert "<pre>" in flipflop.places[0].fixed_points._repr_html_()
+
+
+def test_a_search_that_was_left_out_does_not_look_quick():
+    """What it would take is asked of the last search that ran: else the costly stages after it look free."""
+    starts = np.random.default_rng(0).uniform(0.1, 0.9, (16, 1))
+    place = portrait_module.Place("the map", None, Ulam(), starts, "")
+    place._search(Budget(1000.0, lambda line: None), np.zeros((0, 1)), 16, max_rounds=1)
+    before = place._seconds_of_search
+    assert before > 0
+    place._search(Budget(1e-9, lambda line: None), np.zeros((0, 1)), 16, max_rounds=1)
+    assert place._seconds_of_search == before
+    assert len(place.fixed_points) == 2
