@@ -396,8 +396,8 @@ def plot(result: CharLM) -> Figure:
     written, cycles = figure.add_subplot(grid[2, :4]), figure.add_subplot(grid[2, 4:])
     samples = []
     for net in result.networks:
-        lines = [line[:60] for line in net.sample.splitlines() if line.strip()][:2]
-        samples += [f"{net.name}:", *(lines or [f"  (nothing but blanks in {len(net.sample)} characters)"])]
+        lines = [line[:60] for line in net.sample.splitlines() if line[:60].strip()][:2]
+        samples += [f"{net.name}:", *(lines or ["  (nothing but blanks at the beginning of its lines)"])]
     plotting.plot_text("\n".join(samples), ax=written)
     written.set_title("f  first two lines written, temperature 0.6", loc="left")
     loops = []
