@@ -56,6 +56,7 @@ bench: $(INSTALLED)
 
 api: $(INSTALLED)
 	$(BIN)/python docs/make_api.py
+	$(BIN)/python docs/make_gallery.py
 
 # The site, in results/site: strict, and nothing is fetched while it is built. The tools of the extra have a stamp of their own.
 docs: $(DOCS_INSTALLED)

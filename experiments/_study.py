@@ -41,12 +41,14 @@ class Options:
     """A run of seconds with tiny settings, to see that everything works; other flags change these settings."""
     force: bool = False
     """Compute again even when a result of the same settings is in the cache."""
+    pdf: bool = False
+    """Write the figure as PDF too, beside the PNG: vectors, for a paper."""
     figures: Path | None = None
     """Where the figure goes. By default figures/ with the default settings, and results/ with any others."""
 
 
 def load_study(name: str) -> ModuleType:
-    """The module of a study: it holds `Config`, `SMOKE`, `compute`, `report` and `plot`.
+    """The module of a study: it holds `CAPTION`, `Config`, `SMOKE`, `compute`, `report` and `plot`.
 
     **Raises:** `ValueError` for an unknown name.
     """
@@ -77,16 +79,21 @@ def run(study: ModuleType, config: Any, options: Options, path: Path) -> None:
     """Compute (or load), print the numbers beside the published ones, and write the figure to `path`."""
     result = obtain(study, config, force=options.force)
     print(study.report(result))
+    print(f"\n{study.CAPTION}")
     path.parent.mkdir(parents=True, exist_ok=True)
     name = study_name(study)
     with paper_style():
         figure = study.plot(result)
+        metadata = provenance(name, config_hash(study, config)) | {"Description": study.CAPTION}
         # Nobody looks closely at the figure of tiny settings; of a large one the pixels take longer than the study.
-        save_figure(
-            figure, path, provenance(name, config_hash(study, config)), dpi=SMOKE_DPI if options.smoke else None
-        )
+        save_figure(figure, path, metadata, dpi=SMOKE_DPI if options.smoke else None)
+        written = [path]
+        if options.pdf:
+            written.append(path.with_suffix(".pdf"))
+            # PDF knows fewer keys than PNG.
+            figure.savefig(written[1], metadata={"Title": name, "Subject": metadata["Source"]})
         plt.close(figure)
-    print(f"wrote {shown(path)}")
+    print(f"wrote {', '.join(str(shown(one)) for one in written)}")
 
 
 def obtain(study: ModuleType, config: Any, *, force: bool = False) -> rd.Result:
@@ -179,7 +186,7 @@ def config_hash(study: ModuleType, config: Any) -> str:
 
 
 def computing_code(source: str) -> str:
-    """The code of a study without what only shows its result: `plot`, `report`, `draw_*`, comments and layout.
+    """The code of a study without what only shows its result: `plot`, `report`, `draw_*`, caption, comments, layout.
 
     A figure can then be redrawn without computing again.
     """
@@ -188,7 +195,8 @@ def computing_code(source: str) -> str:
         node
         for node in tree.body
         if not (
-            isinstance(node, ast.FunctionDef) and (node.name in ("plot", "report") or node.name.startswith("draw_"))
+            (isinstance(node, ast.FunctionDef) and (node.name in ("plot", "report") or node.name.startswith("draw_")))
+            or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CAPTION")
         )
     ]
     return ast.dump(tree)
@@ -201,7 +209,7 @@ def provenance(name: str, digest: str) -> dict[str, str]:
         "Software": f"rnndyn {rd.__version__}, jax {jax.__version__}, matplotlib {matplotlib.__version__}, "
         f"Python {platform.python_version()}",
         "Source": f"python -m experiments {name}; configuration {digest}; commit {_commit()}",
-        "Description": f"Device: {jax.devices()[0].device_kind}",
+        "Comment": f"Device: {jax.devices()[0].device_kind}",
     }
 
 

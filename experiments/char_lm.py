@@ -25,6 +25,20 @@ from experiments._python_source import source_features, telling_passage
 from experiments._settings import Seed, check, one_of
 from rnndyn import plotting
 
+CAPTION = """Character models of Python source, and the cycles they fall into (Karpathy, Johnson & Fei-Fei 2016).
+
+One network of each kind, with a budget of updates that stays behind gzip on the same text.
+
+- **a** bits per held-out character over the text read, a colour for each cell; dashed, bigrams, gzip and xz; in the
+  legend, the value on all of the held-out text.
+- **b** first exponents while reading, with error bars, same colours; grey, zero.
+- **c** share of free runs, each reading its own likeliest character, that end in a cycle.
+- **d, e** held-out source, coloured by one unit (violet low, orange or brown high) that follows the place in the
+  line, and one that follows the depth of brackets; r, the correlation.
+- **f** what each network writes at temperature 0.6.
+- **g** the longest cycle of each at temperature 0; dots are blanks.
+"""
+
 CELLS = {
     "vanilla": rd.VanillaCell,
     "GRU": rd.GRUCell,
@@ -35,7 +49,6 @@ LEARNING_RATES = {"vanilla": 6e-3, "GRU": 1.2e-2, "LSTM": 2.4e-2}
 """For GRU and LSTM the best of 6e-3, 1.2e-2 and 1.8e-2 (LSTM: 2.4e-2) on held-out text, at 62 thousand parameters. Of
 the vanilla network 1.2e-2 is no better than 6e-3 there (2.25 and 2.28 bits per character), and ended at 3.31 with 40
 thousand parameters."""
-COLORS = {"vanilla": "orange", "GRU": "green", "LSTM": "blue"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -415,7 +428,7 @@ def draw_curves(axes: Any, result: CharLM) -> None:
     end = result.networks[0].steps[-1] * result.chars_per_update
     for net in result.networks:
         read = net.steps[1:] * result.chars_per_update / 1e6
-        axes.plot(read, net.curve[1:], "o-", markersize=2, color=plotting.COLORS[COLORS[net.name]],
+        axes.plot(read, net.curve[1:], "o-", markersize=2, color=plotting.CELL_COLORS[net.name],
                   label=f"{net.name}; all held-out text: {net.bits:.2f}")  # fmt: skip
     for name, value in (("bigram", base.bigram), ("gzip", base.gzip), ("xz", base.xz)):
         axes.axhline(value, color=plotting.COLORS["grey"], linewidth=0.8, linestyle="--")
@@ -432,7 +445,7 @@ def draw_exponents(axes: Any, result: CharLM) -> None:
     for net in result.networks:
         values = np.asarray(net.exponents.exponents)
         axes.errorbar(np.arange(1, len(values) + 1), values, yerr=2 * np.asarray(net.exponents.stderr), fmt="o-",
-                      markersize=2.5, color=plotting.COLORS[COLORS[net.name]])  # fmt: skip
+                      markersize=2.5, color=plotting.CELL_COLORS[net.name])  # fmt: skip
     axes.set(xlabel="index $i$", ylabel=r"exponent $\lambda_i$ / character")
     axes.set_title("b  while reading", loc="left")
 
@@ -441,7 +454,7 @@ def draw_cycles(axes: Any, result: CharLM) -> None:
     """The share of free runs that end in a cycle."""
     for place, net in enumerate(result.networks):
         share = np.mean(net.periods > 0)
-        axes.bar(place, share, color=plotting.COLORS[COLORS[net.name]], width=0.6)
+        axes.bar(place, share, color=plotting.CELL_COLORS[net.name], width=0.6)
         axes.text(place, share + 0.02, f"{share:.2f}", ha="center", fontsize=6.5)
     axes.set_xticks(range(len(result.networks)), [net.name for net in result.networks], fontsize=6.5)
     axes.set(ylim=(0, 1.15), ylabel="share of free runs")

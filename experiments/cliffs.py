@@ -20,6 +20,18 @@ import rnndyn as rd
 from experiments._settings import Inside, Real, at_least, check, check_increasing
 from rnndyn import plotting
 
+CAPTION = """The cliff of the loss lies on a fold (Doya 1992; Pascanu, Mikolov & Bengio 2013).
+
+One unit, x' = w σ(x) + b.
+
+- **a** its fixed points over b at w = 5: solid stable, dashed unstable, orange dots the folds.
+- **b, c** loss after 50 steps, and the norm of its gradient, over w and b (colour bars, powers of ten); white, the
+  two curves of folds, which meet at the cusp.
+- **d** the loss over b at w = 5 for six lengths T; dotted, the fold.
+- **e** distance of the steepest point from the fold over T; line, π² / (|a| T²).
+- **f** loss in gradient descent: plain (orange) is thrown off, clipped (blue) stays.
+"""
+
 KNOWN_FOLDS = (-2.65561, -2.34439)
 """At w = 5: b = ln(s / (1 - s)) - 5 s with s = (1 +- sqrt(1/5)) / 2."""
 

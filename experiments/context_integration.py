@@ -1,8 +1,9 @@
-"""Two line attractors, and a selection vector for each context (Mante, Sussillo, Shenoy & Newsome 2013).
+"""Two slow lines, and a selection vector for each context (Mante, Sussillo, Shenoy & Newsome 2013).
 
-A network reports the sign of one of two noisy streams, the one that the context names. Each context has a line
-attractor of its own; the left eigenvector of its slow mode, the selection vector, decides what moves the state along
-the line: it is turned towards the stream that counts, and stands orthogonal to the other.
+A network reports the sign of one of two noisy streams, the one that the context names. Each context has a slow line of
+its own; the left eigenvector of its slow mode, the selection vector, decides what moves the state along the line: it is
+turned towards the stream that counts, and stands orthogonal to the other. The network of Mante et al. integrates over
+the whole trial, along line attractors; this one leaks, with time constants of less than half a trial.
 """
 
 import dataclasses
@@ -19,6 +20,18 @@ from matplotlib.figure import Figure
 import rnndyn as rd
 from experiments._settings import NotNegative, Seed, check, check_order
 from rnndyn import plotting
+
+CAPTION = """Two slow lines and a selection vector for each (Mante et al. 2013).
+
+One network reports the sign of one of two noisy streams, the one that the context names. It integrates with a leak:
+the time constants of its slow lines, in the report, are less than half a trial; Mante's line attractors hold it all.
+
+- **a, b** the two contexts in the plane of the same two principal components: black, slow points; blue and orange,
+  trials of the two choices.
+- **c** the angle between the selection vector (left eigenvector of the slow mode) and the inputs of motion (pink) and
+  colour (green), one dot for each slow point; black bars, medians; dotted, 90 degrees. The irrelevant stream stands
+  nearly orthogonal.
+"""
 
 STREAMS = ("motion", "colour")
 
@@ -155,7 +168,10 @@ def report(result: ContextIntegration) -> str:
         lines.append(
             f"{name:<8} {manifold.dimension:<11d} {time:<15.1f} {a[0]:<8.1f} {a[1]:<23.1f} {b[0]:<8.1f} {b[1]:.1f}"
         )
-    lines.append("(paper: the selection vector of each context is orthogonal, 90 degrees, to the irrelevant stream)")
+    lines.append(
+        "(one network; Mante et al. 2013: the selection vector of each context is orthogonal, 90 degrees, to the "
+        "irrelevant stream)"
+    )
     return "\n".join(lines)
 
 

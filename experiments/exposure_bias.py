@@ -22,6 +22,19 @@ import rnndyn as rd
 from experiments._settings import Fraction, NotNegative, Seed, check, check_order
 from rnndyn import plotting
 
+CAPTION = """Left to its own outputs (Bengio et al. 2015; Hess et al. 2023).
+
+Piecewise-linear networks learn the Lorenz system from noisy samples, four of them each way. A weak forcing makes free
+runs last longest, as Hess et al. find; but none of the networks is a faithful copy: what was learned is more chaotic
+than the Lorenz system, and is lost after less than two Lyapunov times.
+
+- **a** share of free runs that are still with the true trajectory, over time in Lyapunov times: grey, trained free
+  running; pink, scheduled sampling; orange, teacher forcing; blue, generalised teacher forcing.
+- **b, c, d** over the strength of forcing α, and for scheduled sampling (s.s., pink): error of one step, with the
+  noise dotted; time until a free run is lost; largest exponent of the learned system, with that of the Lorenz system
+  dotted. Light dots, networks; dark, medians; grey vertical line, the α below which gradients may explode.
+"""
+
 LYAPUNOV = 0.9056
 """Largest exponent of the Lorenz system per unit time (Sprott 2003, Chaos and Time-Series Analysis)."""
 

@@ -20,6 +20,20 @@ import rnndyn as rd
 from experiments._settings import Fraction, Seed, check, check_same_length, one_of
 from rnndyn import plotting
 
+CAPTION = """The fixed points of the 3-bit flip-flop (Sussillo & Barak 2013).
+
+Three kinds of networks learn to hold three bits. The textbook portrait is a cube: 8 memories at the corners, 12
+saddles on the edges, 6 on the faces, one in the centre.
+
+- **a, b, c** one GRU, LSTM and vanilla network, first three principal components with their share of the variance:
+  grey, trajectories at the task; black circles, stable points; orange crosses, blue diamonds, pink squares: points
+  with one, two, three unstable directions; orange and black lines leave the saddles along their unstable directions.
+  Counts in the legend.
+- **d** validation error of every network over training, coloured by kind; dotted, the error at which training stops.
+- **e** multipliers of the points of panel a, in the same colours and marks; grey disc, the unit circle.
+- **f** the number of points of every network, stacked by stability in the colours of panel a, under the textbook's.
+"""
+
 CELLS = {"GRU": rd.GRUCell, "LSTM": rd.LSTMCell, "vanilla": rd.VanillaCell}
 TEXTBOOK = (8, 12, 6, 1)
 
@@ -216,17 +230,19 @@ def plot(result: FlipFlop) -> Figure:
     draw_training(figure.add_subplot(grid[1, 0]), result, kinds)
     draw_multipliers(figure.add_subplot(grid[1, 1]), result.networks[0])
     draw_counts(figure.add_subplot(grid[1, 2]), result, kinds)
+    # A 3-D panel keeps room for what it does not draw; the band above the first row is cut off.
+    figure.get_layout_engine().set(rect=(0, 0, 1, 1.075))  # pyright: ignore[reportOptionalMemberAccess]
     return figure
 
 
 def draw_training(ax: Any, result: FlipFlop, kinds: list[str]) -> None:
     """Validation loss of every network over its training."""
-    for kind, color in zip(kinds, ("blue", "orange", "green")):
+    for kind in kinds:
         for network in (n for n in result.networks if n.cell == kind):
             ax.semilogy(
                 network.history.validation_steps,
                 network.history.validation_losses,
-                color=plotting.COLORS[color],
+                color=plotting.CELL_COLORS[kind],
                 label=kind if network.seed == 0 else None,
                 alpha=0.8,
             )
@@ -263,7 +279,7 @@ def draw_counts(ax: Any, result: FlipFlop, kinds: list[str]) -> None:
             ax.barh(place, count, left=left, color=plotting.STABILITY_COLORS[kind], height=0.75)
             left += count
         if cycles:
-            ax.text(left + 0.6, place, f"{cycles} stable 2-cycles", va="center", fontsize=5)
-    ax.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=5.5)
+            ax.text(left + 0.6, place, f"{cycles} stable 2-cycles", va="center", fontsize=6)
+    ax.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=6)
     ax.invert_yaxis()
     ax.set(title="f  all networks", xlabel="fixed points")

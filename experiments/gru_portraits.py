@@ -20,6 +20,15 @@ import rnndyn as rd
 from experiments._settings import NotNegative, Real, Seed, check
 from rnndyn import plotting
 
+CAPTION = """GRUs with two units: up to nine fixed points (Jordan, Sokol & Park 2021).
+
+- **a** to **d**, **f** portraits with 1, 3, 5, 7, 9 fixed points; **e** one with an attracting closed curve (black).
+  Arrows, the direction of one step, darker where it is longer; blue and green, where one of the two units stays as it
+  is; filled circles, stable points; diamonds, saddles; open circles, unstable points; pink dashed and yellow, stable
+  and unstable manifolds of the saddles.
+- **g** how many random networks have how many fixed points.
+"""
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -145,7 +154,7 @@ def report(result: GRUPortraits) -> str:
                 f"{one.circle.multipliers[0]:.4f}, residual {one.circle.residual:.1e}"
             )
     shares = {int(n): int(np.sum(result.numbers == n)) for n in np.unique(result.numbers)}
-    lines.append(f"random networks by their number of fixed points: {shares}   (paper: up to 9)")
+    lines.append(f"random networks by their number of fixed points: {shares}   (Jordan, Sokol & Park 2021: up to 9)")
     return "\n".join(lines)
 
 

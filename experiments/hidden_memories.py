@@ -23,6 +23,17 @@ import rnndyn as rd
 from experiments._settings import Fraction, PositiveFraction, Seed, check
 from rnndyn import plotting
 
+CAPTION = """Memories that a fixed-point search does not see, because they are 2-cycles.
+
+- **a** what a search for fixed points finds in a network trained with a published script: grey, states at the task;
+  marks by the number of unstable directions, with counts. None is stable.
+- **b** what is there: eight stable 2-cycles (blue, the two states joined).
+- **c** multipliers of the fixed points; grey disc, the unit circle. Those at the far left flip.
+- **d** one unit (orange) and the three outputs over time; grey ground, no input: the unit flips for ever, the outputs
+  hold.
+- **e** stable fixed points (black) and stable 2-cycles (blue) of this network and of others trained here.
+"""
+
 STORED = Path(__file__).parent.parent / "tests" / "data" / "flipflop_vanilla16.npz"
 """The network of the script, trained in PyTorch (see the README beside it)."""
 

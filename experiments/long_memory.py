@@ -24,6 +24,17 @@ import rnndyn as rd
 from experiments._settings import Seed, check, one_of
 from rnndyn import plotting
 
+CAPTION = """Which cells learn to remember (Le, Jaitly & Hinton 2015; Arjovsky et al. 2016).
+
+One network of each kind for each task, one learning rate for all, 600 updates: a ranking under one small budget, and
+not of what each cell can learn (Le et al. train for many thousand updates, with a rate chosen for each).
+
+- **a, b, c** skill (1 is perfect, 0, dashed, is what can be had without memory) over training on delayed recall,
+  copying and adding, a colour for each cell.
+- **d** best skill over the log of the gradient that reaches back over T steps at initialisation; circles recall,
+  squares copying, triangles adding, colours as before; open marks, where shown, a longer T.
+"""
+
 NUM_SYMBOLS = 8
 TASKS = {"recall": "delayed recall", "copy": "copy", "adding": "adding"}
 ADDING = list(TASKS).index("adding")
@@ -302,20 +313,19 @@ def plot(result: LongMemory) -> Figure:
     """Skill along training for every task at the shortest length, and the best skill against the gradient over T."""
     figure, axes = plt.subplots(1, 4, figsize=(plotting.PAGE_WIDTH, 2.5), width_ratios=[1, 1, 1, 1.1])
     cells = [name for names in FAMILIES.values() for name in names]
-    colors = dict(zip(cells, ("black", "purple", "orange", "grey", "blue", "sky", "green")))
     markers = dict(zip(TASKS, "os^"))
     lengths = sorted({memory.length for memory in result.memories})
     length = lengths[0]
     for axis, (task, title), letter in zip(axes, TASKS.items(), "abc"):
         for memory in result.memories:
             if memory.task == task and memory.length == length:
-                color = plotting.COLORS[colors[memory.cell]]
+                color = plotting.CELL_COLORS[memory.cell]
                 axis.plot(memory.updates, memory.skills, color=color, label=memory.cell)
         axis.set(title=f"{letter}  {title}, T = {length}", xlabel="updates", ylim=(-0.1, 1.05))
         axis.axhline(0, color=plotting.COLORS["grey"], linewidth=0.6, linestyle="--")
     axes[0].set_ylabel("skill (1 - loss / no memory)")
     for memory in result.memories:
-        color = plotting.COLORS[colors[memory.cell]]
+        color = plotting.CELL_COLORS[memory.cell]
         # Filled at the shortest length only.
         face = color if memory.length == length else "none"
         axes[3].plot(

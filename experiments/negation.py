@@ -20,6 +20,19 @@ import rnndyn as rd
 from experiments._settings import Fraction, NotNegative, Seed, check
 from rnndyn import plotting
 
+CAPTION = """How a network reads "not good" (Maheswaranathan & Sussillo 2020).
+
+A modifier negates the two words after it.
+
+- **a** share of texts judged right by a bag of words (grey), a bag that is told where modifiers stood (light blue),
+  and the network (blue).
+- **b** states of the network while reading, coloured by the output from negative (red) to positive (blue), and slow
+  points (black), in two principal components. The two bands above are states just after a modifier.
+- **c** how far the state is displaced by "not", along the line attractor (blue circles) and off it (orange squares),
+  in units of the step of "good", over the words that follow.
+- **d** what "good" does to the logit when it is read so many words after "not" (orange), and without (blue).
+"""
+
 GOOD, NEUTRAL, MODIFIER = 0, 2, 5
 
 
@@ -243,7 +256,7 @@ def report(result: Negation) -> str:
     lines = [
         f"accuracy on new texts       bag of words {result.bag:.3f}, network {result.network:.3f}, "
         f"bag with modifier features {result.bag_with_modifiers:.3f}",
-        f"gain recovered by features  {result.recovered:.2f}   (paper: > 0.90)",
+        f"gain recovered by features  {result.recovered:.2f}   (Maheswaranathan & Sussillo 2020: > 0.90)",
         f"pairs that differ in order  bag of words {result.pairs_bag:.3f} (chance 0.5), "
         f"network {result.pairs_network:.3f}",
         f"line attractor              dimension {manifold.dimension}, time constants "
@@ -272,20 +285,18 @@ def plot(result: Negation) -> Figure:
     manifold = result.slow.manifold
     projection = plotting.principal_components(result.example_states, 2)
     flat = projection(result.example_states).reshape(-1, 2)
-    axes[1].scatter(*flat.T, c=np.clip(result.example_logits.ravel(), -8, 8), s=1.5, cmap="coolwarm", rasterized=True)
+    axes[1].scatter(*flat.T, c=np.clip(result.example_logits.ravel(), -8, 8), s=1.5, cmap="coolwarm_r", rasterized=True)
     axes[1].plot(*projection(manifold.points).T, "o", color="black", markersize=2, markeredgewidth=0)
     axes[1].set(title="b  states and slow points", xlabel=projection.label(0), ylabel=projection.label(1))
     axes[1].set(xticks=[], yticks=[])
     words = np.arange(len(result.along))
     axes[2].plot(words, result.along, "o-", color=plotting.COLORS["blue"], label="along the line")
     axes[2].plot(words, result.off, "s-", color=plotting.COLORS["orange"], label="off the line")
-    axes[2].set(
-        title='c  state after "not"', xlabel="words later", ylabel='displacement / step of "good"', ylim=(0, None)
-    )
+    axes[2].set(title='c  state after "not"', xlabel="words later", ylabel='displacement / "good"', ylim=(0, None))
     axes[2].legend()
     axes[3].axhline(0, color=plotting.COLORS["grey"], linewidth=0.8)
     axes[3].plot(words, result.effect_plain, "o-", color=plotting.COLORS["blue"], label='"good"')
     axes[3].plot(words, result.effect_negated, "s-", color=plotting.COLORS["orange"], label='"good" after "not"')
     axes[3].set(title='d  effect of "good"', xlabel='words after "not"', ylabel="change of the logit")
-    axes[3].legend(loc="center right")
+    axes[3].legend(loc="center right", bbox_to_anchor=(1.04, 0.56), fontsize=6, handlelength=0.9, borderpad=0)
     return figure

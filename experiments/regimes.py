@@ -21,6 +21,16 @@ import rnndyn as rd
 from experiments._settings import NotNegative, PositiveFraction, Seed, check, one_of
 from rnndyn import plotting
 
+CAPTION = """Fixed points, cycles, quasi-periodic motion and chaos over gain and leak.
+
+Columns: tanh, GRU and LSTM networks; one network at each gain and leak, so that the maps are a sample, no boundary.
+
+- **a, b, c** what the largest basin goes to (legend above); white dots, several attractors.
+- **d, e, f** the exponent conditional on random input: blue, the network forgets its past; red, it does not; white,
+  zero.
+- **g, h, i** the exponent of d, e, f, grouped by what the network does without input; grey line, zero.
+"""
+
 FATES = ("fixed point", "cycle", "invariant circle", "chaotic", "undecided")
 SHORT = ("fixed\npoint", "cycle", "circle", "chaos", "un-\ndecided")
 
@@ -211,8 +221,6 @@ def plot(result: Regimes) -> Figure:
         image = middle.pcolormesh(
             log_gains, rows, family.conditional, cmap="RdBu_r", vmin=-limit, vmax=limit, shading="nearest"
         )
-        if np.ptp(np.sign(family.conditional)) and min(family.conditional.shape) > 1:
-            middle.contour(log_gains, rows, family.conditional, levels=[0], colors="black", linewidths=1)
         for ax in (top, middle):
             ax.set_xticks(log_gains, [f"{g:g}" for g in result.gains])
             ax.set_yticks(rows, [f"{leak:g}" for leak in result.leaks])

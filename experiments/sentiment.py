@@ -20,6 +20,15 @@ import rnndyn as rd
 from experiments._settings import Fraction, Seed, check, check_order
 from rnndyn import plotting
 
+CAPTION = """A network that reads in order against a bag of words.
+
+- **a** share judged right, of new texts and of pairs that differ only in order: grey, bag of words; light blue, GRU
+  on one-hot words; blue, GRU on word vectors; dotted, guessing.
+- **b** the same over the length of the text.
+- **c** the logit of the GRU while it reads the same words in two orders (green, orange).
+- **d** learned word vectors in two principal components: circles coloured by valence, black triangles the negations.
+"""
+
 VALENCES = np.array([2, 1, 0, -1, -2])
 NEUTRAL, NEGATION, NUM_CLASSES = 2, 5, 6
 EXAMPLES = ("great", "good", "film", "bad", "awful", "not")
@@ -279,10 +288,10 @@ def plot(result: Sentiment) -> Figure:
         x = np.arange(2) + 0.28 * (place - 1)
         axes[0].bar(x, heights, width=0.26, color=color, label=each.name)
         for at, value in zip(x, heights):
-            axes[0].text(at, value + 0.015, f"{value:.2f}", ha="center", va="bottom", fontsize=6, rotation=90)
+            axes[0].text(at, value + 0.015, f"{100 * value:.0f}", ha="center", va="bottom", fontsize=6)
     axes[0].axhline(0.5, color="black", linewidth=0.7, linestyle=":")
     axes[0].set_xticks(range(2), ["new\ntexts", "negated\npairs"])
-    axes[0].set(ylim=(0.4, 1.55), yticks=[0.4, 0.6, 0.8, 1.0], ylabel="share judged right")
+    axes[0].set(ylim=(0.4, 1.55), yticks=[0.4, 0.6, 0.8, 1.0], ylabel="share judged right (bars: in %)")
     axes[0].legend(loc="upper left", fontsize=6.5, borderaxespad=0)
     axes[0].set_title("a  accuracy", loc="left")
     for each, color in zip(result.judges, colors):

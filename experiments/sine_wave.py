@@ -19,6 +19,17 @@ import rnndyn as rd
 from experiments._settings import Seed, check, check_order
 from rnndyn import plotting
 
+CAPTION = """A sine generator lives on an invariant circle for each input (Sussillo & Barak 2013).
+
+Colour, from violet to yellow: the input that is held, from low to high frequency.
+
+- **a** output at three inputs over the target (grey).
+- **b** the invariant circles and, as crosses, the unstable fixed point inside each, in three principal components.
+- **c** frequency over the input: grey line, what was trained; blue circles, the rotation number of the curve; orange
+  crosses, the angle of the leading multiplier of the fixed point.
+- **d** that multiplier in the complex plane; grey, the unit circle.
+"""
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:

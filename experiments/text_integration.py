@@ -14,10 +14,23 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 import rnndyn as rd
 from experiments._settings import NotNegative, Seed, at_least, check
 from rnndyn import plotting
+
+CAPTION = """Text classifiers integrate in C - 1 dimensions (Aitken et al. 2021).
+
+Words carry evidence for one of C classes, and the class with the largest sum wins.
+
+- **a, b, c** slow points of a network for 2, 3, 4 classes in the plane of two principal components, coloured by the
+  class that the readout gives there; arrows, the readout vectors.
+- **d** share of the variance of the slow points in their first principal components, a colour for each C; rings, at
+  C − 1 components; dotted, the threshold that counts.
+- **e** median moduli of the multipliers at the slow points, in order: C - 1 of them are near 1 (grey line).
+- **f** cosines between readout vectors; grey bars, those of a regular simplex, -1 / (C - 1).
+"""
 
 CLASS_COLORS = ("blue", "orange", "green", "purple")
 
@@ -145,6 +158,11 @@ def plot(result: TextIntegration) -> Figure:
     grid = figure.add_gridspec(2, 3, height_ratios=[1.25, 1])
     for column, classifier in enumerate(result.classifiers[:3]):
         draw_manifold(figure.add_subplot(grid[0, column]), classifier, "abc"[column])
+    # The colours of a portrait are those of classes, in the last one of all of them.
+    classes = range(result.classifiers[:3][-1].num_classes)
+    handles = [Line2D([], [], color=plotting.COLORS[CLASS_COLORS[k]], marker="o", linestyle="") for k in classes]
+    names = [f"class {k + 1}" for k in classes]
+    figure.axes[-1].legend(handles, names, loc="lower right", handletextpad=0.1, borderaxespad=0, labelspacing=0.2)
     draw_variances(figure.add_subplot(grid[1, 0]), result)
     draw_moduli(figure.add_subplot(grid[1, 1]), result)
     draw_cosines(figure.add_subplot(grid[1, 2]), result)

@@ -21,6 +21,19 @@ import rnndyn as rd
 from experiments._settings import Fraction, Seed, check
 from rnndyn import plotting
 
+CAPTION = """Bifurcations met in training, at which the loss does not jump (after Eisenmann et al. 2023).
+
+One network. Eisenmann et al. see the loss jump at bifurcations of piecewise-linear networks; here it falls somewhat
+faster between checkpoints with a bifurcation than without, and jumps nowhere.
+
+- **a** norm of the gradient (light blue) and validation error (black) over training; orange dotted in all panels,
+  folds.
+- **b** every fixed point at zero input, seen through the outputs of the two bits: blue stable, grey dashed unstable.
+- **c** their number: blue stable, grey dashed unstable.
+- **d** change of the log error between checkpoints, as distributions: with a bifurcation in between (orange), without
+  (black).
+"""
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:

@@ -21,6 +21,16 @@ import rnndyn as rd
 from experiments._settings import check, check_increasing
 from rnndyn import plotting
 
+CAPTION = """Two neurons: closed forms, and a road to chaos (Haschke & Steil 2005; Wang 1991).
+
+- **a, b** bifurcations in the plane of the two inputs for two weight matrices: folds orange, Neimark-Sacker green,
+  flips pink, found by continuation; small dots, closed forms; triangles, circles, diamonds: cusps and strong
+  resonances.
+- **c** Wang's network over its gain: above, what remains of an orbit; below, its largest exponent, blue where
+  negative and orange where positive; dotted, the first flips, found by continuation; Feigenbaum's ratio needs
+  more of them than are shown.
+"""
+
 NETWORKS = {"a": ((2.0, -1.5), (1.5, 1.0)), "b": ((-2.0, 3.0), (-3.0, 0.5))}
 """Weights whose curves are drawn: folds and Neimark-Sacker points; flips and Neimark-Sacker points."""
 WANG = ((-5.0, 5.0), (-25.0, 25.0))
@@ -222,12 +232,12 @@ def report(result: TwoNeurons) -> str:
     lines = []
     for letter, plane in zip("ab", result.planes):
         kinds = [curve.kind for curve in plane.curves]
-        special = [point.kind for curve in plane.curves for point in curve.special_points]
+        special = distinct([point for curve in plane.curves for point in curve.special_points])
         lines.append(
             f"{letter}  W = {plane.weights.tolist()}: "
             + ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
             + " curves; "
-            + ", ".join(f"{special.count(kind)} x {kind}" for kind in sorted(set(special)))
+            + ", ".join(f"{special.count(kind)} points {kind}" for kind in sorted(set(special)))
         )
         lines.append(
             f"   largest deviation from the closed form {plane.deviation:.1e}; not found {100 * plane.missing:.1f} %"
@@ -236,7 +246,9 @@ def report(result: TwoNeurons) -> str:
     lines.append("Wang's network doubles its period at mu = " + ", ".join(f"{mu:.10f}" for mu in doublings))
     if len(doublings) > 2:
         ratio = np.diff(doublings)[:-1] / np.diff(doublings)[1:]
-        lines.append("   ratios of the gaps " + ", ".join(f"{r:.3f}" for r in ratio) + " (Feigenbaum 4.669)")
+        lines.append(
+            "   ratios of the gaps " + ", ".join(f"{r:.3f}" for r in ratio) + " (they tend to 4.669, Feigenbaum 1978)"
+        )
     orbits = result.orbits
     chaotic = orbits.parameters[orbits.is_chaotic]
     if len(chaotic):
@@ -244,6 +256,21 @@ def report(result: TwoNeurons) -> str:
             f"   chaotic first at mu = {chaotic[0]:.3f}, largest exponent {orbits.exponents.max():.3f} nats per step"
         )
     return "\n".join(lines)
+
+
+def distinct(points: list[rd.SpecialPoint]) -> list[str]:
+    """The kind of every special point; one that two curves pass through, as both do at 1:1, counts once."""
+    kept: list[rd.SpecialPoint] = []
+    for point in points:
+        if not any(
+            point.kind == other.kind
+            and np.allclose(point.parameters, other.parameters, atol=1e-6)
+            # A degenerate point is known to a root of the error.
+            and np.allclose(point.points, other.points, atol=1e-4)
+            for other in kept
+        ):
+            kept.append(point)
+    return [point.kind for point in kept]
 
 
 def plot(result: TwoNeurons) -> Figure:

@@ -21,6 +21,16 @@ import rnndyn as rd
 from experiments._settings import CountOrZero, Seed, check
 from rnndyn import plotting
 
+CAPTION = """Activation, initialisation and cell set the decay (Hochreiter 1991; Pascanu et al. 2013).
+
+Solid lines and filled circles: at initialisation. Dotted lines and open circles: trained.
+
+- **a, b, c** log size of the gradient over the lag, for activations, initialisers (tanh), and cells, each with its
+  colours.
+- **d** slopes of these lines over the largest Lyapunov exponent, which is measured forwards; colours by activation or
+  cell; grey, equality.
+"""
+
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity")
 INITIALISATIONS = ("uniform", "Gaussian", "He", "orthogonal", "identity")
 GATED = {"LSTM": ("uniform", "forget bias 1", "chrono"), "GRU": ("uniform", "chrono")}
@@ -255,30 +265,33 @@ def plot(result: VanishingGradients) -> Figure:
     find = {(n.cell, n.initialisation, n.stage): n for n in result.networks}
 
     def draw(axis, chosen, colors):
-        for (cell, initialisation, label), color in zip(chosen, colors):
+        for (cell, initialisation, label), color in zip(chosen, colors, strict=True):
             for stage, style in zip(STAGES, ("-", ":")):
                 network = find[cell, initialisation, stage]
                 axis.plot(
                     network.log_gradient[: reach + 1],
                     style,
-                    color=plotting.COLORS[color],
+                    color=color,
                     label=label if style == "-" else None,
                 )
         axis.set(xlabel="lag $\\tau$ (steps)", ylim=(-60, 15))
         axis.legend(fontsize=6, loc="lower left", handlelength=1.0, borderaxespad=0.2, labelspacing=0.3)
 
-    four, five = ("blue", "orange", "green", "purple"), ("blue", "orange", "green", "purple", "sky")
-    draw(axes[0], [(a, "orthogonal", a) for a in ACTIVATIONS], four)
-    draw(axes[1], [("tanh", i, i) for i in INITIALISATIONS], five)
+    # tanh and the gated cells have the colours of all figures; the others, and the initialisers, what is left of them.
+    cells = dict(zip(ACTIVATIONS, [plotting.COLORS[c] for c in ("blue", "purple", "sky", "black")], strict=True))
+    cells |= {name: plotting.CELL_COLORS[name] for name in GATED}
+    draw(axes[0], [(a, "orthogonal", a) for a in ACTIVATIONS], [cells[a] for a in ACTIVATIONS])
+    others = [plotting.COLORS[c] for c in ("blue", "yellow", "black", "sky", "purple")]
+    draw(axes[1], [("tanh", i, i) for i in INITIALISATIONS], others)
     gated = [("LSTM", "uniform", "LSTM"), ("LSTM", "chrono", "LSTM, chrono"), ("GRU", "uniform", "GRU")]
-    draw(axes[2], [("tanh", "uniform", "tanh"), *gated], four)
+    kinds = ("vanilla", "LSTM", "LSTM, chrono", "GRU")
+    draw(axes[2], [("tanh", "uniform", "tanh"), *gated], [plotting.CELL_COLORS[kind] for kind in kinds])
     axes[0].set(title="a  activation", ylabel=r"ln $|dL/dx_{T-\tau}|$")
     axes[1].set(title="b  initialisation")
     axes[2].set(title="c  cell")
-    cells = dict(zip((*ACTIVATIONS, *GATED), ("blue", "orange", "green", "purple", "yellow", "sky")))
     for network in result.networks:
         filled = network.stage == STAGES[0]
-        color = plotting.COLORS[cells[network.cell]]
+        color = cells[network.cell]
         axes[3].plot(
             network.exponent,
             network.slope,

@@ -21,6 +21,19 @@ import rnndyn as rd
 from experiments._settings import NotNegative, Seed, check, check_order
 from rnndyn import plotting
 
+CAPTION = """The gradient is a sum over steps (Werbos 1990; Williams & Peng 1990).
+
+A pulse comes at one step of a noisy sequence, and its sign is asked for at the end.
+
+- **a** one trial: grey bars, the input, with the pulse at -1; pink, the length of dL/dx at each step, relative to its
+  largest.
+- **b** the share of each step in the gradient of the input weight (blue), the recurrent weight (orange), the bias
+  (green); dotted, the step of the pulse.
+- **c** what is missing of each gradient, in the same colours, when backpropagation stops after a window of k steps;
+  dotted, the window that reaches the pulse.
+- **d** share of signs right after training with window k: dots, seeds; line, median; dashed, guessing.
+"""
+
 WEIGHTS = {"cell.weight_ih": r"$W_{ih}$", "cell.weight_hh": r"$W_{hh}$", "cell.bias": r"$b$"}
 
 

@@ -23,6 +23,7 @@ from rnndyn.plotting.projection import Projection as Projection
 from rnndyn.plotting.projection import principal_components as principal_components
 from rnndyn.plotting.slow_points import plot_line_attractor as plot_line_attractor
 from rnndyn.plotting.slow_points import plot_speed as plot_speed
+from rnndyn.plotting.style import CELL_COLORS as CELL_COLORS
 from rnndyn.plotting.style import COLORS as COLORS
 from rnndyn.plotting.style import COLUMN_WIDTH as COLUMN_WIDTH
 from rnndyn.plotting.style import PAGE_WIDTH as PAGE_WIDTH

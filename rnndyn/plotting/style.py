@@ -19,6 +19,18 @@ COLORS = {
 }
 """Colours that stay apart for colour-blind readers (Okabe & Ito 2008, Color Universal Design)."""
 
+CELL_COLORS = {
+    "vanilla": COLORS["blue"],
+    "LSTM": COLORS["orange"],
+    "GRU": COLORS["green"],
+    "leaky": COLORS["purple"],
+    "orthogonal": COLORS["sky"],
+    "IRNN": COLORS["black"],
+    "LSTM, chrono": COLORS["yellow"],
+}
+"""One colour for each kind of cell in all figures: the kind itself, and the two that are a vanilla network of another
+initialisation or activation, and the LSTM whose gates start open (C. Tallec & Y. Ollivier 2018)."""
+
 COLUMN_WIDTH = 3.5
 """Width of one column of a two-column page, inches."""
 
@@ -27,7 +39,7 @@ PAGE_WIDTH = 7.2
 
 _PARAMETERS: dict[Any, Any] = {
     "figure.dpi": 110,
-    "savefig.dpi": 200,
+    "savefig.dpi": 300,
     "figure.constrained_layout.use": True,
     "font.size": 8,
     "font.family": "DejaVu Sans",

@@ -30,6 +30,8 @@ import matplotlib.pyplot as plt
 import rnndyn as rd
 from experiments._settings import check
 
+CAPTION = "What the figure of {name} shows."
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
