@@ -18,7 +18,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: figures test test-slow test-newest dist bench api docs lint format clean
+.PHONY: figures test test-slow test-studies test-newest dist bench api docs lint format clean
 
 figures: $(INSTALLED)
 	$(BIN)/python -m experiments all
@@ -27,7 +27,10 @@ test: lint
 	$(BIN)/python -m pytest -n 2
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 -m slow
+
+test-studies: $(INSTALLED)
+	$(BIN)/python -m pytest -m studies
 
 # The newest releases that an index offers to PYTHON, without pins, and the tests that hang on what JAX, NumPy or SciPy
 # may change. Without an interpreter or an index there is nothing to learn, and that is no failure.
@@ -41,7 +44,7 @@ test-newest:
 	$(NEWEST)/bin/python -m pip install --quiet --editable ".[test]"; \
 	$(NEWEST)/bin/python -c 'import sys, jax, numpy, scipy, equinox; print("test-newest: Python", sys.version.split()[0], \
 		*(f"{m.__name__} {m.__version__}" for m in (jax, numpy, scipy, equinox)))'; \
-	$(NEWEST)/bin/python -m pytest -n 2 -m "newest and not slow"
+	$(NEWEST)/bin/python -m pytest -n 2 -m "newest and not slow and not studies"
 
 # Wheel and source distribution, and what an index would refuse in them.
 dist:

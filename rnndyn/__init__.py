@@ -20,13 +20,13 @@ from rnndyn.dynamics.bifurcations.curves import SpecialPoint as SpecialPoint
 from rnndyn.dynamics.bifurcations.curves import continue_bifurcation as continue_bifurcation
 from rnndyn.dynamics.bifurcations.diagram import BifurcationDiagram as BifurcationDiagram
 from rnndyn.dynamics.bifurcations.diagram import bifurcation_diagram as bifurcation_diagram
-from rnndyn.dynamics.bifurcations.follow_training import FixedPointHistory as FixedPointHistory
 from rnndyn.dynamics.bifurcations.follow_training import follow_training as follow_training
 from rnndyn.dynamics.bifurcations.orbit_diagram import OrbitDiagram as OrbitDiagram
 from rnndyn.dynamics.bifurcations.orbit_diagram import orbit_diagram as orbit_diagram
+from rnndyn.dynamics.bifurcations.training_history import FixedPointHistory as FixedPointHistory
 from rnndyn.dynamics.candidates import sample_candidates as sample_candidates
-from rnndyn.dynamics.cycles.cycles import Cycles as Cycles
-from rnndyn.dynamics.cycles.cycles import CycleSet as CycleSet
+from rnndyn.dynamics.cycles.cycle_list import Cycles as Cycles
+from rnndyn.dynamics.cycles.cycle_list import CycleSet as CycleSet
 from rnndyn.dynamics.cycles.cycles import find_cycles as find_cycles
 from rnndyn.dynamics.cycles.invariant_circles import InvariantCircle as InvariantCircle
 from rnndyn.dynamics.cycles.invariant_circles import find_invariant_circle as find_invariant_circle
@@ -158,7 +158,6 @@ from rnndyn.portrait.sentences import Strength as Strength
 from rnndyn.results import Result as Result
 from rnndyn.results import load as load
 from rnndyn.training.bptt import BackpropagationThroughTime as BackpropagationThroughTime
-from rnndyn.training.bptt import TruncatedGradient as TruncatedGradient
 from rnndyn.training.bptt import bptt as bptt
 from rnndyn.training.checkpoint import load_model as load_model
 from rnndyn.training.checkpoint import save_model as save_model
@@ -167,6 +166,7 @@ from rnndyn.training.fit import fit as fit
 from rnndyn.training.flossing import FlossingResult as FlossingResult
 from rnndyn.training.flossing import floss as floss
 from rnndyn.training.flossing import flossing_loss as flossing_loss
+from rnndyn.training.truncated_gradient import TruncatedGradient as TruncatedGradient
 
 __version__ = "0.1.0"
 from rnndyn.dynamics.attractors.verdicts import AttractorVerdict as AttractorVerdict

@@ -1,5 +1,6 @@
 """Every block of Python in README.md and docs/ runs, page by page, from its own page; commands are real."""
 
+import ast
 import importlib.util
 import re
 import shlex
@@ -17,8 +18,8 @@ from rnndyn.portrait.command import main
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "docs" / "examples" / "README.md"]
 LANGUAGES = {"python", "sh", "text", "json", "bibtex"}
-SLOW = {"lyapunov.md", "training.md", "tutorial_from_zero.md"}
-"""Pages that take more than 20 s, nearly all of it compilation."""
+SLOW = {"architecture.md", "cycles.md", "gradients.md", "lyapunov.md", "training.md", "tutorial_from_zero.md"}
+"""Pages that take more than 15 s of CPU, nearly all of it compilation. Their names are looked up in every run."""
 
 SECONDS = 1.0
 """What `rd.portrait` may take here. The first stage runs whatever the budget; tests/portrait has the rest."""
@@ -86,6 +87,28 @@ def test_the_blocks_of_a_page_run_one_after_the_other(page, folder, monkeypatch,
     for block in blocks(page):
         if 'title="prints"' in block.info:
             assert block.text in printed, f"{page.name}, line {block.line}: something else is printed"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_name_of_the_library_is_there(page):
+    """What the slow pages would say first, for nothing: each block parses, and names only what is public."""
+    for block in blocks(page):
+        if block.language == "python":
+            for node in ast.walk(ast.parse(block.text)):
+                if isinstance(node, ast.Attribute) and (path := dotted(node)) and path[0] in {"rd", "rnndyn"}:
+                    found = rd
+                    for part in path[1:]:
+                        assert hasattr(found, part), f"line {block.line + node.lineno - 1}: {'.'.join(path)}"
+                        found = getattr(found, part)
+
+
+def dotted(node):
+    """`rd.training.fit` as its parts, or None for an attribute of anything but a name."""
+    parts = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return [node.id, *reversed(parts)] if isinstance(node, ast.Name) else None
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rnndyn.interop import _cells
-from rnndyn.interop._layers import Choices, FoundCell, FoundLayer
+from rnndyn.interop._layers import Choices, FoundCell, FoundLayer, layer_and_direction
 from rnndyn.interop._pytorch_names import activation_name
 from rnndyn.interop._tensors import StoredTensor, Tensors, refuse_others
 
@@ -16,6 +16,7 @@ _GRU = (("ir", "hr"), ("iz", "hz"), ("in", "hn"))
 _PAIRS: dict[str, tuple[tuple[str, str], ...]] = {"lstm": _LSTM, "gru": _GRU, "vanilla": (("i", "h"),)}
 _GATES = {frozenset(name for pair in pairs for name in pair): kind for kind, pairs in _PAIRS.items()}
 _MGU = frozenset(("if", "in", "hf", "hn"))
+_CELL = re.compile(r"^cell$")
 _DIRECTION = re.compile(r"^(forward|backward)_rnn$")
 _DENSE_LEAVES = ("kernel", "bias")
 
@@ -41,21 +42,10 @@ def flax_layers(
         if gates == {"ih", "hh"} or gates == _MGU:
             kind = "refused"
         if kind is not None:
-            name, direction = _layer_name(path)
+            parts = path.split("/")
+            name, direction = layer_and_direction(parts[parts[0] == "params" :], _CELL, _DIRECTION)
             cells.setdefault(name, {})[direction] = (path, group)
     return [_layer(name, members, tensors, choices, settings or {}) for name, members in cells.items()]
-
-
-def _layer_name(path: str) -> tuple[str, str]:
-    parts = path.split("/") if path else []
-    parts = parts[1:] if parts[:1] == ["params"] else parts
-    if parts[-1:] == ["cell"]:
-        parts.pop()
-    direction = "forward"
-    if parts and (match := _DIRECTION.match(parts[-1])):
-        direction = match[1]
-        parts.pop()
-    return "/".join(parts), direction
 
 
 def _layer(

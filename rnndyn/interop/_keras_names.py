@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rnndyn.interop import _cells
-from rnndyn.interop._layers import Choices, FoundCell, FoundLayer
+from rnndyn.interop._layers import Choices, FoundCell, FoundLayer, layer_and_direction
 from rnndyn.interop._tensors import StoredTensor, Tensors, refuse_others
 
 _CELL_PART = re.compile(r"^(.*_)?cell(_\d+)?$")
@@ -29,7 +29,7 @@ def keras_layers(
         if _leaf(name) != "recurrent_kernel":
             continue
         parent = _parent(name)
-        layer, direction = _layer_name(parent)
+        layer, direction = layer_and_direction(re.split(r"[/.]", parent), _CELL_PART, _DIRECTION)
         parents.setdefault(layer, []).append(parent)
         member = {leaf: tensors[key] for leaf in ("kernel", "bias") for key in _keys(parent, leaf) if key in tensors}
         groups.setdefault(layer, {})[direction] = {**member, "recurrent_kernel": tensor}
@@ -61,17 +61,6 @@ def _parent(name: str) -> str:
 def _keys(parent: str, leaf: str) -> list[str]:
     starts = [f"{parent}/", f"{parent}."] if parent else [""]
     return [start + leaf + end for start in starts for end in ("", ":0")]
-
-
-def _layer_name(parent: str) -> tuple[str, str]:
-    parts = [part for part in re.split(r"[/.]", parent) if part]
-    while parts and _CELL_PART.match(parts[-1]):
-        parts.pop()
-    direction = "forward"
-    if parts and (match := _DIRECTION.match(parts[-1])):
-        direction = match[1]
-        parts.pop()
-    return "/".join(parts), direction
 
 
 def _recognise(

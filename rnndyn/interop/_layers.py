@@ -1,6 +1,7 @@
 """A recurrent layer that was recognised among named tensors, and how one of them becomes a network."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -104,6 +105,19 @@ def cell_word(cell: str | None) -> str | None:
     if word not in WORDS:
         raise ValueError(f"cell: expected one of {', '.join(map(repr, WORDS))}, got {cell!r}.")
     return word
+
+
+def layer_and_direction(parts: Iterable[str], cell: re.Pattern, direction: re.Pattern) -> tuple[str, str]:
+    """The name of a layer and which way it runs, from the path to its tensors.
+
+    Parts at the end that match `cell` only name the cell within the layer. The last one of the others may say which of
+    the two layers of a bidirectional one it is: the first group of `direction`.
+    """
+    left = [part for part in parts if part]
+    while left and cell.match(left[-1]):
+        left.pop()
+    which = direction.match(left[-1]) if left else None
+    return "/".join(left[:-1] if which else left), which[1] if which else "forward"
 
 
 def pick(layers: Sequence[FoundLayer], name: str | None, cell: str | None, where: str) -> FoundLayer:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from rnndyn._validation import check_at_least
 from rnndyn.networks.adapters import as_cell, for_sequence, is_random, takes_key
-from rnndyn.networks.models import at_entries, read_all, run_on_outputs
+from rnndyn.networks.readouts import at_entries, read_all, run_on_outputs
 from rnndyn.networks.unroll import check_mask, scan_cell
 
 

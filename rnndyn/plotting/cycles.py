@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import ArrayLike
 
-from rnndyn.dynamics.cycles.cycles import Cycles, CycleSet
+from rnndyn.dynamics.cycles.cycle_list import Cycles, CycleSet
 from rnndyn.dynamics.cycles.invariant_circles import InvariantCircle
 from rnndyn.plotting.fixed_points import STABILITY_COLORS, STABILITY_MARKERS
 from rnndyn.plotting.projection import Projection, principal_components

@@ -7,7 +7,7 @@ import numpy as np
 
 from rnndyn.dynamics.attractors.attractors import Attractors
 from rnndyn.dynamics.attractors.classification import ClassifiedAttractor
-from rnndyn.dynamics.cycles.cycles import CycleSet
+from rnndyn.dynamics.cycles.cycle_list import CycleSet
 from rnndyn.dynamics.fixed_points.fixed_points import FixedPoints
 from rnndyn.dynamics.fixed_points.slow_points import SlowPoints
 from rnndyn.dynamics.growth.jacobian_products import MemoryHorizon

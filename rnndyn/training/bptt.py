@@ -11,11 +11,12 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from rnndyn.dynamics.growth.adjoints import adjoints, parameter_contributions
 from rnndyn.networks.adapters import as_cell, check_transition
-from rnndyn.networks.models import readout_keys
 from rnndyn.networks.precision import widest
+from rnndyn.networks.readouts import readout_keys
 from rnndyn.results import Result
 from rnndyn.training._norm import scaled_norm
 from rnndyn.training._trained_map import TrainedMap
+from rnndyn.training.truncated_gradient import TruncatedGradient, check_window, named, truncate
 
 
 def bptt(
@@ -88,7 +89,7 @@ def bptt(
         raise ValueError(f"targets: expected one per step, ({num_steps}, ...), got shape {targets.shape}.")
     state = check_transition(known, known.initial_state() if state is None else state, inputs[0])
     cell, readout, state, inputs, targets = _in_one_dtype((cell, readout, state, inputs, targets))
-    window, stride = _check_window(window, stride, num_steps)
+    window, stride = check_window(window, stride, num_steps)
     g = TrainedMap(cell, state, key)
     x0, rows = g.flat.flatten(state), g.rows(inputs)
     if weights is None:
@@ -102,7 +103,7 @@ def bptt(
     if window is None:
         return found
     # A program of its own, so that different windows share the one above.
-    truncated = _truncate(g, found.states, rows, found.direct[1:], found.gradient, window, stride)
+    truncated = truncate(g, found.states, rows, found.direct[1:], found.gradient, window, stride)
     return eqx.tree_at(lambda r: r.truncated, found, truncated, is_leaf=lambda leaf: leaf is None)
 
 
@@ -162,33 +163,6 @@ class BackpropagationThroughTime(Result):
         if self.truncated is not None:
             lines.append(str(self.truncated))
         return "\n".join(lines)
-
-
-class TruncatedGradient(Result):
-    """The gradient of the cell's weights over a window, and what is missing. (Truncation spares the readout.)"""
-
-    window: int
-    """Steps that a loss is carried back."""
-    stride: int
-    """Steps between two backward passes."""
-    gradient: dict[str, Float[Array, "..."]]
-    """The sum of the terms that reach back no further than the window."""
-    missing: dict[str, Float[Array, "..."]]
-    """The full gradient minus that."""
-    relative_errors: dict[str, Float[Array, ""]]
-    """|missing| / |full| of each weight (NaN where the full gradient is 0)."""
-    cosines: dict[str, Float[Array, ""]]
-    """The cosine of the angle between the two gradients of each weight."""
-    relative_error: Float[Array, ""]
-    """|missing| / |full| of all weights together."""
-    cosine: Float[Array, ""]
-    """The cosine for all weights together; below 0 a step along the truncated gradient raises the loss."""
-
-    def table(self) -> str:
-        return (
-            f"  truncated to {int(self.window)} steps (stride {int(self.stride)}): |missing| / |full| = "
-            f"{float(self.relative_error):.4g}, cosine {float(self.cosine):.4f}"
-        )
 
 
 class _TotalLoss(eqx.Module):
@@ -255,55 +229,7 @@ def _readout_contributions(total, states):
     def one(x, target, weight, key):
         return jax.grad(lambda p: total.step(eqx.combine(p, rest), x, target, weight, key)[1])(parameters)
 
-    return _named("readout", jax.vmap(one)(states, total.targets, total.weights, total.keys))
-
-
-@eqx.filter_jit
-def _truncate(g, states, inputs, sources, gradient, window, stride):
-    truncated = _truncated_gradient(g, states, inputs, sources, window, stride)
-    full = {name: gradient[name] for name in truncated}
-    missing = {name: full[name] - truncated[name] for name in full}
-    together = lambda tree: jnp.concatenate([jnp.ravel(leaf) for leaf in tree.values()])
-    size = lambda a: scaled_norm(a).value
-    unit = lambda a: a / size(a)
-    cosine = lambda a, b: jnp.vdot(unit(a), unit(b))
-    return TruncatedGradient(
-        window=window,
-        stride=stride,
-        gradient=truncated,
-        missing=missing,
-        relative_errors={name: size(missing[name]) / size(full[name]) for name in full},
-        cosines={name: cosine(full[name], truncated[name]) for name in full},
-        relative_error=size(together(missing)) / size(together(full)),
-        cosine=cosine(together(full), together(truncated)),
-    )
-
-
-def _truncated_gradient(g, states, inputs, sources, window, stride):
-    parameters, rest = eqx.partition(g, eqx.is_inexact_array)
-    num_steps = len(sources)
-
-    def segment(end):
-        """The losses of the last `stride` steps before `end`, carried back over `window` of them."""
-        steps = end - window + jnp.arange(window)
-        exists = (steps >= 0) & (steps < num_steps)
-        rows = jnp.clip(steps, 0, num_steps - 1)
-        kicks = jnp.where((exists & (steps >= end - stride))[:, None], sources[rows], 0)
-
-        def back(carry, xs):
-            adjoint, gradient = carry
-            x, u, kick, exists = xs
-            adjoint = jnp.where(exists, adjoint + kick, 0)
-            _, pull = jax.vjp(lambda p, y: eqx.combine(p, rest)(y, u), parameters, x)
-            share, adjoint = pull(adjoint)
-            return (adjoint, jax.tree.map(jnp.add, gradient, share)), None
-
-        start = (jnp.zeros_like(sources[0]), jax.tree.map(jnp.zeros_like, parameters))
-        xs = (states[rows], jax.tree.map(lambda leaf: leaf[rows], inputs), kicks, exists)
-        return jax.lax.scan(back, start, xs, reverse=True)[0][1]
-
-    ends = stride * (1 + jnp.arange(-(-num_steps // stride)))
-    return _named("", jax.tree.map(lambda leaf: leaf.sum(axis=0), jax.vmap(segment)(ends)))
+    return named("readout", jax.vmap(one)(states, total.targets, total.weights, total.keys))
 
 
 def _in_one_dtype(tree):
@@ -317,30 +243,6 @@ def _in_one_dtype(tree):
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype) if eqx.is_inexact_array(leaf) else leaf, tree)
 
 
-def _named(prefix, tree):
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {(prefix + jax.tree_util.keystr(path)).lstrip("."): leaf for path, leaf in leaves}
-
-
 def _rows(terms):
     terms = jnp.asarray(terms)
     return terms.reshape(terms.shape[0], -1)
-
-
-def _check_window(window: int | None, stride: int | None, num_steps: int) -> tuple[int | None, int | None]:
-    if window is None:
-        if stride is not None:
-            raise ValueError("stride: is that of a truncated gradient; give its window too.")
-        return None, None
-    if not 1 <= window <= num_steps:
-        raise ValueError(
-            f"window: expected 1 to {num_steps} steps, the length of the sequence, got {window}. A window of "
-            f"{num_steps} is the full gradient."
-        )
-    if stride is None:
-        return window, window
-    if not 1 <= stride <= window:
-        raise ValueError(
-            f"stride: expected 1 to {window} steps, the window, got {stride}. A longer one would drop losses."
-        )
-    return window, stride

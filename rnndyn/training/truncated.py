@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from rnndyn._validation import check_at_least
 from rnndyn.networks.call import wants_key
-from rnndyn.networks.models import read_all
+from rnndyn.networks.readouts import read_all
 from rnndyn.training._data import to_numpy
 from rnndyn.training.batch import Batch, as_batch, counting
 from rnndyn.training.over_trials import OverTrials, check_classes, over_steps, over_trials

@@ -108,7 +108,7 @@ def test_all_in_processes_of_their_own_with_one_that_fails(checkout):
     assert [path.name for path in (folder / "figures").iterdir()] == ["good.png"]
 
 
-@pytest.mark.slow
+@pytest.mark.studies
 def test_all_studies_with_tiny_settings_and_one_that_fails(checkout):
     folder = checkout(real_studies=True, planted="raise RuntimeError('planted')")
     done = run(folder, "all", "--smoke")

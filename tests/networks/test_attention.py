@@ -103,6 +103,7 @@ def test_padding_of_the_source_has_no_influence(x64, bidirectional):
     assert (np.asarray(long[1])[:, 4:] == 0).all()
 
 
+@pytest.mark.slow
 def test_learns_to_reverse_sequences_of_any_length():
     """The answer to "abc" is "cba": the first answer is at the end, wherever that is."""
     longest, symbols = 6, 4

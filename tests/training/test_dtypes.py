@@ -84,11 +84,18 @@ WEIGHT_DTYPES = ("float16", "bfloat16", "float32", "float64")
 INPUT_DTYPES = (*WEIGHT_DTYPES, "int32")
 
 
+SOME = [*zip(WEIGHT_DTYPES, ("float64", "float16", "int32", "bfloat16")), ("float64", "float32")]
+"""Each dtype once for the weights and once for the inputs, never the same for both. Every pair is a compilation."""
+
+
+@pytest.mark.parametrize(
+    "pairs", [SOME, pytest.param([*itertools.product(WEIGHT_DTYPES, INPUT_DTYPES)], marks=pytest.mark.slow)], ids=len
+)
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_every_way_to_run_a_network_takes_every_dtype(x64, name):
+def test_every_way_to_run_a_network_takes_every_dtype(x64, name, pairs):
     run, reference = FUNCTIONS[name]
     with jax.disable_jit(name in ("call", "taught", "free", "forcing", "generate")):
-        for weight_dtype, input_dtype in itertools.product(WEIGHT_DTYPES, INPUT_DTYPES):
+        for weight_dtype, input_dtype in pairs:
             model, x = network(weight_dtype), jnp.asarray(SERIES, input_dtype)
             found = np.asarray(run(model, x), np.float64)
             narrowest = max(TOLERANCE[weight_dtype], TOLERANCE.get(input_dtype, 0))

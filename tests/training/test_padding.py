@@ -92,20 +92,19 @@ def value_and_grad(loss, model, batch):
 
 def reference(model, trial_loss, inputs, targets, counts=None, by_step=False):
     """The mean over the sequences, each run by itself without any padding, of those that count somewhere."""
-    total, gradients, weights = 0.0, None, 0.0
-    for b in range(len(inputs)):
-        weight = float(len(inputs[b]) if counts is None else counts[b].sum())
-        if weight == 0:
-            continue
-        rest = () if counts is None else (counts[b],)
-        value, gradient = eqx.filter_value_and_grad(
-            lambda m, b=b, rest=rest: trial_loss(m(jnp.asarray(inputs[b])), targets[b], *rest)
-        )(model)
-        share = weight if by_step else 1.0
-        total, weights = total + share * value, weights + share
-        scaled = jax.tree.map(lambda g, s=share: s * g, eqx.filter(gradient, eqx.is_array))
-        gradients = scaled if gradients is None else jax.tree.map(jnp.add, gradients, scaled)
-    return total / weights, jax.tree.map(lambda g: g / weights, gradients)
+    weights = [float(len(inputs[b]) if counts is None else counts[b].sum()) for b in range(len(inputs))]
+    shares = [weight if by_step else float(weight > 0) for weight in weights]
+
+    def mean(m):
+        trials = [
+            share * trial_loss(m(jnp.asarray(inputs[b])), targets[b], *(() if counts is None else (counts[b],)))
+            for b, share in enumerate(shares)
+            if share
+        ]
+        return sum(trials) / sum(shares)
+
+    # One program for all of them: taken apart, each operation on each length would be compiled by itself.
+    return eqx.filter_jit(eqx.filter_value_and_grad(mean))(model)
 
 
 @pytest.mark.parametrize("name", MODELS)

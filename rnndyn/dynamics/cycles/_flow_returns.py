@@ -31,6 +31,9 @@ def find_return(
         first = start
         if transient > 0:
             start = _follow(vector_field, start, transient)[-1]
+            if not np.isfinite(start).all():
+                # There is no state to go on from, and a solver that starts at NaN takes all its steps.
+                return start[None], duration, None
         states = np.concatenate([start[None], _follow(vector_field, start, duration)])
         if not np.isfinite(states).all():
             return states, duration, None

@@ -11,7 +11,8 @@ from jaxtyping import Array, ArrayLike, Complex, Float
 from rnndyn._validation import check_at_least, check_state
 from rnndyn.dynamics.cycles._circle_newton import Circle, CircleNewton, coefficients_of, derivative, solve_circle
 from rnndyn.dynamics.cycles._circle_start import first_circle
-from rnndyn.dynamics.cycles.cycles import Cycles, find_cycles
+from rnndyn.dynamics.cycles.cycle_list import Cycles
+from rnndyn.dynamics.cycles.cycles import find_cycles
 from rnndyn.dynamics.cycles.verdicts import CircleVerdict
 from rnndyn.dynamics.numerics.birkhoff import bump_weights
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in

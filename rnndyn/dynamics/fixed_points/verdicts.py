@@ -4,7 +4,15 @@ import equinox as eqx
 
 
 class SlowVerdict(eqx.Enumeration):
-    """Whether there is a slow manifold; `SlowVerdict[result]` is the message."""
+    """Whether there is a slow manifold; `SlowVerdict[result]` is the message.
+
+    - `slow`: most points have modes slower than `slow_time`, and within that time they drift less than their extent.
+    - `no_slow_modes`: `dimension` is 0. Lower `slow_time` to ask for less, or there is none.
+    - `drifting`: there are slow modes, but within `slow_time` the points travel farther than they lie apart: what
+      looks like a manifold is a piece of the way. `travel` has the ratio.
+    - `not_finite`: every candidate left the floating-point range. Take candidates from states that the network
+      visits.
+    """
 
     slow = "slow: modes slower than slow_time, along which the points stay within that time"
     no_slow_modes = "no slow manifold: most points have no mode slower than slow_time"
@@ -13,7 +21,16 @@ class SlowVerdict(eqx.Enumeration):
 
 
 class ManifoldVerdict(eqx.Enumeration):
-    """Why a branch of a manifold of a saddle ends; `ManifoldVerdict[result]` is the message."""
+    """Why a branch of a manifold of a saddle ends; `ManifoldVerdict[result]` is the message.
+
+    - `left_box`: it crossed the border of the box. Pass a larger one to see more.
+    - `shrank`: the next images add no length, so it runs into another invariant set, such as a sink.
+    - `torn`: a point of it has no preimage, or one on another sheet, because the map folds the plane. The manifold
+      goes on elsewhere, but not as one curve.
+    - `out_of_images`: it was still growing after `num_images`; raise that.
+    - `absent`: its multiplier is 0. The map flattens the plane along that direction, so a stable branch has no
+      preimages to be grown from.
+    """
 
     left_box = "left the box"
     shrank = "shrank to a point: it runs into another invariant set"

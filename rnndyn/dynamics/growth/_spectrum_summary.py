@@ -16,19 +16,25 @@ from rnndyn.dynamics.numerics.statistics import batch_means, drift
 def summarise(run: Run, plan: Plan, dt: Any) -> dict[str, Any]:
     """The fields of a `LyapunovSpectrum`.
 
-    On plain numbers NumPy does it, because compiling it took longer than most runs; on traced ones JAX does.
+    On plain numbers NumPy does it, because compiling it took longer than most runs; on traced ones JAX does, as one
+    program: under `grad` or `vmap` without `jit` each of its operations would be compiled by itself, 200 of them.
     """
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((run, dt))):
-        return _fields(jnp, run, plan, dt)
+        return _traced(run, plan, dt)
     found = _fields(np, jax.tree.map(np.asarray, run), plan, np.asarray(dt))
     return jax.tree.map(jnp.asarray, found)
+
+
+@jax.jit
+def _traced(run: Run, plan: Plan, dt: Any) -> dict[str, Any]:
+    return _fields(jnp, run, plan, dt)
 
 
 def _fields(xp: Any, run: Run, plan: Plan, dt: Any) -> dict[str, Any]:
     num_units, num_exponents = run.frame.shape
     num_blocks, dtype = len(plan.edges) - 1, run.x.dtype
     duration = plan.num_steps.astype(dtype) * dt
-    durations = np.diff(plan.edges).astype(dtype) * dt
+    durations = xp.diff(plan.edges).astype(dtype) * dt
     lost = run.first_nonfinite >= 0
     log_growth = xp.where(lost, dtype.type(np.nan), run.log_growth)
     exponents = xp.sum(log_growth, axis=0) / duration
@@ -55,7 +61,7 @@ def _fields(xp: Any, run: Run, plan: Plan, dt: Any) -> dict[str, Any]:
         # Two infinitely contracting volumes agree.
         same = volume == run.log_det
         difference = xp.where(same, 0, volume - xp.where(same, 0, run.log_det))
-        defect = xp.abs(difference) / np.sum(durations[plan.checked[:-1]])
+        defect = xp.abs(difference) / xp.sum(xp.where(plan.checked[:-1], durations, 0))
 
     eps = xp.finfo(dtype).eps
     interval = plan.num_steps / xp.maximum(run.num_qrs, 1).astype(dtype)

@@ -119,7 +119,7 @@ class CovariantLyapunovVectors(Judged):
                 f"{num_unstable}."
             )
         vectors = jnp.asarray(self.vectors)
-        return jax.vmap(subspace_angle)(vectors[:, :, :num_unstable], vectors[:, :, num_unstable:])
+        return _angles(vectors[:, :, :num_unstable], vectors[:, :, num_unstable:])
 
     def hyperbolicity(self, num_unstable: int | None = None) -> Float[Array, ""]:
         """The least of `angles`: near zero the window holds an almost-tangency of stable and unstable directions.
@@ -164,6 +164,10 @@ def subspace_angle(first: Float[Array, "N a"], second: Float[Array, "N b"]) -> F
     _, sines, directions = jnp.linalg.svd(outside, full_matrices=False)
     closest = directions[-1]
     return jnp.arctan2(sines[-1], jnp.linalg.norm(inside @ closest))
+
+
+_angles = jax.jit(jax.vmap(subspace_angle))
+"""As one program: without it every operation of the decompositions is compiled by itself."""
 
 
 @eqx.filter_jit

@@ -4,7 +4,13 @@ import equinox as eqx
 
 
 class NewtonVerdict(eqx.Enumeration):
-    """How Newton's method ended; `NewtonVerdict[result]` is the message."""
+    """How Newton's method ended; `NewtonVerdict[result]` is the message.
+
+    - `converged`: the residual is what rounding leaves of it.
+    - `stalled`: it came to rest at a minimum of the residual that is not zero: a slow point (`find_slow_points`).
+    - `out_of_steps`: the residual was still falling. Raise `max_steps`.
+    - `not_finite`: the map gave NaN or infinity. Choose candidates within its domain.
+    """
 
     converged = "converged: the residual is at its rounding floor"
     stalled = "stalled at a local minimum of the residual; a slow point, see find_slow_points"
@@ -13,7 +19,19 @@ class NewtonVerdict(eqx.Enumeration):
 
 
 class PointVerdict(eqx.Enumeration):
-    """What a fixed point or cycle that was found is worth; `PointVerdict[result]` is the message."""
+    """What a fixed point or cycle that was found is worth; `PointVerdict[result]` is the message.
+
+    - `regular`: isolated, and its multipliers say whether it is stable.
+    - `degenerate`: I - DF is singular as far as it is known: at a bifurcation, or on a continuum, of which this is
+      one sample. Its index is undefined.
+    - `near_jump`: the map jumps within rounding of it, so a step to the other side is no fixed point. The multipliers
+      are those of this side.
+    - `on_kink`: the derivative jumps at the point. Stability is that of the growth in the long run over both sides,
+      not of the multipliers, which are of one.
+    - `on_border`: it is as close to the border of its linear region as rounding is large; the slightest change of the
+      weights may remove it.
+    - `undecided`: on a kink, and whether it is stable hangs on rounding.
+    """
 
     regular = "regular: isolated, and its multipliers say whether it is stable"
     degenerate = "degenerate: I - DF is singular as far as it is known, so that the index is undefined"
@@ -24,7 +42,16 @@ class PointVerdict(eqx.Enumeration):
 
 
 class CompletenessVerdict(eqx.Enumeration):
-    """Whether a list holds all there is; `CompletenessVerdict[completeness]` is the message."""
+    """Whether a list holds all there is; `CompletenessVerdict[completeness]` is the message.
+
+    - `proved`: every region was searched, or excluded by an interval test: nothing is missing.
+    - `balanced`: the indices sum to what topology asks for. Pairs of opposite index may be missing all the same.
+    - `incomplete`: they do not, so something is missing. Add candidates.
+    - `unknown`: nothing says what the sum should be, or a point has no index.
+    - `sampled`: regions were drawn at random because `max_tests` was reached; raise it.
+    - `out_of_boxes`: `max_boxes` was reached with boxes left; raise it, or search a smaller box.
+    - `undecided`: boxes are left in which neither existence nor absence could be shown, as around degenerate points.
+    """
 
     proved = "proved complete"
     balanced = "not proved: the index sum is what it should be, nothing need be missing"

@@ -20,9 +20,9 @@ def network(x):
 
 def equivariance(f, clv):
     """Sines of the angles between DF v_i(t) and v_i(t + 1)."""
-    pushed = jax.vmap(lambda x, v: jax.jacfwd(f)(x) @ v)(clv.states, clv.vectors)[:-1]
+    pushed = np.asarray(jax.jit(jax.vmap(lambda x, v: jax.jacfwd(f)(x) @ v))(clv.states, clv.vectors))[:-1]
     pushed = pushed / np.linalg.norm(pushed, axis=1, keepdims=True)
-    later = clv.vectors[1:]
+    later = np.asarray(clv.vectors)[1:]
     return np.linalg.norm(pushed - later * np.sign(np.sum(pushed * later, axis=1))[:, None], axis=1)
 
 

@@ -38,12 +38,13 @@ def exponents(f, num_units, num_steps, **options):
 def test_linear_network():
     weight = gaussian(6, 1.0, 0)
     # sum lambda = ln |det W| at any T: the gradient is W^-T.
-    gradient = jax.grad(lambda w: exponents(Linear(w), 6, 20).sum())(weight)
+    gradient = jax.jit(jax.grad(lambda w: exponents(Linear(w), 6, 20).sum()))(weight)
     np.testing.assert_allclose(gradient, np.linalg.inv(weight).T, rtol=1e-8, atol=1e-8)
     # W -> s W adds ln s to every exponent.
-    scale = jax.jacfwd(lambda s: exponents(Linear(jnp.exp(s) * weight), 6, 20))(0.0)
+    scaled = lambda s: exponents(Linear(jnp.exp(s) * weight), 6, 20)
+    scale = jax.jit(jax.jacfwd(scaled))(0.0)
     np.testing.assert_allclose(scale, np.ones(6), atol=1e-10)
-    backward = jax.jacrev(lambda s: exponents(Linear(jnp.exp(s) * weight), 6, 20))(0.0)
+    backward = jax.jit(jax.jacrev(scaled))(0.0)
     np.testing.assert_allclose(backward, np.ones(6), atol=1e-10)
 
 
@@ -52,11 +53,12 @@ def test_against_finite_differences(num_exponents):
     weight = gaussian(6, 1.5, 1)
     run = lambda w: exponents(Tanh(w), 6, 15, num_exponents=num_exponents, num_transient=5, qr_every=2)
     # Steps of 1e-6: the third derivative of a chaotic trajectory is large, and its truncation error grows with eps^2.
-    check_grads(run, (weight,), order=1, modes=("fwd", "rev"), rtol=1e-5, atol=1e-6, eps=1e-6)
+    check_grads(jax.jit(run), (weight,), order=1, modes=("fwd", "rev"), rtol=1e-5, atol=1e-6, eps=1e-6)
 
 
 def test_recomputing_gives_the_same_gradient():
     weight = gaussian(6, 1.5, 1)
+    # Not under `jit`, as it is written at a prompt.
     gradient = lambda **options: jax.grad(lambda w: exponents(Tanh(w), 6, 23, **options)[0])(weight)
     plain = gradient()
     for remat_every in (1, 5, 23, 100):
@@ -75,9 +77,10 @@ def test_recomputing_saves_memory():
 
 def test_gradient_commutes_with_batches():
     weights = jnp.stack([gaussian(5, g, 2) for g in (0.8, 1.5, 3.0)])
-    one = jax.grad(lambda w: exponents(Tanh(w), 5, 12, qr_every=1)[:2].sum())
+    run = lambda w: exponents(Tanh(w), 5, 12, qr_every=1)[:2].sum()
+    one = jax.jit(jax.grad(run))
     batched = jax.jit(jax.vmap(one))(weights)
-    summed = jax.grad(lambda ws: jax.vmap(lambda w: exponents(Tanh(w), 5, 12, qr_every=1)[:2].sum())(ws).sum())(weights)
+    summed = jax.jit(jax.grad(lambda ws: jax.vmap(run)(ws).sum()))(weights)
     for i in range(3):
         np.testing.assert_allclose(batched[i], one(weights[i]), rtol=1e-9)
     np.testing.assert_allclose(summed, batched, rtol=1e-9)
@@ -98,9 +101,8 @@ def test_orthonormalisation(shape, grading):
     # |v_i| / R_ii, or less where q_i lives on smaller rows: chance makes some of them a few times smaller.
     assert np.all(condition <= np.maximum(1, lengths / np.exp(expected)) * (1 + 1e-10))
     assert np.all(condition >= 0.2 * lengths / np.exp(expected))
-    check_grads(
-        lambda v: orthonormalize(jnp.asarray(v))[:2], (vectors,), order=1, modes=("fwd", "rev"), rtol=1e-4, atol=1e-4
-    )
+    run = jax.jit(lambda v: orthonormalize(v)[:2])
+    check_grads(run, (vectors,), order=1, modes=("fwd", "rev"), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("condition", [1e2, 1e6, 1e12])
