@@ -196,6 +196,61 @@ def test_a_trapping_box_seen_on_the_way_counts():
     assert found.may_be_complete
 
 
+class Corner(eqx.Module):
+    """Every unit becomes g(mean of x), g(s) = s + k (s + 1/2) (s - .95): fixed points at s = -1/2 and s = .95."""
+
+    steepness: np.ndarray
+
+    def __call__(self, x):
+        s = jnp.mean(x)
+        return (s + self.steepness * (s + 0.5) * (s - 0.95)) * jnp.ones_like(x)
+
+
+def test_a_box_that_is_left_only_in_one_corner_is_no_trap():
+    # The box is |x_i| < 1.05, and leads out of it where the mean is above .95: next to one of 2^20 corners. Its two
+    # fixed points, one stable and one not, are all there are, and their indices sum to 0.
+    f = Corner(np.array(0.5))
+    starts = np.random.default_rng(0).uniform(-1, 1, (40, 20))
+    starts[0], starts[1] = 0.94, -1.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        found = rd.find_fixed_points(f, starts, progress=False)
+    np.testing.assert_allclose(np.sort(found.points[:, 0]), [-0.5, 0.95], atol=1e-12)
+    assert found.trap is None
+    assert found.may_be_complete is None
+    # In the sample alone the box is kept.
+    inside = np.random.default_rng(1).uniform(-1.05, 1.05, (4096, 20)).mean(axis=1)
+    assert np.all(np.abs(inside + 0.5 * (inside + 0.5) * (inside - 0.95)) < 1.05)
+
+
+def test_what_is_known_of_a_trap_is_said():
+    # tanh(2 x): proved. 3 x / (1 + x^2) has x twice: its interval is wider than its range, |F| < 3/2.
+    starts = np.linspace(-2, 2, 8)[:, None]
+    proved = rd.find_fixed_points(Tanh(np.array([[2.0]])), starts, progress=False)
+    assert proved.is_trap_proved
+    assert "in a box that it keeps" in str(proved)
+    seen = rd.find_fixed_points(lambda x: 3 * x / (1 + x**2), starts, progress=False)
+    np.testing.assert_allclose(np.sort(seen.points[:, 0]), [-np.sqrt(2), 0, np.sqrt(2)], atol=1e-12)
+    assert not seen.is_trap_proved
+    assert "is seen to keep" in str(seen)
+    assert seen.may_be_complete
+    with pytest.warns(UserWarning, match="unless the map leaves the box"):
+        missing = rd.find_fixed_points(
+            lambda x: 3 * x / (1 + x**2), np.array([[0.0], [2.0], [-2.0]]), max_steps=1, max_rounds=1
+        )
+    assert missing.completeness == rd.CompletenessVerdict.unbalanced
+
+
+def test_a_rank_one_relu_network_keeps_no_box():
+    # W = u v': the corner where v is followed sends unit i to u_i |v|_1 / 10 times the half width, past the box.
+    f, points = rank_one(1)
+    states = np.concatenate([points, np.random.default_rng(5).uniform(-5, 5, (64, 64))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        found = rd.find_fixed_points(f, states, max_rounds=1, progress=False)
+    assert found.trap is None
+
+
 @pytest.mark.parametrize("period", [np.array(2), jnp.asarray(2), np.int64(2), 2, [2]])
 def test_any_whole_number_is_a_period(period):
     found = rd.find_cycles(Logistic(np.array(3.2)), np.linspace(0.1, 0.9, 8)[:, None], period, progress=False)

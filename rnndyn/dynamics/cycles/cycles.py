@@ -24,6 +24,7 @@ from rnndyn.dynamics.numerics.jumps import near_jump
 from rnndyn.dynamics.numerics.periodic_orbits import divisors
 from rnndyn.dynamics.numerics.torus import embedded, period_of
 from rnndyn.dynamics.numerics.verdicts import PointVerdict
+from rnndyn.dynamics.proofs.trapping import is_kept
 from rnndyn.results import Judged, Result, first_verdict
 
 MAX_RANDOM_SIZE = 8
@@ -96,7 +97,7 @@ def find_cycles(
         if region is not None:
             region = np.stack([np.asarray(bound, np.float64) for bound in region])
         angles = period_of(f, size)
-        goal = index_goal(f, starts, region, angles)
+        goal = index_goal(f, starts, region, angles, is_kept)
         check_until_complete(until_complete, goal)
         if num_random is None:
             num_random = 1024 if size <= MAX_RANDOM_SIZE else 0
@@ -125,7 +126,7 @@ def find_cycles(
             )
         found = tuple(_assemble(search, p) for p in periods)
     wrong = {p: (c.index_sum, c.expected_index_sum) for p, c in zip(periods, found) if c.may_be_complete is False}
-    warn_incomplete("fixed points of the iterated map", wrong)
+    warn_incomplete("fixed points of the iterated map", wrong, goal.trap is not None and not goal.is_trap_proved)
     return CycleSet(tuple(periods), found)
 
 
@@ -147,12 +148,13 @@ class Cycles(Judged):
     - `expected_index_sum`: what all of them sum to (see `find_cycles`); `None` where that is not known.
     - `near_jump`: whether the map jumps within four errors of a point of the cycle, `(K,)`: it may then lie on one side
         of a cut (angles? see `on_torus`).
-    - `trap`: where there is no region, a box around the candidates that the map takes into itself at 4096 sampled
-        places (evidence, no proof), `(2, N)`; or `None`.
+    - `trap`: where there is no region, a box around the candidates that the map takes into itself, `(2, N)`; or `None`.
     - `angles`: the periods of the coordinates that are angles, `(N,)`, infinite for the others; or `None`.
     - `region`: the box that the map takes into itself, `(2, N)`, or `None`.
     - `outside`: cycles outside the region, which no trajectory from inside can reach; or `None`.
     - `continuum`: up to 64 cycles, far from one another, of a family of cycles that are not isolated; or `None`.
+    - `is_trap_proved`: whether interval arithmetic proves that the map keeps `trap`. Else no place that leads out was
+        found, by 4096 samples and by an ascent towards every face.
     """
 
     points: Float[np.ndarray, "K p N"]
@@ -171,6 +173,7 @@ class Cycles(Judged):
     region: Float[np.ndarray, "2 N"] | None = None
     outside: "Cycles | None" = None
     continuum: "Cycles | None" = None
+    is_trap_proved: bool = False
 
     def __len__(self) -> int:
         return len(self.points)
@@ -207,7 +210,7 @@ class Cycles(Judged):
     @property
     def completeness(self) -> Any:
         """Whether these are all cycles there are, a `CompletenessVerdict`: what `may_be_complete` says."""
-        return completeness_of(self.may_be_complete)
+        return completeness_of(self.may_be_complete, self.trap is not None and not self.is_trap_proved)
 
     @property
     def may_be_complete(self) -> bool | None:
@@ -241,7 +244,8 @@ class Cycles(Judged):
                     f"  {count:8d}  {of.sum():6d}  {low:.4g} to {high:.4g}".ljust(40)
                     + f"{self.residuals[of].max():16.2g}  {self.errors[of].max():13.2g}"
                 )
-        lines.append("  " + completeness_note(self.index_sum, self.expected_index_sum, self.may_be_complete, self.trap))
+        sums = self.index_sum, self.expected_index_sum, self.may_be_complete
+        lines.append("  " + completeness_note(*sums, self.trap, self.is_trap_proved))
         if self.near_jump.any():
             lines.append(f"  {self.near_jump.sum()} next to a jump of the map (near_jump): one side of it only")
         if self.is_degenerate.any():
@@ -363,6 +367,7 @@ def _assemble(search: CycleSearch, period: int) -> Cycles:
             expected,
             marked(part),
             trap=search.goal.trap,
+            is_trap_proved=search.goal.is_trap_proved,
             angles=search.angles,
             **extra,
         )
