@@ -228,7 +228,7 @@ def test_what_is_known_of_a_trap_is_said():
     starts = np.linspace(-2, 2, 8)[:, None]
     proved = rd.find_fixed_points(Tanh(np.array([[2.0]])), starts, progress=False)
     assert proved.is_trap_proved
-    assert "in a box that it keeps" in str(proved)
+    assert "in a box that the map keeps" in str(proved)
     seen = rd.find_fixed_points(lambda x: 3 * x / (1 + x**2), starts, progress=False)
     np.testing.assert_allclose(np.sort(seen.points[:, 0]), [-np.sqrt(2), 0, np.sqrt(2)], atol=1e-12)
     assert not seen.is_trap_proved

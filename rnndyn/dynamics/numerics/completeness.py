@@ -122,7 +122,7 @@ def draw_box(region: np.ndarray | None, period: np.ndarray | None) -> np.ndarray
 
 
 def completeness_of(may_be_complete: bool | None, is_sampled: bool) -> Any:
-    """What the index sum says, as a verdict; `is_sampled` where it holds for a box that the map is only seen to keep."""
+    """What the index sum says, as a verdict; `is_sampled` where the box that it holds for is only seen to be kept."""
     if may_be_complete is None:
         return CompletenessVerdict.unknown
     if may_be_complete:
@@ -137,7 +137,7 @@ def completeness_note(
     if expected is None:
         return f"index sum {found}: whether all are found is not known (no region, no angles, no trapping box seen)"
     is_sampled = trap is not None and not is_trap_proved
-    where = "" if trap is None else " in a box that the map is seen to keep" if is_sampled else " in a box that it keeps"
+    where = "" if trap is None else f" in a box that the map {'is seen to keep' if is_sampled else 'keeps'}"
     missing = "some are missing, or the map leaves the box somewhere" if is_sampled else "some are missing"
     says = {True: "nothing need be missing", False: missing, None: "says nothing here"}[may_be_complete]
     return f"index sum {found}, expected {expected}{where}: {says}"
