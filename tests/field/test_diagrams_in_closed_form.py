@@ -182,6 +182,19 @@ def test_two_branch_points_nearer_than_a_step_can_be_divided():
     assert wider.branches[1].message[1] == "closed"
 
 
+def test_a_border_passed_without_a_bifurcation_is_said():
+    # x' = p - |x| / 2: x = 2 p below 0 with multiplier 1/2, x = 2 p / 3 above with -1/2. The curve has a corner.
+    found = rd.bifurcation_diagram(polynomial({"p": 1, "a": -0.5}), np.array([-1.0, 0.0]), -0.5, (-1.0, 1.0))
+    (branch,) = found.branches
+    (event,) = branch.bifurcations
+    assert (event.kind, event.multiplicity, event.converged) == ("border collision", 0, True)
+    assert abs(event.parameter) < 1e-9
+    assert found.is_complete
+    assert "no multiplier crosses" in str(found)
+    at = branch.parameters
+    np.testing.assert_allclose(branch.points[:, 0], np.where(at < 0, 2 * at, 2 * at / 3), atol=1e-12)
+
+
 class Mixed(eqx.Module):
     """x + Q G(Q^T x, p) with G_i = (3/10) (b_i (p - r_i) y_i - y_i^3) and an orthogonal Q: every unit a pitchfork."""
 

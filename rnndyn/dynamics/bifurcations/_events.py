@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from rnndyn.dynamics.bifurcations._borders import passed_borders
 from rnndyn.dynamics.bifurcations._crossings import crossings, distance_to_circle, expected_fraction, logs_of
 from rnndyn.dynamics.bifurcations._curve import Curve, Node, hermite
 from rnndyn.dynamics.bifurcations._refinement import MAX_DIVISIONS, SMALLEST_CHORD
@@ -48,6 +49,10 @@ def find_events(curve: Curve, nodes: list[Node], touches: list[Node]) -> list[Bi
             events += _touching(curve, a, k)
         else:
             events += _Segment(curve, k).search(a, b)
+            events += [
+                unsolved(curve, BORDER_COLLISION, node, 0, SMALLEST_CHORD, BifurcationVerdict.bracketed, k)
+                for node in passed_borders(curve, a, b)
+            ]
     return events
 
 

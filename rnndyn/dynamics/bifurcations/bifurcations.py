@@ -40,8 +40,8 @@ class Bifurcation(Judged):
     r"""A point of a branch where a multiplier $\mu$ lies on the unit circle.
 
     - `kind`: `"fold"` ($\mu = 1$, the branch turns), `"branch point"` ($\mu = 1$, another branch crosses), `"flip"`
-        ($\mu = -1$), `"neimark-sacker"` ($\mu = e^{\pm i\theta}$), or `"border collision"` (a multiplier jumps across
-        the circle at a kink of the map).
+        ($\mu = -1$), `"neimark-sacker"` ($\mu = e^{\pm i\theta}$), or `"border collision"` (multipliers jump at a kink
+        of the map; across the circle, unless `multiplicity` is 0).
     - `parameter`: where.
     - `points`: the points of the cycle, `(P, N)`; `point` is the first.
     - `multipliers`: of the cycle, by falling modulus, `(N,)` complex.
@@ -122,7 +122,8 @@ class Bifurcation(Judged):
             what.append(f"angle {self.angle:.6g}")
         what += [word for word in (self.subtype, self.criticality) if word]
         if self.multiplicity != 1:
-            what.append(f"{self.multiplicity} at once" if self.multiplicity else "touches the circle only")
+            alone = "no multiplier crosses" if self.kind == BORDER_COLLISION else "touches the circle only"
+            what.append(f"{self.multiplicity} at once" if self.multiplicity else alone)
         if not self.converged:
             what.append("not converged")
         return f"{self.parameter:+.12g}  {', '.join(what)}; coefficient {self.coefficient:.4g}; error {self.error:.1g}"

@@ -93,9 +93,9 @@ def bifurcation_diagram(
                 if parent.level >= depth:
                     break
                 where = f"the {event.kind} at {event.parameter:.8g} of branch {at}"
-                if event.kind in (FLIP, BRANCH_POINT, BORDER_COLLISION) and (
-                    not event.converged or event.multiplicity != 1 or event.kind == BORDER_COLLISION
-                ):
+                is_switch = event.kind in (FLIP, BRANCH_POINT) and not (event.converged and event.multiplicity == 1)
+                # A border that is passed with as many multipliers on either side of 1 and -1 bears no branch.
+                if is_switch or (event.kind == BORDER_COLLISION and event.multiplicity):
                     gaps.append(f"{where}: what is born there was not followed")
                 if not _can_switch(event, max_period):
                     continue
