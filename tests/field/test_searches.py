@@ -311,7 +311,8 @@ def test_a_relu_search_goes_where_its_own_orbits_go(seed):
 
 def test_every_fixed_point_of_a_rank_one_relu_network_with_a_slow_mode():
     """x' = relu(u (v x) + b): its fixed points are the zeros of g(s) = v relu(u s + b) - s, piecewise linear in one
-    number; at s = 1 the slope of the map is .995. Candidates may stall on kinks, but no point may be lost to that."""
+    number; at s = 1 the slope of the map is .995. No point may be lost on kinks, and what stalls is a slow point: a
+    minimum of |g| without a zero next to it."""
     rng = np.random.default_rng(0)
     for _ in range(2):
         u, b, v = rng.standard_normal(64), 0.3 * rng.standard_normal(64), rng.standard_normal(64) / 64
@@ -334,6 +335,11 @@ def test_every_fixed_point_of_a_rank_one_relu_network_with_a_slow_mode():
         corner = np.where(v > 0, high, low)
         assert np.any(np.maximum(weight @ corner + b, 0) > high + 0.1 * (high - low))
         assert found.trap is None
+        inner = np.arange(1, len(kinks) - 1)
+        lowest = np.abs(g[inner]) < np.minimum(np.abs(g[inner - 1]), np.abs(g[inner + 1]))
+        slow = kinks[inner[lowest & (g[inner - 1] * g[inner] > 0) & (g[inner + 1] * g[inner] > 0)]]
+        for end in found.unconverged.points:
+            assert np.min(np.abs(slow - v @ end), initial=np.inf) < 1e-2
         for x in expected:
             # The slow modes multiply rounding by 1 / (1 - .9986).
             assert np.abs(found.points - x).max(axis=1).min() < 1e-10
