@@ -378,6 +378,8 @@ def _assemble(search: CycleSearch, period: int) -> Cycles:
         jumps = near_jump(search.f, points, np.repeat(part.errors, period), jacobians, search.angles)
         return np.asarray(np.any(jumps.reshape(len(part), period), axis=1))
 
+    program: Any = search.f
+
     def collect(part: CycleTable, **extra: Any) -> Cycles:
         return Cycles(
             part.points,
@@ -391,7 +393,7 @@ def _assemble(search: CycleSearch, period: int) -> Cycles:
             index_sum,
             expected,
             marked(part),
-            kinks=kinks_at(search.f, part.points, part.errors),
+            kinks=kinks_at(program, part.points, part.errors),
             trap=search.goal.trap,
             is_trap_proved=search.goal.is_trap_proved,
             angles=search.angles,
