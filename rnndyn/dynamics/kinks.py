@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from rnndyn._programs import Program
 from rnndyn._validation import check_state
+from rnndyn.dynamics._hidden_kinks import two_sides
 from rnndyn.dynamics._kink_growth import (
     MARGIN,
     NUM_DIRECTIONS,
@@ -22,7 +23,7 @@ from rnndyn.dynamics._kink_growth import (
     settled_growth,
 )
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in
-from rnndyn.dynamics.numerics.one_sided import may_have_kinks
+from rnndyn.dynamics.numerics.one_sided import hides_kinks, may_have_kinks
 from rnndyn.results import Judged, is_verdict, stack_verdicts, take_verdicts
 
 _FEW = 8
@@ -45,7 +46,8 @@ def linearize_one_sided(
     **Arguments:**
 
     - `f`: the map, `(N,) -> (N,)`. Kinks are seen in maxima, minima, absolute values, clips, comparisons (`where`) and
-        rounding, also within `jit`, `cond`, `custom_jvp` and loops of up to 64 rounds.
+        rounding, also within `jit`, `cond`, `custom_jvp` and loops of up to 64 rounds. In longer loops, `while` loops
+        (the time map of a flow) and beside complex numbers only that the derivative jumps is seen: `"undecided"`.
     - `x`: the point, shape `(N,)`; as a rule a fixed point.
     - `error`: how far it may be from the point that is meant. By default one unit in the last place, and at a point
         that is nearly fixed (to 1e-6 of its size) $\|(I - DF)^{-1}\|_\infty$ times the residual.
@@ -72,7 +74,7 @@ def linearize_one_sided(
     with double_precision():
         point = np.asarray(x, np.float64)
         program = let_in(f, point)
-        if not may_have_kinks(program):
+        if not (may_have_kinks(program) or hides_kinks(program)):
             return None
         if error is None:
             error = _error_of(point, *(np.asarray(a) for a in _image_and_jacobian(program, jnp.asarray(point))))
@@ -89,6 +91,7 @@ class KinkVerdict(eqx.Enumeration):
     rounding = "undecided: within its error of a kink, so that rounding decides on which side it lies"
     jumps = "undecided: the map jumps within the error of the point"
     not_finite = "undecided: the derivative is NaN or infinite"
+    hidden = "undecided: the derivative jumps there, in a loop that is not opened"
 
 
 class OneSidedLinearization(Judged):
@@ -98,7 +101,7 @@ class OneSidedLinearization(Judged):
     - `jacobians`: the pieces, `(M, N, N)`; of a cycle, of the map p times.
     - `directions`: a direction inside the cone of each, `(M, N)`.
     - `is_seen`: whether directions stay in its cone or come back to it for ever, `(M,)`: trajectories see these.
-    - `num_on_border`: how many switches differ by less than their error.
+    - `num_on_border`: how many switches differ by less than their error; 0 where they cannot be seen.
     - `is_exhaustive`: whether every combination of their sides was tried.
     - `is_exact`: whether the point is on the kink and fixed to the last bit, so that rounding decides nothing.
     - `growth`: the largest growth factor of a direction in the long run, per turn of the cycle.
@@ -144,7 +147,7 @@ class OneSidedLinearization(Judged):
 
 
 class Kinks(Judged):
-    """Which of K points lie on a kink, and what they are there.
+    """Which of K points (or cycles) lie on a kink, and what they are there.
 
     - `growths`: the growth factor in the long run there, NaN elsewhere, `(K,)`.
     - `result`: a batch `(K,)` of `KinkVerdict`, `smooth` elsewhere.
@@ -177,11 +180,20 @@ class Kinks(Judged):
         return self if self.is_on_kink.any() else None
 
 
-def kinks_at(program: Program, points: Float[np.ndarray, "K N"], errors: Float[np.ndarray, " K"]) -> "Kinks | None":
-    """What each of several fixed points is where it lies on a kink; `None` where none does."""
-    if not may_have_kinks(program):
+def kinks_at(program: Program, points: Float[np.ndarray, "K *p N"], errors: Float[np.ndarray, " K"]) -> "Kinks | None":
+    """What each of several fixed points or cycles is where it lies on a kink; `None` where none does."""
+    cycles = points if points.ndim == 3 else points[:, None]
+    seen = may_have_kinks(program)
+    if len(cycles) == 0 or not (seen or hides_kinks(program)):
         return None
-    found = [at_kinks(program, point[None], float(error)) for point, error in zip(points, errors)]
+    looked = np.arange(len(cycles))
+    if not seen:  # one look at all of them tells
+        num = cycles.shape[1]
+        is_kinked = two_sides(program, cycles.reshape(-1, cycles.shape[2]), np.repeat(errors, num)).is_kinked
+        looked = np.flatnonzero(is_kinked.reshape(-1, num).any(axis=1))
+    found: list[OneSidedLinearization | None] = [None] * len(cycles)
+    for k in looked.tolist():
+        found[k] = at_kinks(program, cycles[k], float(errors[k]))
     if all(one is None for one in found):
         return None
     growths = np.array([np.nan if one is None else one.growth for one in found])
@@ -190,7 +202,13 @@ def kinks_at(program: Program, points: Float[np.ndarray, "K N"], errors: Float[n
 
 def at_kinks(program: Program, points: Float[np.ndarray, "p N"], error: float) -> OneSidedLinearization | None:
     """`linearize_one_sided` of a fixed point or cycle, inside of double precision; `None` where it is smooth."""
-    if not may_have_kinks(program) or not np.isfinite(points).all():
+    if not np.isfinite(points).all():
+        return None
+    if hides_kinks(program):
+        found = _hidden(program, points, error)
+        if found is not None:
+            return found
+    if not may_have_kinks(program):
         return None
     size = points.shape[1]
     # Where I - DF is singular the error of a point is no bound on anything.
@@ -214,6 +232,26 @@ def at_kinks(program: Program, points: Float[np.ndarray, "p N"], error: float) -
         if better.is_exact(again):
             there, looked = better, again
     return _explore(there, looked, ds)
+
+
+def _hidden(program: Program, points: np.ndarray, error: float) -> OneSidedLinearization | None:
+    """What is seen of a kink inside a loop that is not opened: Jacobians from both sides, and no verdict."""
+    sides = two_sides(program, points, np.full(len(points), error))
+    if not sides.is_kinked.any():
+        return None
+    # Round the cycle: a direction is pushed on by the piece of its side, which one that is cannot be told here.
+    pieces = sides.jacobians[0]
+    for jacobians in sides.jacobians[1:]:
+        pieces = jacobians @ pieces
+    radii = np.max(np.abs(np.linalg.eigvals(pieces)), axis=1)
+    reason = (
+        f"the derivative changes by {sides.jumps.max():.2g} of its size across the point, inside of a loop whose "
+        f"rounds are not followed: Jacobians next to it have spectral radii from {radii.min():.6g} to {radii.max():.6g}"
+    )
+    no = np.zeros(len(pieces), bool)
+    return OneSidedLinearization(
+        points, pieces, sides.directions, no, 0, False, False, float(radii.max()), KinkVerdict.hidden, reason
+    )
 
 
 def _explore(place: Place, looked: Looked, ds: np.ndarray) -> OneSidedLinearization:

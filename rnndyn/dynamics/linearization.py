@@ -14,7 +14,7 @@ from jaxtyping import Array, ArrayLike, Complex, Float
 from rnndyn._programs import as_program
 from rnndyn._validation import check_state
 from rnndyn.dynamics.kinks import OneSidedLinearization, linearize_one_sided
-from rnndyn.dynamics.numerics.one_sided import may_have_kinks
+from rnndyn.dynamics.numerics.one_sided import hides_kinks, may_have_kinks
 from rnndyn.results import Result
 
 
@@ -53,7 +53,8 @@ def linearize(f: Callable[..., Array], x: ArrayLike, input: ArrayLike | None = N
     input_jacobian = jax.jacfwd(lambda u: program(x, u))(*held) if held else None
     multipliers, right, left = eigen_decomposition(jacobian)
     kink = None
-    if not isinstance(jacobian, jax.core.Tracer) and np.isfinite(np.asarray(x)).all() and may_have_kinks(program):
+    concrete = not isinstance(jacobian, jax.core.Tracer) and np.isfinite(np.asarray(x)).all()
+    if concrete and (may_have_kinks(program) or hides_kinks(program)):
         kink = linearize_one_sided(lambda x: f(x, *(u.astype(x.dtype) for u in held)), x)
     return Linearization(x, jacobian, multipliers, right, left, input_jacobian, kink)
 

@@ -155,6 +155,8 @@ def cycle_sentence(cycles: CycleSet, place: str) -> Sentence:
     wrong = [c.period for c in expected if c.may_be_complete is False]
     if wrong:
         scope = f"some of period {', '.join(map(str, wrong))} are missing: their index sum is not what it must be"
+        if any(c.trap is not None and not c.is_trap_proved for c in expected):
+            scope += ", unless the map leaves the box that it is seen to keep"
     elif len(expected) == len(cycles.periods):
         scope = "the index sums agree with a complete list, which does not prove it"
     else:
@@ -246,7 +248,8 @@ def completeness(points: FixedPoints) -> str:
             f"completeness not proved: the index sum is {points.index_sum}, as it must be, but pairs of opposite index "
             "could be missing"
         )
-    return f"points are missing: the index sum is {points.index_sum}, it must be {points.expected_index_sum}"
+    unless = ", unless the map leaves the box that it is seen to keep" if points.is_trap_sampled else ""
+    return f"points are missing: the index sum is {points.index_sum}, it must be {points.expected_index_sum}{unless}"
 
 
 def describe_attractors(attractors: Attractors) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import rnndyn as rd
+from rnndyn.results import is_verdict
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -124,6 +125,50 @@ def test_smooth_points_have_no_kink(f, x):
     assert rd.linearize_one_sided(f, np.array([x])) is None
 
 
+def rectified_twice(x):
+    """(.8 + .3 [x > 0])^2 x: its switch sits in a loop whose rounds are counted at run time."""
+    step = lambda carry: (carry[0] + 1, 0.8 * carry[1] + 0.3 * jax.nn.relu(carry[1]))
+    return jax.lax.while_loop(lambda carry: carry[0] < 2, step, (0, x))[1]
+
+
+def rectified_often(x):
+    """(.999 + .002 [x > 0])^100 x, by a scan of 100 rounds."""
+    return jax.lax.scan(lambda x, _: (0.999 * x + 0.002 * jax.nn.relu(x), None), x, None, length=100)[0]
+
+
+@pytest.mark.parametrize(
+    ("f", "sides"),
+    [(rectified_twice, (0.64, 1.21)), (rectified_often, (0.999**100, 1.001**100))],
+    ids=["while", "long scan"],
+)
+def test_a_kink_inside_a_loop_that_is_not_opened_is_undecided(f, sides):
+    found = rd.linearize_one_sided(f, np.zeros(1))
+    assert found is not None
+    assert found.result == rd.KinkVerdict.hidden
+    assert not found.is_stable
+    np.testing.assert_allclose(np.unique(np.round(found.jacobians[:, 0, 0], 12)), sides, atol=1e-11)
+    assert not rd.linearize(f, np.zeros(1)).is_stable
+    # A little away from it the map is smooth.
+    assert rd.linearize_one_sided(f, np.array([1e-4])) is None
+
+
+def test_a_search_sees_kinks_inside_loops_as_well():
+    points = rd.find_fixed_points(rectified_twice, np.array([[0.3], [-0.2]]), max_rounds=1, progress=False)
+    assert points.is_undecided.tolist() == [True]
+    assert not points.is_stable.any()
+
+
+def test_the_equilibrium_of_a_flow_on_a_kink_is_undecided():
+    # x' = -x + 1.5 max(x, 0): time map exp(1/2) = 1.65 to the right, exp(-1) = .37 to the left.
+    f = rd.time_map(lambda x: -x + 1.5 * jax.nn.relu(x), 1.0)
+    found = rd.linearize_one_sided(f, np.zeros(1))
+    assert found is not None
+    assert found.stability == "undecided"
+    np.testing.assert_allclose(found.spectral_radii.min(), np.exp(-1), rtol=1e-7)
+    np.testing.assert_allclose(found.spectral_radii.max(), np.exp(0.5), rtol=1e-7)
+    assert rd.linearize_one_sided(rd.time_map(lambda x: -jnp.sin(x), 1.0), np.zeros(1)) is None
+
+
 def test_stable_pieces_can_make_an_unstable_kink():
     """Each piece is a stable focus, but the directions come to alternate so that they grow; by iteration in NumPy."""
     # Two pieces that agree on x0 = 0: their second columns are equal.
@@ -178,6 +223,24 @@ def test_a_cycle_on_a_kink():
     # d > 0: -.2 d < 0; d < 0: .6 d < 0: growth .6 a turn.
     assert (found.kind, found.period) == ("cycle", 2)
     assert found.exponents == pytest.approx(np.log(0.6) / 2, abs=1e-9)
+
+
+def test_a_cycle_search_judges_cycles_on_a_kink():
+    """The 2-cycle {0, 1} of the map above, and one whose sides grow: F(0) = 1 with slopes 3 and -3, F(1) = 0, -1/2."""
+    mild = lambda x: jnp.where(x < 0.5, 1 + jnp.where(x > 0, 0.5, -1.5) * x, -0.4 * (x - 1))
+    starts = np.array([[0.01], [0.98], [-0.02]])
+    found = rd.find_cycles(mild, starts, 2, progress=False, num_random=0)[2]
+    assert found.kinks is not None
+    assert found.spectral_radii == pytest.approx([0.6], abs=1e-9)
+    assert found.is_stable.tolist() == [True]
+    # d > 0: -3/2 d < 0, and d < 0: 3/2 d < 0, which goes on for ever; JAX's own side says -3/2.
+    steep = lambda x: jnp.where(x < 0.5, 1 + jnp.where(x > 0, 3.0, -3.0) * x, -0.5 * (x - 1))
+    found = rd.find_cycles(steep, starts, 2, progress=False, num_random=0)[2]
+    assert found.spectral_radii == pytest.approx([1.5], abs=1e-9)
+    assert found.is_stable.tolist() == [False]
+    assert is_verdict(found.result, rd.PointVerdict.on_kink).tolist() == [True]
+    assert found.may_be_complete is None
+    assert "on a kink" in str(found)
 
 
 def test_concatenated_selected_and_saved(tmp_path):

@@ -196,6 +196,51 @@ def test_a_trapping_box_seen_on_the_way_counts():
     assert found.may_be_complete
 
 
+class Corner(eqx.Module):
+    """Every unit becomes g(mean of x), g(s) = s + k (s + 1/2) (s - .95): fixed points at s = -1/2 and s = .95."""
+
+    steepness: np.ndarray
+
+    def __call__(self, x):
+        s = jnp.mean(x)
+        return (s + self.steepness * (s + 0.5) * (s - 0.95)) * jnp.ones_like(x)
+
+
+def test_a_box_that_is_left_only_in_one_corner_is_no_trap():
+    # The box is |x_i| < 1.05, and leads out of it where the mean is above .95: next to one of 2^20 corners. Its two
+    # fixed points, one stable and one not, are all there are, and their indices sum to 0.
+    f = Corner(np.array(0.5))
+    starts = np.random.default_rng(0).uniform(-1, 1, (40, 20))
+    starts[0], starts[1] = 0.94, -1.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        found = rd.find_fixed_points(f, starts, progress=False)
+    np.testing.assert_allclose(np.sort(found.points[:, 0]), [-0.5, 0.95], atol=1e-12)
+    assert found.trap is None
+    assert found.may_be_complete is None
+    # In the sample alone the box is kept.
+    inside = np.random.default_rng(1).uniform(-1.05, 1.05, (4096, 20)).mean(axis=1)
+    assert np.all(np.abs(inside + 0.5 * (inside + 0.5) * (inside - 0.95)) < 1.05)
+
+
+def test_what_is_known_of_a_trap_is_said():
+    # tanh(2 x): proved. 3 x / (1 + x^2) has x twice: its interval is wider than its range, |F| < 3/2.
+    starts = np.linspace(-2, 2, 8)[:, None]
+    proved = rd.find_fixed_points(Tanh(np.array([[2.0]])), starts, progress=False)
+    assert proved.is_trap_proved
+    assert "in a box that the map keeps" in str(proved)
+    seen = rd.find_fixed_points(lambda x: 3 * x / (1 + x**2), starts, progress=False)
+    np.testing.assert_allclose(np.sort(seen.points[:, 0]), [-np.sqrt(2), 0, np.sqrt(2)], atol=1e-12)
+    assert not seen.is_trap_proved
+    assert "is seen to keep" in str(seen)
+    assert seen.may_be_complete
+    with pytest.warns(UserWarning, match="unless the map leaves the box"):
+        missing = rd.find_fixed_points(
+            lambda x: 3 * x / (1 + x**2), np.array([[0.0], [2.0], [-2.0]]), max_steps=1, max_rounds=1
+        )
+    assert missing.completeness == rd.CompletenessVerdict.unbalanced
+
+
 @pytest.mark.parametrize("period", [np.array(2), jnp.asarray(2), np.int64(2), 2, [2]])
 def test_any_whole_number_is_a_period(period):
     found = rd.find_cycles(Logistic(np.array(3.2)), np.linspace(0.1, 0.9, 8)[:, None], period, progress=False)
@@ -266,7 +311,8 @@ def test_a_relu_search_goes_where_its_own_orbits_go(seed):
 
 def test_every_fixed_point_of_a_rank_one_relu_network_with_a_slow_mode():
     """x' = relu(u (v x) + b): its fixed points are the zeros of g(s) = v relu(u s + b) - s, piecewise linear in one
-    number; at s = 1 the slope of the map is .995. Candidates may stall on kinks, but no point may be lost to that."""
+    number; at s = 1 the slope of the map is .995. No point may be lost on kinks, and what stalls is a slow point: a
+    minimum of |g| without a zero next to it."""
     rng = np.random.default_rng(0)
     for _ in range(2):
         u, b, v = rng.standard_normal(64), 0.3 * rng.standard_normal(64), rng.standard_normal(64) / 64
@@ -284,6 +330,16 @@ def test_every_fixed_point_of_a_rank_one_relu_network_with_a_slow_mode():
         weight = np.outer(u, v)
         found = rd.find_fixed_points(lambda x, w=weight, b=b: jnp.maximum(w @ x + b, 0), states, progress=False)
         assert len(found) == len(expected) > 2
+        # 4096 places in a box around the states stay inside; the corner of the signs of v goes out.
+        low, high = states.min(axis=0), states.max(axis=0)
+        corner = np.where(v > 0, high, low)
+        assert np.any(np.maximum(weight @ corner + b, 0) > high + 0.1 * (high - low))
+        assert found.trap is None
+        inner = np.arange(1, len(kinks) - 1)
+        lowest = np.abs(g[inner]) < np.minimum(np.abs(g[inner - 1]), np.abs(g[inner + 1]))
+        slow = kinks[inner[lowest & (g[inner - 1] * g[inner] > 0) & (g[inner + 1] * g[inner] > 0)]]
+        for end in found.unconverged.points:
+            assert np.min(np.abs(slow - v @ end), initial=np.inf) < 1e-2
         for x in expected:
             # The slow modes multiply rounding by 1 / (1 - .9986).
             assert np.abs(found.points - x).max(axis=1).min() < 1e-10

@@ -26,3 +26,33 @@ def test_slow_modes_do_not_depend_on_the_step_of_time(alpha):
     assert found.manifold.dimension == 1
     faster = rd.find_slow_points(f, candidates, slow_time=3.0, progress=False)
     assert faster.manifold.dimension == 2
+
+
+@pytest.mark.parametrize("leaf", ["dt", "tau"])
+def test_the_step_of_time_at_which_a_network_at_rest_becomes_unstable(leaf):
+    """x' = (1 - alpha) x + alpha W tanh(x) has the multipliers 1 - alpha + alpha mu at rest, mu those of W.
+
+    A pair mu = a + i b reaches the unit circle at alpha = 2 (1 - a) / ((1 - a)^2 + b^2), a real one -1 at
+    alpha = 2 / (1 - mu): with mu = 1/2 +- 2 i at .23529, where the flow itself is stable, and with -4 at .4.
+    """
+    modes = np.array([[0.5, -2, 0, 0], [2, 0.5, 0, 0], [0, 0, -4, 0], [0, 0, 0, 0.3]])
+    basis = np.random.default_rng(0).standard_normal((4, 4)) + 2 * np.eye(4)
+    cell = rd.LeakyCell.from_weights(
+        np.zeros((4, 0)),
+        basis @ modes @ np.linalg.inv(basis),
+        np.zeros(4),
+        dt=0.1,
+        tau=1.0,
+        state_variable="current",
+    )
+    first, second = 2 * 0.5 / (0.25 + 4), 0.4
+    if leaf == "dt":
+        branch = rd.continue_fixed_points(rd.leaf_parameter(cell, lambda c: c.dt), np.zeros(4), 0.1, (0.05, 0.6))
+        alphas = [event.parameter for event in branch.bifurcations]
+    else:
+        branch = rd.continue_fixed_points(rd.leaf_parameter(cell, lambda c: c.tau), np.zeros(4), 1.0, (0.15, 2.0))
+        alphas = [0.1 / event.parameter for event in branch.bifurcations][::-1]
+    np.testing.assert_allclose(alphas, [first, second], rtol=1e-9)
+    assert {event.kind for event in branch.bifurcations} == {"neimark-sacker", "flip"}
+    at_first = branch.of_kind("neimark-sacker")[0]
+    assert at_first.angle == pytest.approx(np.angle(1 - first + first * (0.5 + 2j)), abs=1e-8)

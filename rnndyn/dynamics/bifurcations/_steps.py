@@ -297,10 +297,14 @@ def correct_point(system: Any, metric: Metric, frame: Frame, guess: Any, row: An
 
 
 class Solution(NamedTuple):
-    """Where Newton's method for a square system ended; `last_step` estimates the error, in units."""
+    """Where Newton's method for a square system ended; `last_step` estimates the error, in units.
+
+    `rounding` is how far rounding of the equations moves the solution: large where they are nearly singular.
+    """
 
     z: Float[Array, " m"]
     last_step: Float[Array, ""]
+    rounding: Float[Array, ""]
 
 
 @eqx.filter_jit
@@ -308,18 +312,23 @@ def solve_square(system: Any, units: Any, frame: Frame, z: Any, max_steps: int =
     """Newton's method for a system of as many equations as unknowns, until its steps no longer shrink."""
     z, units = jnp.asarray(z), jnp.asarray(units)
     frame = jax.tree.map(jnp.asarray, frame)
+    eps = jnp.finfo(z.dtype).eps
 
     def body(carry: Any) -> Any:
-        z, last, _, k = carry
+        z, last, _, _, k = carry
         e = system.evaluate(z, frame)
-        step = jnp.linalg.solve(e.jacobian, -e.residual)
-        return z + step, jnp.max(jnp.abs(step) / units), last, k + 1
+        # Rounding of one sign, and of both in turn: one of the two alone may cancel in the inverse.
+        rounding = eps * (jnp.abs(e.jacobian) @ units)
+        signs = jnp.where(jnp.arange(z.size) % 2 == 0, 1.0, -1.0)
+        steps = jnp.linalg.solve(e.jacobian, jnp.stack([-e.residual, rounding, signs * rounding], axis=1))
+        sizes = jnp.max(jnp.abs(steps) / units[:, None], axis=0)
+        return z + steps[:, 0], sizes[0], last, jnp.maximum(sizes[1], sizes[2]), k + 1
 
     def unfinished(carry: Any) -> Any:
-        _, last, before, k = carry
+        _, last, before, _, k = carry
         at_floor = (last < 1e-9) & (last > 0.1 * before)  # below, quadratic convergence has ended in rounding
-        return (k < max_steps) & jnp.isfinite(last) & ~at_floor & (last > 4 * jnp.finfo(z.dtype).eps)
+        return (k < max_steps) & jnp.isfinite(last) & ~at_floor & (last > 4 * eps)
 
     huge = jnp.asarray(1e300)
-    z, last, _, _ = jax.lax.while_loop(unfinished, body, (z, huge, huge, 0))
-    return Solution(z, last)
+    z, last, _, rounding, _ = jax.lax.while_loop(unfinished, body, (z, huge, huge, huge, 0))
+    return Solution(z, last, rounding)

@@ -30,6 +30,9 @@ from rnndyn.results import Judged, is_verdict
 FOLD, BRANCH_POINT, FLIP, NEIMARK_SACKER = "fold", "branch point", "flip", "neimark-sacker"
 BORDER_COLLISION = "border collision"
 
+_MOST_ROUNDING = 1e-7
+"""Defining systems that rounding moves by more than this are singular as far as can be told: a degenerate point."""
+
 RESONANCES = {"1:1": 0.0, "1:2": np.pi, "1:3": 2 * np.pi / 3, "1:4": np.pi / 2}
 
 
@@ -37,8 +40,8 @@ class Bifurcation(Judged):
     r"""A point of a branch where a multiplier $\mu$ lies on the unit circle.
 
     - `kind`: `"fold"` ($\mu = 1$, the branch turns), `"branch point"` ($\mu = 1$, another branch crosses), `"flip"`
-        ($\mu = -1$), `"neimark-sacker"` ($\mu = e^{\pm i\theta}$), or `"border collision"` (a multiplier jumps across
-        the circle at a kink of the map).
+        ($\mu = -1$), `"neimark-sacker"` ($\mu = e^{\pm i\theta}$), or `"border collision"` (multipliers jump at a kink
+        of the map; across the circle, unless `multiplicity` is 0).
     - `parameter`: where.
     - `points`: the points of the cycle, `(P, N)`; `point` is the first.
     - `multipliers`: of the cycle, by falling modulus, `(N,)` complex.
@@ -46,10 +49,11 @@ class Bifurcation(Judged):
     - `coefficient`: of the normal form, see below; NaN where it is not defined.
     - `subtype`: for a branch point `"pitchfork"` (the coefficient is cubic) or `"transcritical"` (quadratic); for a
         Neimark-Sacker point at a strong resonance `"1:1"`, `"1:2"`, `"1:3"` or `"1:4"`; else `None`.
-    - `multiplicity`: how many multipliers (or pairs) cross at once.
+    - `multiplicity`: how many multipliers (or pairs) cross at once; 0 where one touches the circle and turns back, as
+        where two branches are tangent, or three meet.
     - `residual`: $|F(x_i) - x_{i+1}|_\infty$.
-    - `error`: the last Newton step of the defining system, or the width of the bracket, relative to the width of the
-        interval and the size of the states.
+    - `error`: the last Newton step of the defining system, or what rounding does to its solution; or the width of the
+        bracket. Relative to the width of the interval and the size of the states.
     - `result`: how well it is known, a `BifurcationVerdict`.
     - `index`: the branch point before it, in the order of the branch.
     - `tangent`: of the branch there, over the points and the parameter, `(P * N + 1,)`.
@@ -117,6 +121,9 @@ class Bifurcation(Judged):
         if self.kind == NEIMARK_SACKER:
             what.append(f"angle {self.angle:.6g}")
         what += [word for word in (self.subtype, self.criticality) if word]
+        if self.multiplicity != 1:
+            alone = "no multiplier crosses" if self.kind == BORDER_COLLISION else "touches the circle only"
+            what.append(f"{self.multiplicity} at once" if self.multiplicity else alone)
         if not self.converged:
             what.append("not converged")
         return f"{self.parameter:+.12g}  {', '.join(what)}; coefficient {self.coefficient:.4g}; error {self.error:.1g}"
@@ -138,7 +145,7 @@ def solve_bifurcation(curve: Curve, kind: str, guess: Node) -> tuple[Solution, n
     units = np.insert(units, size, 1.0) if kind == NEIMARK_SACKER else units
     units = np.append(units, 1.0) if kind == BRANCH_POINT else units
     solution = jax.device_get(solve_square(system, units, frame, start))
-    if not (np.isfinite(solution.z).all() and solution.last_step < 1e-10):
+    if not (np.isfinite(solution.z).all() and solution.last_step < 1e-10 and solution.rounding < _MOST_ROUNDING):
         return None
     if kind == NEIMARK_SACKER:
         k = float(solution.z[size])
@@ -197,6 +204,7 @@ def describe_bifurcation(
     else:
         scales = np.asarray(curve.metric.scales)
         own, crossing = branch_tangents(cycle, e, z, scales, tangent)
+        tangent = own
         # One of the two branches of a pitchfork turns; the error of a tangent at a branch point is about 1e-9.
         turns = min(abs(own[-1]), abs(crossing[-1])) < 1e-5
         subtype = "pitchfork" if turns else "transcritical"

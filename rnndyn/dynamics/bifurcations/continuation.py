@@ -9,7 +9,8 @@ from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int
 
 from rnndyn._validation import check_state, check_states
 from rnndyn.dynamics.bifurcations._curve import Curve, Node
-from rnndyn.dynamics.bifurcations._events import find_events, is_sound, refine
+from rnndyn.dynamics.bifurcations._events import find_events, is_sound
+from rnndyn.dynamics.bifurcations._refinement import refine
 from rnndyn.dynamics.bifurcations._setup import CurveOptions, check_span, follow_both_ways, make_curve, start_node
 from rnndyn.dynamics.bifurcations.bifurcations import BRANCH_POINT, Bifurcation
 from rnndyn.dynamics.bifurcations.verdicts import BranchVerdict
@@ -62,7 +63,7 @@ def continue_fixed_points(
 
     **Returns:** a `Branch`; its `bifurcations` are located to 1e-10 by Newton's method on their defining systems, each
     with its normal form. Non-degenerate crossings are found as long as the points resolve the multipliers: segments in
-    which two of them might cancel are divided (see `refine` in `_events.py`); smaller steps make that
+    which two of them might cancel are divided (see `_refinement.py`); smaller steps make that
     safer still.
 
     **Raises:** `ValueError` for bad shapes, NaN, `p0` outside the interval, a map that changes its state's shape or
@@ -211,8 +212,8 @@ def _continue(
 def assemble(curve: Curve, nodes: list[Node], start: int, ends: tuple[Any, Any]) -> Branch:
     """Find the bifurcations on a curve of cycles and make the result."""
     given = nodes[start]
-    nodes = refine(curve, nodes)
-    events = find_events(curve, nodes)
+    nodes, touches = refine(curve, nodes)
+    events = find_events(curve, nodes, touches)
     start = next(k for k, node in enumerate(nodes) if node is given)
     first, last, ends = _where_period_divides(events, start, len(nodes), ends)
     nodes = nodes[first:last]

@@ -5,21 +5,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
-import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
 from rnndyn._validation import check_at_least, check_state, check_states
-from rnndyn.dynamics.bifurcations._curve import Curve, Node, hermite, shift_points
+from rnndyn.dynamics.bifurcations._curve import Curve, Node
 from rnndyn.dynamics.bifurcations._events import is_sound
 from rnndyn.dynamics.bifurcations._setup import CurveOptions, check_span, follow_both_ways, make_curve, start_node
+from rnndyn.dynamics.bifurcations._switching import Traced, is_own, near_head, place_on, switch
 from rnndyn.dynamics.bifurcations.bifurcations import (
     BORDER_COLLISION,
     BRANCH_POINT,
     FLIP,
     Bifurcation,
-    branch_tangents,
-    evaluate_cycle,
 )
 from rnndyn.dynamics.bifurcations.continuation import Branch, assemble
 from rnndyn.dynamics.bifurcations.verdicts import BranchVerdict
@@ -86,7 +84,7 @@ def bifurcation_diagram(
         options = dataclasses.replace(options, state_scale=float(curve.metric.units[0]))
         start = start_node(curve, points, np.array([p0], float), "x0")
         nodes, first, reasons = follow_both_ways(curve, start, options, is_sound)
-        branches = [_Traced(curve, nodes, assemble(curve, nodes, first, reasons), 1, -1, -1)]
+        branches = [Traced(curve, nodes, assemble(curve, nodes, first, reasons), 1, -1, -1)]
         gaps = _unfinished(branches[0].branch, 0)
         at = 0
         while at < len(branches):
@@ -95,28 +93,34 @@ def bifurcation_diagram(
                 if parent.level >= depth:
                     break
                 where = f"the {event.kind} at {event.parameter:.8g} of branch {at}"
-                if event.kind in (FLIP, BRANCH_POINT, BORDER_COLLISION) and (
-                    not event.converged or event.multiplicity > 1 or event.kind == BORDER_COLLISION
-                ):
+                is_switch = event.kind in (FLIP, BRANCH_POINT) and not (event.converged and event.multiplicity == 1)
+                # A border that is passed with as many multipliers on either side of 1 and -1 bears no branch.
+                if is_switch or (event.kind == BORDER_COLLISION and event.multiplicity):
                     gaps.append(f"{where}: what is born there was not followed")
                 if not _can_switch(event, max_period):
                     continue
                 period = event.period * (2 if event.kind == FLIP else 1)
                 born = np.tile(event.points, (period // event.period, 1))
                 doubled = make_curve(f, born, span, options)
-                starts = _switch(parent, event, doubled, initial_step, min_step)
+                starts = switch(parent, event, doubled, initial_step, min_step)
                 if len(starts) < (1 if event.kind == FLIP else 2):
                     gaps.append(f"{where}: a branch born there was not found")
                 for node, head in starts:
-                    if any(_holds(known, node) for known in branches):
+                    if is_own(parent, event, node):
+                        gaps.append(f"{where}: the branch that crosses there was not told from this one")
+                        continue
+                    if any(place_on(known, node) is not None for known in branches):
                         continue
                     if len(branches) >= max_branches:
                         gaps.append(f"{where}: max_branches reached")
                         break
-                    nodes, reason = doubled.follow(node, initial_step, max_points, is_sound)
+                    # What is born may be as small as the first step had to be.
+                    first_step = min(initial_step, float(np.linalg.norm(node.zeta - head.zeta)) / 4)
+                    nodes, reason = doubled.follow(node, first_step, max_points, is_sound)
+                    nodes = [*near_head(doubled, head, node), *nodes]
                     branch = _with_head(assemble(doubled, nodes, 0, (BranchVerdict.born, reason)), head, doubled)
                     gaps += _unfinished(branch, len(branches))
-                    branches.append(_Traced(doubled, nodes, branch, parent.level + 1, at, number))
+                    branches.append(Traced(doubled, nodes, branch, parent.level + 1, at, number))
             at += 1
     return BifurcationDiagram(
         tuple(b.branch for b in branches),
@@ -172,18 +176,6 @@ class BifurcationDiagram(Result):
         return "\n".join(lines)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Traced:
-    """A branch with the nodes it was made of and where it came from."""
-
-    curve: Curve
-    nodes: list[Node]
-    branch: Branch
-    level: int
-    parent: int
-    event: int
-
-
 def _unfinished(branch: Branch, number: int) -> list[str]:
     """Whether a branch ended before its bounds did."""
     early = is_verdict(branch.result, BranchVerdict.out_of_points, BranchVerdict.step_too_small)
@@ -192,89 +184,13 @@ def _unfinished(branch: Branch, number: int) -> list[str]:
 
 def _can_switch(event: Bifurcation, max_period: int) -> bool:
     """Whether new branches start at `event` and are to be followed."""
-    if not event.converged or event.multiplicity > 1:
+    if not event.converged or event.multiplicity != 1:
         return False
     if event.kind == FLIP:
         return 2 * event.period <= max_period
     # Where a doubled cycle meets the one that it doubles, the crossing branch is that one.
     spread = float(np.max(np.abs(event.points)) + np.max(np.ptp(event.points, axis=0)))
     return event.kind == BRANCH_POINT and smallest_period(event.points, 1e-7 * spread) == len(event.points)
-
-
-def _switch(parent: _Traced, event: Bifurcation, curve: Curve, step: float, min_step: float) -> list[tuple[Node, Node]]:
-    """The first nodes of the branches born at `event`, each with a node at the event itself."""
-    cycle = parent.curve.system
-    z = np.append(event.points.ravel(), event.parameter)
-    e = jax.device_get(evaluate_cycle(cycle, z))
-    scales = np.asarray(curve.metric.scales)
-    if event.kind == FLIP:
-        directions = [_doubling_direction(e.step_jacobians, scales)]
-        origin = np.concatenate([z[:-1], z[:-1], z[-1:]]) / scales
-        multipliers = event.multipliers**2
-    else:
-        own = event.tangent / scales
-        _, crossing = branch_tangents(cycle, e, z, scales, own / np.linalg.norm(own))
-        directions = [crossing, -crossing]
-        origin = z / scales
-        multipliers = event.multipliers
-    starts = []
-    for direction in directions:
-        head = Node(origin, direction, event.residual, multipliers)
-        node = _first_node(curve, head, step, min_step)
-        if node is not None:
-            starts.append((node, head))
-    return starts
-
-
-def _first_node(curve: Curve, head: Node, step: float, min_step: float) -> Node | None:
-    """A node of the branch that leaves `head` along its tangent, so near that no multiplier has gone far."""
-    before = np.sort_complex(head.multipliers)
-    while step >= min_step:
-        guess = head.zeta + step * head.tangent
-        node = curve.node(guess, head.tangent)
-        if node is not None:
-            away = (node.zeta - head.zeta) / np.linalg.norm(node.zeta - head.zeta)
-            moved = np.abs(np.sort_complex(node.multipliers) - before) / (1 + np.abs(before))
-            # A corrector that fell back to the known branch has not moved along the new tangent.
-            if away @ head.tangent > 0.9 and np.max(moved) < 0.1:
-                return node
-        step /= 4
-    return None
-
-
-def _doubling_direction(step_jacobians: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """The tangent of the doubled cycle at a flip: the critical vectors along one round, and their negatives."""
-    m = np.linalg.multi_dot([np.eye(step_jacobians.shape[1]), *step_jacobians[::-1]])
-    _, _, right = np.linalg.svd(m + np.eye(len(m)))
-    vectors = [right[-1]]
-    for jacobian in step_jacobians[:-1]:
-        vectors.append(jacobian @ vectors[-1])
-    once = np.concatenate(vectors)
-    direction = np.concatenate([once, -once, [0.0]]) / scales
-    return direction / np.linalg.norm(direction)
-
-
-def _holds(known: _Traced, node: Node) -> bool:
-    """Whether `node` lies on a branch that has been traced, up to a cyclic shift."""
-    curve = known.curve
-    if len(curve.metric.scales) != len(node.zeta):
-        return False
-    zetas = np.stack([n.zeta for n in known.nodes])
-    chords = np.diff(zetas, axis=0)
-    lengths = np.linalg.norm(chords, axis=1)
-    for shift in range(curve.num_shifts):
-        zeta = shift_points(node.zeta, shift, curve.num_states, curve.num_shifts)
-        fractions = np.clip(np.sum((zeta - zetas[:-1]) * chords, axis=1) / lengths**2, 0, 1)
-        distance = np.linalg.norm(zetas[:-1] + fractions[:, None] * chords - zeta, axis=1)
-        for k in np.flatnonzero(distance < 0.1 * lengths):
-            a, b = known.nodes[k], known.nodes[k + 1]
-            guess = hermite(a, b, fractions[k])
-            row = chords[k] / lengths[k]
-            there = curve.node(guess + row * (row @ (zeta - guess)), row)
-            # Equal up to the rounding of both; branches through a common point are apart by far more.
-            if there is not None and np.linalg.norm(there.zeta - zeta) < 1e-8:
-                return True
-    return False
 
 
 def _with_head(branch: Branch, head: Node, curve: Curve) -> Branch:

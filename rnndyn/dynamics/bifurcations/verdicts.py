@@ -48,6 +48,7 @@ class BifurcationVerdict(eqx.Enumeration):
 
     solved = "solved: Newton's method for the defining system converged"
     bracketed = "bracketed: the point lies between two points of the branch that are as near as can be told"
+    blurred = "not converged: the multiplier stays so close to the circle that the place is known to `error` only"
     open = "not converged: the point lies between two points of the branch farther apart than they should be"
 
 

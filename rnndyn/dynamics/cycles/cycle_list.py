@@ -7,6 +7,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Complex, Float, Int
 
+from rnndyn.dynamics.kinks import Kinks
 from rnndyn.dynamics.numerics.completeness import completeness_note, completeness_of
 from rnndyn.dynamics.numerics.verdicts import PointVerdict
 from rnndyn.results import Judged, Result, first_verdict
@@ -30,12 +31,15 @@ class Cycles(Judged):
     - `expected_index_sum`: what all of them sum to (see `find_cycles`); `None` where that is not known.
     - `near_jump`: whether the map jumps within four errors of a point of the cycle, `(K,)`: it may then lie on one side
         of a cut (angles? see `on_torus`).
-    - `trap`: where there is no region, a box around the candidates that the map takes into itself at 4096 sampled
-        places (evidence, no proof), `(2, N)`; or `None`.
+    - `trap`: where there is no region, a box around the candidates that the map takes into itself, `(2, N)`; or `None`.
     - `angles`: the periods of the coordinates that are angles, `(N,)`, infinite for the others; or `None`.
     - `region`: the box that the map takes into itself, `(2, N)`, or `None`.
     - `outside`: cycles outside the region, which no trajectory from inside can reach; or `None`.
     - `continuum`: up to 64 cycles, far from one another, of a family of cycles that are not isolated; or `None`.
+    - `is_trap_proved`: whether interval arithmetic proves that the map keeps `trap`. Else no place that leads out was
+        found, by 4096 samples and by an ascent towards every face.
+    - `kinks`: which cycles have a point on a kink of the map, and what they are there (growth per turn), or `None`
+        where none has. Their multipliers are those of one side only, the one JAX takes; the index is not defined.
     """
 
     points: Float[np.ndarray, "K p N"]
@@ -54,6 +58,8 @@ class Cycles(Judged):
     region: Float[np.ndarray, "2 N"] | None = None
     outside: "Cycles | None" = None
     continuum: "Cycles | None" = None
+    is_trap_proved: bool = False
+    kinks: Kinks | None = None
 
     def __len__(self) -> int:
         return len(self.points)
@@ -65,24 +71,38 @@ class Cycles(Judged):
 
     @property
     def spectral_radii(self) -> Float[np.ndarray, " K"]:
-        """The largest modulus of a multiplier of each cycle."""
-        return np.max(np.abs(self.multipliers), axis=1, initial=0.0)
+        """The largest modulus of a multiplier of each cycle; on a kink, the growth factor per turn in the long run."""
+        radii = np.max(np.abs(self.multipliers), axis=1, initial=0.0)
+        return radii if self.kinks is None else np.where(self.kinks.is_on_kink, self.kinks.growths, radii)
 
     @property
     def is_stable(self) -> Bool[np.ndarray, " K"]:
-        """Whether all multipliers of each cycle lie inside the unit circle."""
-        return self.spectral_radii < 1
+        """Whether all multipliers lie inside the unit circle; on a kink, whether every direction shrinks."""
+        if self.kinks is None:
+            return self.spectral_radii < 1
+        return np.where(self.kinks.is_on_kink, self.kinks.is_stable, self.spectral_radii < 1)
+
+    @property
+    def is_undecided(self) -> Bool[np.ndarray, " K"]:
+        """Whether the stability of each cycle is undecided, at a kink; `is_stable` is then false."""
+        return np.zeros(len(self), bool) if self.kinks is None else self.kinks.is_undecided
 
     @property
     def num_unstable(self) -> Int[np.ndarray, " K"]:
-        """The number of multipliers outside the unit circle, for each cycle."""
-        return np.sum(np.abs(self.multipliers) > 1, axis=1)
+        """The number of multipliers outside the unit circle; on a kink 0 where stable, else at least 1."""
+        count = np.sum(np.abs(self.multipliers) > 1, axis=1)
+        if self.kinks is None:
+            return count
+        return np.where(self.kinks.is_on_kink, np.where(self.is_stable, 0, np.maximum(count, 1)), count)
 
     @property
     def result(self) -> Any:
         """What each cycle is worth, a batch `(K,)` of `PointVerdict`; `message` has it in words."""
+        kinks = np.zeros(len(self), bool) if self.kinks is None else self.kinks.is_on_kink
         return first_verdict(
             (self.near_jump, PointVerdict.near_jump),
+            (self.is_undecided, PointVerdict.undecided),
+            (kinks, PointVerdict.on_kink),
             (self.is_degenerate, PointVerdict.degenerate),
             otherwise=PointVerdict.regular,
         )
@@ -90,22 +110,24 @@ class Cycles(Judged):
     @property
     def completeness(self) -> Any:
         """Whether these are all cycles there are, a `CompletenessVerdict`: what `may_be_complete` says."""
-        return completeness_of(self.may_be_complete)
+        return completeness_of(self.may_be_complete, self.trap is not None and not self.is_trap_proved)
 
     @property
     def may_be_complete(self) -> bool | None:
         """Whether the index sum allows that no cycle, of this period or a divisor, is missing; `None`: cannot tell."""
         if self.expected_index_sum is None or self.continuum is not None or self.index_sum is None:
             return None
-        # Where the map jumps, the sum counts nothing.
-        return None if self.near_jump.any() else self.index_sum == self.expected_index_sum
+        # Where the map jumps, the sum counts nothing, and a kink has no index.
+        return None if self.near_jump.any() or self.kinks is not None else self.index_sum == self.expected_index_sum
 
     def select(self, mask: ArrayLike) -> "Cycles":
         """The cycles for which `mask` (`(K,)` booleans, or indices) holds; everything else is kept."""
         chosen = np.asarray(mask)
         names = ("points", "residuals", "errors", "multipliers", "is_degenerate", "num_hits", "near_jump")
+        new: list[Any] = [getattr(self, name)[chosen] for name in names]
+        new.append(None if self.kinks is None else self.kinks.select(chosen).or_none())
         return eqx.tree_at(
-            lambda r: [getattr(r, name) for name in names], self, [getattr(self, name)[chosen] for name in names]
+            lambda r: [*(getattr(r, name) for name in names), r.kinks], self, new, is_leaf=lambda node: node is None
         )
 
     def table(self) -> str:
@@ -124,9 +146,15 @@ class Cycles(Judged):
                     f"  {count:8d}  {of.sum():6d}  {low:.4g} to {high:.4g}".ljust(40)
                     + f"{self.residuals[of].max():16.2g}  {self.errors[of].max():13.2g}"
                 )
-        lines.append("  " + completeness_note(self.index_sum, self.expected_index_sum, self.may_be_complete, self.trap))
+        sums = self.index_sum, self.expected_index_sum, self.may_be_complete
+        lines.append("  " + completeness_note(*sums, self.trap, self.is_trap_proved))
         if self.near_jump.any():
             lines.append(f"  {self.near_jump.sum()} next to a jump of the map (near_jump): one side of it only")
+        if self.kinks is not None:
+            lines.append(
+                f"  {int(self.kinks.is_on_kink.sum())} on a kink of the map, where growth in the long run decides "
+                f"({int(self.is_undecided.sum())} undecided): their multipliers are those of one side"
+            )
         if self.is_degenerate.any():
             lines.append(f"  {self.is_degenerate.sum()} degenerate (I - DF^p singular): their index is undefined")
         if self.continuum is not None:

@@ -9,6 +9,7 @@ from jaxtyping import Array, ArrayLike
 from rnndyn._validation import check_at_least, check_states
 from rnndyn.dynamics.cycles._search import CycleSearch, CycleTable
 from rnndyn.dynamics.cycles.cycle_list import Cycles, CycleSet
+from rnndyn.dynamics.kinks import kinks_at
 from rnndyn.dynamics.numerics.completeness import (
     check_until_complete,
     index_goal,
@@ -21,6 +22,7 @@ from rnndyn.dynamics.numerics.evidence import MIN_CONTINUUM
 from rnndyn.dynamics.numerics.jumps import near_jump
 from rnndyn.dynamics.numerics.periodic_orbits import divisors
 from rnndyn.dynamics.numerics.torus import embedded, period_of
+from rnndyn.dynamics.proofs.trapping import is_kept
 
 MAX_RANDOM_SIZE = 8
 """States of up to so many entries are also searched from random point sequences: beyond, these lead nowhere."""
@@ -92,7 +94,7 @@ def find_cycles(
         if region is not None:
             region = np.stack([np.asarray(bound, np.float64) for bound in region])
         angles = period_of(f, size)
-        goal = index_goal(f, starts, region, angles)
+        goal = index_goal(f, starts, region, angles, is_kept)
         check_until_complete(until_complete, goal)
         if num_random is None:
             num_random = 1024 if size <= MAX_RANDOM_SIZE else 0
@@ -121,7 +123,7 @@ def find_cycles(
             )
         found = tuple(_assemble(search, p) for p in periods)
     wrong = {p: (c.index_sum, c.expected_index_sum) for p, c in zip(periods, found) if c.may_be_complete is False}
-    warn_incomplete("fixed points of the iterated map", wrong)
+    warn_incomplete("fixed points of the iterated map", wrong, goal.trap is not None and not goal.is_trap_proved)
     return CycleSet(tuple(periods), found)
 
 
@@ -158,6 +160,8 @@ def _assemble(search: CycleSearch, period: int) -> Cycles:
         jumps = near_jump(search.f, points, np.repeat(part.errors, period), jacobians, search.angles)
         return np.asarray(np.any(jumps.reshape(len(part), period), axis=1))
 
+    program: Any = search.f
+
     def collect(part: CycleTable, **extra: Any) -> Cycles:
         return Cycles(
             part.points,
@@ -171,7 +175,9 @@ def _assemble(search: CycleSearch, period: int) -> Cycles:
             index_sum,
             expected,
             marked(part),
+            kinks=kinks_at(program, part.points, part.errors),
             trap=search.goal.trap,
+            is_trap_proved=search.goal.is_trap_proved,
             angles=search.angles,
             **extra,
         )

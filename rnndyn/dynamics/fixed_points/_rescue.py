@@ -5,16 +5,23 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from rnndyn._programs import Program
 from rnndyn.dynamics.fixed_points._newton_lanes import NewtonEnds
 from rnndyn.dynamics.numerics.deduplication import thin_points
 from rnndyn.dynamics.numerics.drivers import map_in_chunks
 from rnndyn.dynamics.numerics.evaluation import block_size, evaluate, states_after
 from rnndyn.dynamics.numerics.evidence import rounding_floor
 from rnndyn.dynamics.numerics.newton_method import singular_shift
+from rnndyn.dynamics.numerics.one_sided import may_have_kinks
 from rnndyn.dynamics.numerics.torus import difference
 
 MAX_ENDS = 64
-"""So many different ends are tried again: more of them are a slow manifold, and there is no root to be had."""
+"""So many different ends are tried again: more of them are a slow manifold, and there is no root to be had. Where the
+map has kinks, along which a search stalls anywhere, `MAX_ENDS_ON_KINKS`, as far as their Jacobians fit into memory."""
+
+MAX_ENDS_ON_KINKS = 1024
+
+_JACOBIAN_ENTRIES = 2**24
 
 FREE_STEPS = 16
 """Full Newton steps in a row. Each goes to the fixed point of the linear piece it starts in, and the pieces on the way
@@ -49,7 +56,10 @@ def rescue(
     """
     labels = thin_points(ends, np.full(len(ends), 1e-6 * scale))
     first = np.array([np.flatnonzero(labels == label)[0] for label in range(labels.max(initial=-1) + 1)], int)
-    places = ends[first[:MAX_ENDS]].copy()
+    most = MAX_ENDS
+    if isinstance(f, Program) and may_have_kinks(f):
+        most = max(MAX_ENDS, min(MAX_ENDS_ON_KINKS, _JACOBIAN_ENTRIES // ends.shape[1] ** 2))
+    places = ends[first[:most]].copy()
     reached = np.zeros(len(places), bool)
     keep = lambda x: x if region is None else np.clip(x, region[0], region[1])
     for way in (_free_steps, _orbit, _homotopy):

@@ -12,6 +12,7 @@ from rnndyn.dynamics.fixed_points._search import FixedPointSearch, RootTable, di
 from rnndyn.dynamics.fixed_points.leftovers import Continuum, Unconverged, describe_continuum
 from rnndyn.dynamics.kinks import Kinks, KinkVerdict, kinks_at
 from rnndyn.dynamics.numerics.completeness import (
+    IndexGoal,
     check_until_complete,
     completeness_note,
     completeness_of,
@@ -24,6 +25,7 @@ from rnndyn.dynamics.numerics.evidence import MIN_CONTINUUM, is_degenerate, robu
 from rnndyn.dynamics.numerics.jumps import near_jump
 from rnndyn.dynamics.numerics.torus import period_of
 from rnndyn.dynamics.numerics.verdicts import NewtonVerdict, PointVerdict
+from rnndyn.dynamics.proofs.trapping import is_kept
 from rnndyn.results import Judged, first_verdict, join_verdicts, stack_verdicts, take_verdicts
 
 DENSE_LIMIT = 400
@@ -81,7 +83,7 @@ def find_fixed_points(
         starts = np.asarray(candidates, np.float64)
         f = let_in(f, starts[0])
         region, period = _region(f), period_of(f, starts.shape[1])
-        goal = index_goal(f, starts, region, period)
+        goal = index_goal(f, starts, region, period, is_kept)
         check_until_complete(until_complete, goal)
         if linear_solver == "auto":
             linear_solver = "dense" if starts.shape[1] <= DENSE_LIMIT else "gmres"
@@ -94,12 +96,13 @@ def find_fixed_points(
         for _ in range(rounds_left):
             num_before = search.num_found
             search.run(search.seeds(rng, uniform=until_complete))
-            unbalanced = until_complete and _assemble(search, goal.expected(1), goal.trap).may_be_complete is False
+            unbalanced = until_complete and _assemble(search, goal).may_be_complete is False
             if search.num_found == num_before and not unbalanced:
                 break
-        result = _with_kinks(f, _assemble(search, goal.expected(1), goal.trap))
+        result = _with_kinks(f, _assemble(search, goal))
     if result.may_be_complete is False:
-        warn_incomplete("fixed points", {1: (result.index_sum, result.expected_index_sum)})
+        sums = {1: (result.index_sum, result.expected_index_sum)}
+        warn_incomplete("fixed points", sums, result.is_trap_sampled)
     return result
 
 
@@ -122,8 +125,10 @@ class FixedPoints(Judged):
         det(I - A) on a torus whose angles it winds by the integer matrix A; `None` where it is not known.
     - `region`: the box that the map takes into itself, `(2, N)`, or `None`.
     - `period`: of the coordinates that are angles, `(N,)`, infinite for the others; or `None`.
-    - `trap`: where there is no region, a box around the candidates that the map takes into itself at 4096 sampled
-        places (evidence, no proof), `(2, N)`; or `None`. The index sum then counts the points inside.
+    - `trap`: where there is no region, a box around the candidates that the map takes into itself, `(2, N)`; or `None`.
+        The index sum then counts the points inside.
+    - `is_trap_proved`: whether interval arithmetic proves that it does. Else no place that leads out was found, by 4096
+        samples and by an ascent towards every face.
     - `outside`: fixed points outside the region, which no trajectory from inside can reach; or `None`.
     - `continuum`: fixed points that are not isolated, or `None`.
     - `kinks`: which points lie on a kink of the map, and what they are there (see `linearize_one_sided`), or `None`
@@ -144,6 +149,7 @@ class FixedPoints(Judged):
     region: Float[np.ndarray, "2 N"] | None = None
     period: Float[np.ndarray, " N"] | None = None
     trap: Float[np.ndarray, "2 N"] | None = None
+    is_trap_proved: bool = False
     outside: "FixedPoints | None" = None
     continuum: "Continuum | None" = None
     kinks: Kinks | None = None
@@ -219,7 +225,12 @@ class FixedPoints(Judged):
     @property
     def completeness(self) -> Any:
         """Whether these are all fixed points there are, a `CompletenessVerdict`: what `may_be_complete` says."""
-        return completeness_of(self.may_be_complete)
+        return completeness_of(self.may_be_complete, self.is_trap_sampled)
+
+    @property
+    def is_trap_sampled(self) -> bool:
+        """Whether the index sum holds for a box that the map is seen, but not proved, to keep."""
+        return self.trap is not None and not self.is_trap_proved
 
     @property
     def _counted(self) -> Bool[np.ndarray, " K"]:
@@ -275,6 +286,7 @@ class FixedPoints(Judged):
             region=first("region"),
             period=first("period"),
             trap=first("trap"),
+            is_trap_proved=next((part.is_trap_proved for part in parts if part.trap is not None), False),
             outside=first("outside"),
             continuum=first("continuum"),
             kinks=_kinks_of_rows(roots.points, parts),
@@ -298,9 +310,8 @@ class FixedPoints(Judged):
                     f"  {count:8d}  {of.sum():6d}  {low:.4g} to {high:.4g}".ljust(40)
                     + f"{self.residuals[of].max():16.2g}  {self.errors[of].max():13.2g}"
                 )
-            lines.append(
-                "  " + completeness_note(self.index_sum, self.expected_index_sum, self.may_be_complete, self.trap)
-            )
+            sums = self.index_sum, self.expected_index_sum, self.may_be_complete
+            lines.append("  " + completeness_note(*sums, self.trap, self.is_trap_proved))
             if self.near_jump.any():
                 lines.append(f"  {self.near_jump.sum()} next to a jump of the map (near_jump): one side of it only")
             if self.kinks is not None:
@@ -355,7 +366,7 @@ def _as_roots(result: FixedPoints) -> RootTable:
     )
 
 
-def _assemble(search: FixedPointSearch, expected: int | None, trap: np.ndarray | None) -> FixedPoints:
+def _assemble(search: FixedPointSearch, goal: IndexGoal) -> FixedPoints:
     """Sort what was found into isolated points, points out of reach, and a continuum."""
     roots, region = search.roots, search.region
     reachable = within(roots.points, roots.errors, region)
@@ -386,9 +397,10 @@ def _assemble(search: FixedPointSearch, expected: int | None, trap: np.ndarray |
 
     return collect(
         isolated,
-        expected_index_sum=expected,
+        expected_index_sum=goal.expected(1),
         region=region,
-        trap=trap,
+        trap=goal.trap,
+        is_trap_proved=goal.is_trap_proved,
         outside=collect(~reachable) if not reachable.all() else None,
         continuum=continuum,
     )

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from rnndyn.dynamics.numerics.evaluation import images_of
 from rnndyn.dynamics.numerics.jumps import jumps_in
 from rnndyn.dynamics.numerics.torus import difference
+from rnndyn.dynamics.numerics.trapping import boxes_around, leaves
 from rnndyn.dynamics.numerics.verdicts import CompletenessVerdict
 
 
@@ -71,6 +72,7 @@ class IndexGoal(NamedTuple):
 
     winding: Int[np.ndarray, "m m"] | None
     trap: Float[np.ndarray, "2 N"] | None
+    is_trap_proved: bool = False
 
     def expected(self, power: int) -> int | None:
         """The index sum of all fixed points of F^power, or `None` where it is not known."""
@@ -82,15 +84,16 @@ def index_goal(
     states: Float[np.ndarray, "M N"],
     region: Float[np.ndarray, "2 N"] | None,
     period: Float[np.ndarray, " N"] | None,
+    is_kept: Callable[..., bool],
 ) -> IndexGoal:
-    """What the indices must sum to: by the region of the map, its angles, or a box that it is seen to keep."""
+    """What the indices must sum to: by the region of the map, its angles, or a box that it keeps (`trapping_box`)."""
     if period is not None and (region is not None or np.isfinite(period).all()):
         return IndexGoal(winding_matrix(f, states[0], period), None)
     box = np.zeros((0, 0), int)
     if region is not None:
         return IndexGoal(box, None)
-    trap = None if period is not None else trapping_box(f, states)
-    return IndexGoal(None if trap is None else box, trap)
+    trap, is_proved = (None, False) if period is not None else trapping_box(f, states, is_kept)
+    return IndexGoal(None if trap is None else box, trap, is_proved)
 
 
 def within(
@@ -118,50 +121,46 @@ def draw_box(region: np.ndarray | None, period: np.ndarray | None) -> np.ndarray
     return box if np.isfinite(box).all() else None
 
 
-def completeness_of(may_be_complete: bool | None) -> Any:
-    """What the index sum says, as a verdict."""
+def completeness_of(may_be_complete: bool | None, is_sampled: bool) -> Any:
+    """What the index sum says, as a verdict; `is_sampled` where the box that it holds for is only seen to be kept."""
     if may_be_complete is None:
         return CompletenessVerdict.unknown
-    return CompletenessVerdict.balanced if may_be_complete else CompletenessVerdict.incomplete
+    if may_be_complete:
+        return CompletenessVerdict.balanced
+    return CompletenessVerdict.unbalanced if is_sampled else CompletenessVerdict.incomplete
 
 
-def completeness_note(found: int | None, expected: int | None, may_be_complete: bool | None, trap: Any) -> str:
+def completeness_note(
+    found: int | None, expected: int | None, may_be_complete: bool | None, trap: Any, is_trap_proved: bool
+) -> str:
     """A line of a table that says what the index sum says."""
     if expected is None:
         return f"index sum {found}: whether all are found is not known (no region, no angles, no trapping box seen)"
-    where = "" if trap is None else " in a box that the map keeps at 4096 sampled places"
-    says = {True: "nothing need be missing", False: "some are missing", None: "says nothing here"}[may_be_complete]
+    is_sampled = trap is not None and not is_trap_proved
+    where = "" if trap is None else f" in a box that the map {'is seen to keep' if is_sampled else 'keeps'}"
+    missing = "some are missing, or the map leaves the box somewhere" if is_sampled else "some are missing"
+    says = {True: "nothing need be missing", False: missing, None: "says nothing here"}[may_be_complete]
     return f"index sum {found}, expected {expected}{where}: {says}"
 
 
-def trapping_box(f: Callable[[Array], Array], states: Float[np.ndarray, "M N"]) -> Float[np.ndarray, "2 N"] | None:
-    """A box around the states that F maps into itself as far as 4096 places tell, or `None`.
+def trapping_box(
+    f: Callable[[Array], Array], states: Float[np.ndarray, "M N"], is_kept: Callable[..., bool]
+) -> tuple[Float[np.ndarray, "2 N"] | None, bool]:
+    """A box around the states that F takes into itself, and whether that is proved; `None` where none is found.
 
-    Boxes around all states, two and five times as wide, are tried. Half of the places lie on the faces, where a box
-    that is no trap shows first. That is a sample and no proof.
+    `is_kept(f, box)` proves it. Else it is the evidence of `leaves`, and of looking for jumps.
     """
-    images = images_of(f, states)
-    around = np.concatenate([states, images[np.isfinite(images).all(axis=1)]])
-    low, high = around.min(axis=0), around.max(axis=0)
-    centre, half = 0.5 * (low + high), 0.5 * (high - low)
-    half = np.maximum(half, 1e-3 * float(np.max(half, initial=0.0)))
-    rng = np.random.default_rng(0)
-    places = rng.uniform(-1, 1, (4096, centre.size))
-    # On a face one coordinate is at its end.
-    faces = rng.integers(centre.size, size=2048)
-    places[np.arange(2048), faces] = rng.choice([-1.0, 1.0], 2048)
-    places[2048:2560] = rng.choice([-1.0, 1.0], (512, centre.size))
-    for factor in (1.05, 2.0, 5.0):
-        box = np.stack([centre - factor * half, centre + factor * half])
-        images = images_of(f, centre + factor * half * places)
-        if np.all((images >= box[0]) & (images <= box[1])):
+    for box in boxes_around(states, images_of(f, states)):
+        if is_kept(f, box):
+            return box, True
+        if not leaves(f, box):
             # Of a map that jumps the indices count nothing.
-            return None if jumps_in(f, box) else box
-    return None
+            return (None if jumps_in(f, box) else box), False
+    return None, False
 
 
 def check_until_complete(until_complete: bool, goal: IndexGoal) -> None:
-    """Raise where a search is to run until it may be complete, and nothing but a sample says when that is."""
+    """Raise where a search is to run until it may be complete, and nothing tells when that is."""
     if until_complete and (goal.winding is None or goal.trap is not None):
         raise ValueError(
             "until_complete: completeness is judged by the index sum, which needs a map with a region that it takes "
@@ -170,15 +169,16 @@ def check_until_complete(until_complete: bool, goal: IndexGoal) -> None:
         )
 
 
-def warn_incomplete(what: str, sums: Mapping[int, tuple[int | None, int | None]]) -> None:
+def warn_incomplete(what: str, sums: Mapping[int, tuple[int | None, int | None]], is_sampled: bool) -> None:
     """Warn of index sums `{period: (found, expected)}` that say that something is missing."""
     wrong = {p: pair for p, pair in sums.items() if pair[0] != pair[1]}
     if wrong:
         told = ", ".join(
             f"{found}, not {expected}" + ("" if p == 1 else f" (period {p})") for p, (found, expected) in wrong.items()
         )
+        certainty = ", unless the map leaves the box `trap`, which a search for such places did not find" * is_sampled
         warnings.warn(
-            f"The indices of the {what} found sum to {told}: some are missing. Add candidates, or search with "
-            "until_complete=True.",
+            f"The indices of the {what} found sum to {told}: some are missing{certainty}. Add candidates, or search "
+            "with until_complete=True.",
             stacklevel=3,
         )

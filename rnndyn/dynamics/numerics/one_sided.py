@@ -15,7 +15,7 @@ from rnndyn.dynamics.numerics._kink_rules import RULES
 from rnndyn.dynamics.numerics._sided import Sided, SwitchLog, error_of, is_real, plain_equation, slope_of, value_of
 
 _LONGEST_UNROLL = 64
-"""Rounds of a loop with kinks that are written out; the kinks of longer loops are not seen."""
+"""Rounds of a loop with kinks that are written out; longer loops are not opened (see `hides_kinks`)."""
 
 
 class OneSide(NamedTuple):
@@ -70,6 +70,18 @@ def may_have_kinks(program: Program) -> bool:
     and complex numbers are not followed.
     """
     return _can_be_seen(program.code.jaxpr) and _has_switches(program.code.jaxpr)
+
+
+def hides_kinks(program: Program) -> bool:
+    """Whether what can make a kink lies where `one_side` does not look: in long loops, beside complex numbers."""
+    jaxpr = program.code.jaxpr
+    if not _has_switches(jaxpr):
+        return False
+    long = any(
+        eqn.primitive.name == "scan" and eqn.params["length"] > _LONGEST_UNROLL and _has_switches(eqn)
+        for eqn in _equations(jaxpr)
+    )
+    return long or not _can_be_seen(jaxpr)
 
 
 def _run(jaxpr: Any, variables: Sequence[Any], values: Sequence[Any], log: SwitchLog) -> list[Any]:

@@ -56,6 +56,7 @@ class CompletenessVerdict(eqx.Enumeration):
     proved = "proved complete"
     balanced = "not proved: the index sum is what it should be, nothing need be missing"
     incomplete = "incomplete: the index sum is not what it should be, some are missing; add candidates"
+    unbalanced = "perhaps incomplete: the index sum is not 1 in a box that the map is seen, not proved, to keep"
     unknown = "not known: nothing tells what the indices sum to, or some of them are undefined"
     sampled = "not proved: a sample, since the work limit was reached; raise max_tests"
     out_of_boxes = "not proved: max_boxes was reached; raise it, or search a smaller box"
