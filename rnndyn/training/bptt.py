@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
+from rnndyn._programs import compiled
 from rnndyn.dynamics.growth.adjoints import adjoints, parameter_contributions
 from rnndyn.networks.adapters import as_cell, check_transition
 from rnndyn.networks.models import readout_keys
@@ -229,7 +230,7 @@ class _TotalLoss(eqx.Module):
         return jnp.sum(self.steps(self.readout, states)[1])
 
 
-@eqx.filter_jit
+@compiled
 def _bptt(g, total, x0, inputs):
     found = adjoints(g, x0, inputs, total)
     later = found.states[1:]
@@ -258,7 +259,7 @@ def _readout_contributions(total, states):
     return _named("readout", jax.vmap(one)(states, total.targets, total.weights, total.keys))
 
 
-@eqx.filter_jit
+@compiled
 def _truncate(g, states, inputs, sources, gradient, window, stride):
     truncated = _truncated_gradient(g, states, inputs, sources, window, stride)
     full = {name: gradient[name] for name in truncated}

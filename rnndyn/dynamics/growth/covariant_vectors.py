@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from rnndyn._programs import compiled
 from rnndyn._validation import check_at_least
 from rnndyn.dynamics.growth._arguments import check_dt, check_growth_arguments
 from rnndyn.dynamics.growth._step_qr import step_qr
@@ -166,7 +166,7 @@ def subspace_angle(first: Float[Array, "N a"], second: Float[Array, "N b"]) -> F
     return jnp.arctan2(sines[-1], jnp.linalg.norm(inside @ closest))
 
 
-@eqx.filter_jit
+@compiled
 def _covariant(f, x0, inputs, num_steps, num_exponents, num_transient, num_backward, dt):
     frame = random_frame(x0.size, num_exponents, x0.dtype)
     transient = None if inputs is None else inputs[:num_transient]
