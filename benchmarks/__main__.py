@@ -10,12 +10,13 @@ from pathlib import Path
 
 import jax
 
-from benchmarks import attractors, continuation, cycles, fixed_points, lyapunov, streaming
+from benchmarks import attractors, continuation, cycles, fixed_points, long_process, lyapunov, streaming
 from benchmarks._timing import table
 
 BENCHMARKS: dict[str, Callable[[], str]] = {
     "fixed_points": fixed_points.report,
     "cycles": cycles.report,
+    "long_process": long_process.report,
     "attractors": attractors.report,
     "continuation": continuation.report,
     "lyapunov": lambda: table(lyapunov.rows()),

@@ -2,7 +2,9 @@
 
 The peer minimises q = |F(x) - x|^2 / 2 from the same starts with Adam in float32, the way FixedPointFinder does
 (M. Golub & D. Sussillo 2018), written in JAX so that both run compiled. Recall is the share of the distinct true
-fixed points (those that Newton's method finds from either search's ends) that lie within 1e-3 of an end.
+fixed points (those that Newton's method finds from either search's ends, and from all candidates) that lie within 1e-3
+of an end. Then a driven GRU against the same algorithm with the defaults of FixedPointFinder's PyTorch version, chaotic
+networks whose fixed points candidates do not find, and one of 10 000 units, each alone.
 """
 
 import time
@@ -56,7 +58,8 @@ def measure(name: str, f: Any, starts: np.ndarray) -> dict[str, Any]:
     repeats = 3 if starts.shape[1] < 256 else 1
     ours, ours_compile, ours_cpu = timed(lambda: rd.find_fixed_points(f, starts, progress=False), repeats)
     ends, adam_compile, adam_cpu = timed(lambda: np.asarray(adam_search(f, jnp.asarray(starts))), repeats)
-    known = rd.FixedPoints.concatenate([ours, rd.find_fixed_points(f, ends, progress=False)])
+    every = rd.find_fixed_points(f, starts, all_candidates=True, progress=False)
+    known = rd.FixedPoints.concatenate([ours, every, rd.find_fixed_points(f, ends, progress=False)])
 
     def recall(found: np.ndarray) -> float:
         if len(known) == 0:
@@ -93,6 +96,96 @@ def timed(function: Any, repeats: int) -> tuple[Any, float, float]:
     return result, max(first - float(np.median(wall)), 0.0), float(np.median(cpu))
 
 
+def driven_gru() -> str:
+    """A GRU of 128 units with PyTorch's initial weights, its input held: one fixed point."""
+    size, rng = 128, np.random.default_rng(0)
+    draw = lambda *shape: rng.uniform(-1, 1, shape) / np.sqrt(size)
+    cell = rd.GRUCell.from_weights(draw(3 * size, 3), draw(3 * size, size), draw(3 * size), draw(size))
+    f = rd.as_map(cell, rng.standard_normal(3))
+    starts = rng.uniform(-1, 1, (256, size)).astype(np.float32)
+    ours, _, cpu = timed(lambda: rd.find_fixed_points(f, starts, progress=False), 1)
+    (ends, q, num_steps), _, peer_cpu = timed(lambda: jax.device_get(golub_search(f, jnp.asarray(starts))), 1)
+    listed = int(np.max(as_listed(ends), initial=-1)) + 1
+    near = [np.min(np.max(np.abs(ours.points - end), axis=1)) < 1e-3 for end in ends]
+    return (
+        f"driven GRU, N = 128: {len(ours)} fixed point(s) in {cpu:.2f} CPU s; FixedPointFinder's algorithm, "
+        f"{int(num_steps)} steps: {peer_cpu:.2f} CPU s ({peer_cpu / cpu:.1f} times), lists {listed}, largest q "
+        f"{float(np.max(q)):.1g}, {np.mean(near):.2f} of its ends within 1e-3 of ours"
+    )
+
+
+def as_listed(ends: np.ndarray) -> np.ndarray:
+    """Labels of ends that are one to FixedPointFinder: within 1e-3 of one another (its tol_unique)."""
+    labels, heads = np.zeros(len(ends), int), np.zeros((0, ends.shape[1]))
+    for row, end in enumerate(ends):
+        near = np.flatnonzero(np.linalg.norm(heads - end, axis=1) <= 1e-3)
+        labels[row] = near[0] if near.size else len(heads)
+        heads = heads if near.size else np.concatenate([heads, end[None]])
+    return labels
+
+
+def chaotic_gru(size: int) -> str:
+    """A GRU of gain 3 without input and bias: a fixed point from a path where candidates find none."""
+    weight = 3.0 * np.random.default_rng(0).standard_normal((3 * size, size)) / np.sqrt(size)
+    f = rd.as_map(rd.GRUCell.from_weights(np.zeros((3 * size, 1)), weight, np.zeros(3 * size), np.zeros(size)))
+    starts = np.random.default_rng(1).uniform(-1, 1, (8, size))
+    begin = time.process_time()
+    found = rd.find_fixed_points(f, starts, max_steps=8, max_rounds=1, num_paths=2, progress=False)
+    cpu = time.process_time() - begin
+    steps = found.paths.num_steps.tolist() if found.paths is not None else []
+    return f"chaotic GRU, N = {size}: {len(found)} fixed points from 2 paths of {steps} steps, {cpu:.1f} CPU s in all"
+
+
+def ten_thousand_units() -> str:
+    """A dense tanh network of 10 000 units (800 MB): one point to 1e-12 from a guess, and eight multipliers."""
+    size, rng = 10_000, np.random.default_rng(0)
+    weight = rng.standard_normal((size, size))
+    weight *= 0.9 / np.sqrt(size)
+    f = rd.as_map(rd.VanillaCell.from_weights(np.zeros((size, 1)), weight, 0.3 * rng.standard_normal(size)))
+    del weight
+    begin = time.process_time()
+    found = rd.find_large_fixed_point(f, np.zeros(size))
+    cpu = time.process_time() - begin
+    largest = abs(found.multipliers[0]) if len(found.multipliers) else np.nan
+    return (
+        f"dense tanh, N = 10000: residual {found.residual:.1e}, {found.num_steps} steps, "
+        f"{found.num_products} products, largest |multiplier| {largest:.4f}, {found.num_unstable} unstable, "
+        f"{cpu:.1f} CPU s"
+    )
+
+
+@eqx.filter_jit
+def golub_search(f: Any, starts: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Joint Adam on the mean of q in float32, at rate 1e-4, lowered by a factor .95 after 5 steps that do not lower it.
+
+    It ends when q < 1e-12 or a step changes q by less than 1e-20 times the rate for every candidate, or after 5000
+    steps. Written from the description of FixedPointFinder and the defaults of its PyTorch version.
+    """
+    adam = optax.scale_by_adam(eps=1e-8)
+
+    def speeds(x: jax.Array) -> jax.Array:
+        return 0.5 * jnp.sum((jax.vmap(f)(x) - x) ** 2, axis=1)
+
+    def step(carry: Any) -> Any:
+        x, state, rate, best, num_bad, q_before, count, _ = carry
+        q, pull = jax.vjp(speeds, x)
+        (gradient,) = pull(jnp.full_like(q, 1 / len(x)))
+        direction, state = adam.update(gradient, state)
+        mean = jnp.mean(q)
+        is_better = mean < best * (1 - 1e-4)
+        num_bad = jnp.where(is_better, 0, num_bad + 1)
+        lower = num_bad > 5
+        done = jnp.all((jnp.abs(q - q_before) < 1e-20 * rate) | (q < 1e-12)) & (count > 0)
+        x = jnp.where(done, x, x - rate * direction)
+        rate, num_bad = jnp.where(lower, 0.95 * rate, rate), jnp.where(lower, 0, num_bad)
+        return x, state, rate, jnp.minimum(best, mean), num_bad, q, count + 1, done
+
+    infinite = jnp.asarray(jnp.inf, starts.dtype)
+    begin = (starts, adam.init(starts), jnp.asarray(1e-4, starts.dtype), infinite, 0, jnp.full(len(starts), infinite))
+    out = jax.lax.while_loop(lambda c: ~c[-1] & (c[-2] < 5000), step, (*begin, 0, jnp.asarray(False)))
+    return out[0], out[5], out[6]
+
+
 @eqx.filter_jit
 def adam_search(f: Any, starts: jax.Array) -> jax.Array:
     """Where Adam on q leaves the candidates after `ADAM_STEPS` steps."""
@@ -116,4 +209,9 @@ def report() -> str:
     names = list(measured[0])
     cells = [names, *[[str(row[name]) for name in names] for row in measured]]
     widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
-    return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in cells)
+    lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in cells]
+    lines.append("")
+    for alone in (driven_gru, lambda: chaotic_gru(128), lambda: chaotic_gru(500), ten_thousand_units):
+        lines.append(alone())
+        print(lines[-1], flush=True)
+    return "\n".join(lines)

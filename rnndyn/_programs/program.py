@@ -1,6 +1,5 @@
 """A callable as a program and its constants."""
 
-import collections
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from rnndyn._programs.capture import captured_arrays, exchange, holds_torch
 from rnndyn._programs.fingerprint import NoFingerprint, fingerprint
 from rnndyn._programs.hoisting import ambient_context, evaluate, hoist
 from rnndyn._programs.precision import narrowing
+from rnndyn._programs.recent import Recent
 from rnndyn._programs.structure import structural_key
 
 
@@ -275,29 +275,7 @@ def _check_state_kept(code: Code, name: str) -> None:
         )
 
 
-class _Recent:
-    """The most recently used traces, at most `size`; what is older is let go."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.items: collections.OrderedDict[Any, Any] = collections.OrderedDict()
-        self.lock = threading.Lock()
-
-    def get(self, key: Any) -> Any:
-        with self.lock:
-            if key in self.items:
-                self.items.move_to_end(key)
-            return self.items.get(key)
-
-    def put(self, key: Any, value: Any) -> None:
-        with self.lock:
-            self.items[key] = value
-            self.items.move_to_end(key)
-            while len(self.items) > self.size:
-                self.items.popitem(last=False)
-
-
 _MOST_BYTES = 2**16  # of numbers that are kept with a trace
-_traces = _Recent(256)
+_traces = Recent(256)
 _codes: "weakref.WeakValueDictionary[Any, Code]" = weakref.WeakValueDictionary()
 _lock = threading.Lock()

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from rnndyn._programs import Program
+from rnndyn._programs import Program, compiled
 from rnndyn.dynamics.numerics.birkhoff import bump_weights
 from rnndyn.dynamics.numerics.one_sided import OneSide, one_side
 from rnndyn.dynamics.numerics.torus import difference, period_of
@@ -164,17 +163,17 @@ def _along(program: Program, points: Array, error: Array, direction: Array) -> t
     return jax.lax.scan(step, direction, points)
 
 
-@eqx.filter_jit
+@compiled
 def _sides(program: Program, points: Array, error: Array, ds: Array) -> tuple[Array, OneSide]:
     return jax.vmap(lambda d: _along(program, points, error, d))(ds)
 
 
-@eqx.filter_jit
+@compiled
 def _pieces(program: Program, points: Array, error: Array, ds: Array) -> Array:
     return jax.lax.map(jax.jacfwd(lambda d: _along(program, points, error, d)[0]), ds)
 
 
-@eqx.filter_jit
+@compiled
 def _follow(program: Program, points: Array, error: Array, ds: Array, num_steps: int) -> tuple[Array, Array]:
     def step(d: Array, _: None) -> tuple[Array, tuple[Array, Array]]:
         slope, _side = _along(program, points, error, d)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from rnndyn._programs import Program
+from rnndyn._programs import Program, compiled
 from rnndyn._validation import check_state
 from rnndyn.dynamics._hidden_kinks import two_sides
 from rnndyn.dynamics._kink_growth import (
@@ -317,6 +317,6 @@ def _error_of(point: np.ndarray, image: np.ndarray, jacobian: np.ndarray) -> flo
     return rounding + min(np.sqrt(point.size) * residual / gap if gap > 0 else np.inf, 1e-6 * size)
 
 
-@eqx.filter_jit
+@compiled
 def _image_and_jacobian(program: Program, x: Array) -> tuple[Array, Array]:
     return program(x), jax.jacfwd(program)(x)

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from rnndyn._programs import Program, as_program
+from rnndyn._programs import Program, as_program, compiled
 from rnndyn._validation import check_at_least, check_state
 
 
@@ -44,7 +43,7 @@ def trajectory(
     return _run(program, x0, rows, num_steps, num_transient)
 
 
-@eqx.filter_jit
+@compiled
 def _run(f: Program, x0: Array, rows: Any, num_steps: int, num_transient: int) -> Array:
     def step(x: Array, u: Any) -> Array:
         return f(x) if rows is None else f(x, u)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from rnndyn._programs import compiled
 from rnndyn._validation import check_at_least
 from rnndyn.networks.call import promote_state
 from rnndyn.networks.tokens import TokenRNN
@@ -64,7 +65,7 @@ def generate(
     )
 
 
-@eqx.filter_jit
+@compiled
 def _write(
     model: TokenRNN,
     prompt: Int[Array, " P"],

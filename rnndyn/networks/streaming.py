@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from rnndyn._programs import compiled
 from rnndyn.networks.call import model_for_sequence, promote_state, wants_key
 
 
@@ -69,7 +69,7 @@ class Stream:
         return sum(leaf.nbytes for leaf in jax.tree.leaves(self.state))
 
 
-@eqx.filter_jit
+@compiled
 def _step(model: Any, state: Any, input: Any, key: PRNGKeyArray | None, count: Any) -> tuple[Any, Array]:
     noise = {} if key is None else {"key": jax.random.fold_in(key, count)}
     # In the dtype of the whole sequence: its state is promoted before its first step.

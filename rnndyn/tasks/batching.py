@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray
 
+from rnndyn._programs import compiled
 from rnndyn._validation import check_at_least
 from rnndyn.tasks.registry import find_task
 from rnndyn.tasks.trial import Trial
@@ -51,7 +52,7 @@ class TrialBatches(eqx.Module):
     batch_size: int = eqx.field(static=True)
     options: tuple[tuple[str, Any], ...] = eqx.field(static=True)
 
-    @eqx.filter_jit
+    @compiled
     def __call__(self, key: PRNGKeyArray) -> Trial:
         trial = lambda key: self.generate(key=key, **dict(self.options))
         return jax.vmap(trial)(jax.random.split(key, self.batch_size))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rnndyn._programs import compiled
 from rnndyn.training._norm import scaled_norm
 from rnndyn.training.batch import counting
 
@@ -31,7 +32,7 @@ def find_in_data(loss: Callable[[Any, Any], Any], model: Any, batch: Any, name: 
 
 
 def _is_finite(loss: Callable[[Any, Any], Any], model: Any, batch: Any) -> bool:
-    value, gradient = eqx.filter_jit(eqx.filter_value_and_grad(loss))(model, batch)
+    value, gradient = compiled(eqx.filter_value_and_grad(loss))(model, batch)
     return bool(jnp.isfinite(value) & jnp.isfinite(scaled_norm(gradient).largest))
 
 

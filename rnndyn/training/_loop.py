@@ -134,7 +134,7 @@ def _train(
         stack.enter_context(PathLock(path))
         check_writable(path)
         checkpoint.check_serialisable("the run", contents(run))
-        configuration = configure(loss, batches, example, rule, metric, validation, model, keys, settings)
+        configuration = configure(loss, batches, example, rule, optimizer, metric, validation, model, keys, settings)
         if settings.resume and path.exists():
             run = read(path, run, configuration, schedule)
             if host is not None:

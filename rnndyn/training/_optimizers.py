@@ -1,6 +1,6 @@
 """Optimisers: which of them fits which arrays, what was meant, and when two are one to the compiler."""
 
-import collections
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from rnndyn._programs import Program, as_program
+from rnndyn._programs.recent import Recent
+
 FROZEN = "frozen"
 """The label of arrays that are not trained."""
 
-_NUM_KNOWN = 64
-_known: collections.OrderedDict[Any, optax.GradientTransformationExtraArgs] = collections.OrderedDict()
+_known: Recent = Recent(64)
 
 
 def resolve_optimizer(
@@ -62,13 +64,18 @@ def resolve_optimizer(
     return optax.with_extra_args_support(constructed), schedule
 
 
-def shared(optimizer: optax.GradientTransformationExtraArgs, parameters: Any) -> optax.GradientTransformationExtraArgs:
-    """An optimiser seen before that does the same to arrays like `parameters`, or else this one.
+def shared(optimizer: optax.GradientTransformationExtraArgs, parameters: Any) -> Any:
+    """The optimiser for arrays like `parameters`, so that another that differs in its numbers only compiles nothing.
 
-    To `jit` every call of `optax.adam` makes a new optimiser, so that each `fit` would compile again and the compiled
-    functions would pile up. Two whose programs on these arrays are one text, every number in it included, are one here.
+    To `jit` every call of `optax.adam` makes a new optimiser, so that each `fit` would compile again. Here what it does
+    becomes two programs, whose rates and decays are leaves. One that asks for the loss itself (a line search), or whose
+    state is more than arrays, stays as it is; two of those are one where they are one text, every number included.
     """
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), parameters)
+    try:
+        return _as_programs(optimizer, like)
+    except (_NotAProgram, ValueError, TypeError, AttributeError, KeyError):
+        pass  # what is wrong with it, if anything is, comes again below
     statics: list[Any] = []
 
     def program(arrays: Any) -> Any:
@@ -94,15 +101,43 @@ def shared(optimizer: optax.GradientTransformationExtraArgs, parameters: Any) ->
         return optimizer  # holds something that cannot be compared, so it is like no other
     if "callback" in text:  # what the host does is not in the text
         return optimizer
-    found = _known.setdefault(key, optimizer)
-    _known.move_to_end(key)
-    if len(_known) > _NUM_KNOWN:
-        _known.popitem(last=False)
-    return found
+    return _known.put(key, optimizer)
+
+
+class OptimizerProgram(eqx.Module):
+    """An optimiser as two programs on arrays of fixed shapes; its numbers are leaves."""
+
+    on_parameters: Program
+    on_gradient: Program
+
+    def init(self, parameters: Any) -> Any:
+        return self.on_parameters(parameters)
+
+    def update(self, gradient: Any, state: Any, parameters: Any, *, value: Any, grad: Any, value_fn: Any) -> Any:
+        del grad, value_fn  # the gradient again, and what no optimiser that became a program asks for
+        return self.on_gradient(gradient, state, parameters, value)
+
+
+class _NotAProgram(Exception):
+    """The optimiser calls the loss."""
+
+
+def _as_programs(optimizer: optax.GradientTransformationExtraArgs, like: Any) -> OptimizerProgram:
+    def no_loss(_: Any) -> Any:
+        raise _NotAProgram
+
+    def on_gradient(gradient: Any, state: Any, parameters: Any, value: Any) -> Any:
+        return update(optimizer, gradient, state, parameters, value, no_loss)
+
+    on_parameters = lambda parameters: start(optimizer, parameters)
+    state = jax.eval_shape(on_parameters, like)
+    value = jax.ShapeDtypeStruct((), jnp.result_type(float))
+    let_in = functools.partial(as_program, double=False, name="optimizer", keeps_state=False)
+    return OptimizerProgram(let_in(on_parameters, like), let_in(on_gradient, like, state, like, value))
 
 
 def update(
-    optimizer: optax.GradientTransformationExtraArgs,
+    optimizer: Any,
     gradient: Any,
     state: Any,
     parameters: Any,

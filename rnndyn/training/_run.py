@@ -181,6 +181,7 @@ def configure(
     batches: Any,
     example: Any,
     rule: Rule,
+    optimizer: Any,
     metric: Callable,
     validation: Any,
     model: Any,
@@ -199,7 +200,7 @@ def configure(
         "validation": describe(validation),
         "trained": [i for i, take in enumerate(rule.trained) if take],
         "precision": describe(rule.precision),
-        "optimizer_response": response(rule.optimizer, parameters),
+        "optimizer_response": response(optimizer, parameters),
         **{name: getattr(settings, name) for name in names},
     }
 

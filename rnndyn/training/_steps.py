@@ -1,31 +1,29 @@
 """The compiled part of training: a block of optimiser steps that runs on the device without returning to Python."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from rnndyn._programs import compiled
 from rnndyn.networks.precision import widest
 from rnndyn.training._norm import clip, scaled_norm
 from rnndyn.training._optimizers import split, start, update
 from rnndyn.training.precision import MixedPrecision
 
 
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """How a step is made; part of what is compiled."""
+class Rule(eqx.Module):
+    """How a step is made; all but the numbers of the optimiser is part of what is compiled."""
 
-    optimizer: optax.GradientTransformationExtraArgs
-    max_grad_norm: float | None
-    trained: tuple[bool, ...]
+    optimizer: Any
+    max_grad_norm: float | None = eqx.field(static=True)
+    trained: tuple[bool, ...] = eqx.field(static=True)
     """Of every leaf of the model, whether it is trained."""
-    precision: MixedPrecision | None
-    loss_takes_key: bool
+    precision: MixedPrecision | None = eqx.field(static=True)
+    loss_takes_key: bool = eqx.field(static=True)
 
 
 class Block(NamedTuple):
@@ -39,7 +37,7 @@ class Block(NamedTuple):
     grad_norms: Float[Array, "*E S"]
 
 
-@eqx.filter_jit
+@compiled
 def run_block(
     model: Any,
     opt_state: Any,
@@ -161,7 +159,7 @@ def call_loss(
     return value, after
 
 
-@eqx.filter_jit
+@compiled
 def evaluate(metric: Callable, model: Any, batch: Any, ensemble: bool, batch_per_member: bool) -> Float[Array, " *E"]:
     """`metric(model, batch)`, over all members of an ensemble at once."""
     if not ensemble:
@@ -170,13 +168,13 @@ def evaluate(metric: Callable, model: Any, batch: Any, ensemble: bool, batch_per
     return eqx.filter_vmap(metric, in_axes=(eqx.if_array(0), batch_axis))(model, batch)
 
 
-@eqx.filter_jit
+@compiled
 def draw(batches: Callable, keys: Array, ensemble: bool) -> Any:
     """`batches(key)`, for all keys of an ensemble at once."""
     return jax.vmap(batches)(keys) if ensemble else batches(keys)
 
 
-@eqx.filter_jit
+@compiled
 def initial_opt_state(rule: Rule, model: Any, ensemble: bool) -> Any:
     """The state of the optimiser for the trained leaves of `model`, and of the loss scale where there is one."""
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
+from rnndyn._programs import compiled
 from rnndyn.dynamics.growth.adjoints import adjoints, parameter_contributions
 from rnndyn.networks.adapters import as_cell, check_transition
 from rnndyn.networks.precision import widest
@@ -203,7 +204,7 @@ class _TotalLoss(eqx.Module):
         return jnp.sum(self.steps(self.readout, states)[1])
 
 
-@eqx.filter_jit
+@compiled
 def _bptt(g, total, x0, inputs):
     found = adjoints(g, x0, inputs, total)
     later = found.states[1:]

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Float
 
+from rnndyn._programs import compiled
 from rnndyn._validation import check_at_least
 from rnndyn.dynamics.growth.lyapunov import lyapunov_spectrum
 from rnndyn.results import Result
@@ -120,7 +121,7 @@ def floss(
 
     sequences = rows if per_update else None
     first = rows[0] if rows is not None and per_update else rows
-    loss_before = eqx.filter_jit(loss)(f, first)  # also checks the shapes before anything is trained
+    loss_before = compiled(loss)(f, first)  # also checks the shapes before anything is trained
     parameters, rest = eqx.partition(f, eqx.is_inexact_array)
 
     @jax.jit
@@ -140,7 +141,7 @@ def floss(
 
     trained, losses = run(parameters)
     flossed = eqx.combine(trained, rest)
-    loss_after = eqx.filter_jit(loss)(flossed, first)
+    loss_after = compiled(loss)(flossed, first)
     return FlossingResult(flossed, FlossingHistory(np.asarray(losses), float(loss_before), float(loss_after)))
 
 

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from rnndyn._programs import compiled
 from rnndyn.results import Result
 from rnndyn.training._norm import scaled_norm
 
@@ -36,7 +37,7 @@ class TruncatedGradient(Result):
         )
 
 
-@eqx.filter_jit
+@compiled
 def truncate(g, states, inputs, sources, gradient, window, stride):
     truncated = _over_windows(g, states, inputs, sources, window, stride)
     full = {name: gradient[name] for name in truncated}

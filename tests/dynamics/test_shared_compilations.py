@@ -1,11 +1,16 @@
 """What one network compiled serves the next: another network of its structure, closure, length, or number of states."""
 
+import resource
+import time
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from compilation_counts import count_compilations
 
 import rnndyn as rd
+from rnndyn._programs.compiling import num_maps
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # incomplete searches warn; here only compilations count
 
@@ -85,3 +90,56 @@ def test_no_order_of_calls_changes_a_number():
             f = closure(4)
             for name, call in ((first, one), (second, other), (first, one)):
                 np.testing.assert_array_equal(np.asarray(call(f, x)), alone[name], err_msg=f"{first}, then {second}")
+
+
+def live_through(num_networks):
+    """CPU seconds, memory maps, MB and compilations after every network; modules and closures take turns."""
+    rows = []
+    with count_compilations() as count:
+        for seed in range(num_networks):
+            f, begin = (network, closure)[seed % 2](100 + seed), time.process_time()
+            for call in DRIVERS.values():
+                call(f, 0)
+            rows.append((time.process_time() - begin, num_maps(), resident_megabytes(), count()))
+    return np.array(rows).T
+
+
+def resident_megabytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
+@pytest.mark.skipif(num_maps() == 0, reason="this system does not count memory maps")
+def test_thirty_networks_leave_the_process_as_it_was():
+    _, maps, _, compilations = live_through(30)
+    # Modules and closures are met in the first two; a tenth is for what an unusual network takes.
+    assert compilations[-1] == compilations[9]
+    # A new arena of the allocator is a map or two.
+    assert maps[-1] <= maps[9] + 20
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(num_maps() == 0, reason="this system does not count memory maps")
+def test_a_thousand_networks_leave_the_process_as_it_was():
+    seconds, maps, megabytes, compilations = live_through(1000)
+    assert compilations[-1] == compilations[49]
+    assert maps[-1] <= maps[49] + 100
+    assert megabytes[-1] <= megabytes[49] + 100  # an array of 100 kB kept for each network would show
+    assert np.median(seconds[-100:]) <= 1.3 * np.median(seconds[50:150])  # other load changes CPU seconds by a tenth
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(num_maps() == 0, reason="this system does not count memory maps")
+def test_structures_that_differ_do_not_pile_up():
+    maps = []
+    for size in range(2, 42):
+        rng = np.random.default_rng(size)
+        weight = 0.3 * rng.standard_normal((size, size)) / np.sqrt(size)
+        f, x = (lambda x, w=weight: jnp.tanh(w @ x)), 0.1 * rng.standard_normal(size)
+        rd.find_fixed_points(f, x[None], progress=False)
+        rd.lyapunov_spectrum(f, x, 200)
+        rd.linearize(f, np.zeros(size))
+        rd.certify_fixed_point(f, np.zeros(size))
+        maps.append(num_maps())
+    # Without a bound every size adds some 500. With it what is kept is that of the last fifteen or so; JAX itself keeps
+    # the single operations, two maps each and 45 of them for every size.
+    assert maps[-1] - maps[20] <= 20 * 150

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from rnndyn._programs import compiled
 from rnndyn.dynamics.attractors._segments import follow, skip
 from rnndyn.dynamics.numerics.birkhoff import bump_weights
 from rnndyn.dynamics.numerics.drivers import map_in_chunks
@@ -151,7 +151,7 @@ def least_scale(first_states: Float[np.ndarray, "K N"]) -> float:
     return 1e-3 * float(np.max(sizes[np.isfinite(sizes)], initial=0.0)) or 1.0
 
 
-@eqx.filter_jit
+@compiled
 def _error_bars(blocks: Array | np.ndarray) -> tuple[Array, Array, Array]:
     stderr, _, resolved = batch_means(blocks)
     return jnp.asarray(stderr), jnp.asarray(resolved), jnp.asarray(drift(blocks, rtol=1e-2))

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from rnndyn._programs import compiled
 from rnndyn.dynamics.numerics.drivers import map_in_chunks, run_in_lanes
 from rnndyn.dynamics.numerics.frames import push_frame
 from rnndyn.dynamics.numerics.torus import difference
@@ -26,7 +26,7 @@ class Segment(NamedTuple):
     frame: Float[Array, "N k"]
 
 
-@eqx.filter_jit
+@compiled
 def follow(f: Callable[[Array], Array], x: Array, frame: Float[Array, "N k"], num_steps: int) -> Segment:
     """`num_steps` states after `x`, with the growth of the one or two tangent vectors of `frame`."""
 
@@ -49,7 +49,7 @@ def follow(f: Callable[[Array], Array], x: Array, frame: Float[Array, "N k"], nu
     return Segment(states, logs, frame)
 
 
-@eqx.filter_jit
+@compiled
 def skip(f: Callable[[Array], Array], x: Array, num_steps: Array) -> Array:
     """The state `num_steps` steps later; the number is not compiled in."""
     return jax.lax.fori_loop(0, num_steps, lambda _, x: f(x), x)
@@ -106,7 +106,7 @@ class _Lane(NamedTuple):
     escaped: Array
 
 
-@eqx.filter_jit
+@compiled
 def _run_lanes(f: Callable, starts: Array, limits: tuple[Array, Array, Array], num_lanes: int) -> Any:
     num_steps, tolerance, radius = limits
     zero = jnp.zeros((), jnp.int32)
@@ -155,7 +155,7 @@ def late_states(
     return np.concatenate(parts)
 
 
-@eqx.filter_jit
+@compiled
 def _strided(f: Callable, starts: Array, num_states: int, every: int) -> Array:
     def stride(x: Array, _: None) -> tuple[Array, Array]:
         x = jax.lax.fori_loop(0, every, lambda _, x: f(x), x)

@@ -5,12 +5,12 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
 
+from rnndyn._programs import compiled
 from rnndyn.dynamics.bifurcations._steps import (
     LEFT_BOX,
     LEFT_INTERVAL,
@@ -252,7 +252,7 @@ def _largest_multipliers(matrix: np.ndarray | LinearOperator, num: int) -> np.nd
     return sorted_multipliers(np.asarray(matrix @ np.eye(size))[None])[0]
 
 
-@eqx.filter_jit
+@compiled
 def _push_around(system: CycleSystem, z: Any, v: Any) -> Any:
     return push_around(system, jnp.asarray(z), jnp.asarray(v))
 

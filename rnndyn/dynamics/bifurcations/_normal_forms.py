@@ -16,12 +16,12 @@ Reference: Yu. Kuznetsov (2004), *Elements of Applied Bifurcation Theory*, secti
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
+from rnndyn._programs import compiled
 from rnndyn.dynamics.bifurcations._systems import CycleSystem
 
 
@@ -103,7 +103,7 @@ def critical_vectors(
         return q, p / overlap
 
 
-@eqx.filter_jit
+@compiled
 def _second(system: CycleSystem, z: Any, us: Any, vs: Any) -> Array:
     iterated, x = _iterated(system, z)
 
@@ -113,7 +113,7 @@ def _second(system: CycleSystem, z: Any, us: Any, vs: Any) -> Array:
     return jax.vmap(once)(jnp.asarray(us), jnp.asarray(vs))
 
 
-@eqx.filter_jit
+@compiled
 def _third(system: CycleSystem, z: Any, us: Any, vs: Any, ws: Any) -> Array:
     iterated, x = _iterated(system, z)
 

@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
+from rnndyn._programs import compiled
 from rnndyn._validation import check_at_least
 from rnndyn.dynamics.bifurcations._curve import Curve, Node
 from rnndyn.dynamics.bifurcations._steps import Limits, Metric
@@ -140,7 +140,7 @@ def follow_both_ways(
     return nodes, len(backward) - 1, (first_reason, last_reason)
 
 
-@eqx.filter_jit
+@compiled
 def _settle(f: Callable, points: Any, p: Any, linear_solver: str) -> Any:
     points = jnp.asarray(points)
     images = jax.vmap(lambda x: f(x, p))
@@ -151,8 +151,13 @@ def _settle(f: Callable, points: Any, p: Any, linear_solver: str) -> Any:
     return newton(lifted, points.ravel(), linear_solver=linear_solver)
 
 
+@compiled
+def _evaluate(system: Any, z: Any) -> Any:
+    return system.evaluate(z)
+
+
 def _on_fold(curve: Curve, zeta: np.ndarray) -> Node | None:
     """A node at a fold, where the plane of constant parameter is of no use: in that orthogonal to the null vector."""
-    e = jax.device_get(eqx.filter_jit(curve.system.evaluate)(zeta * curve.metric.scales))
+    e = jax.device_get(_evaluate(curve.system, zeta * curve.metric.scales))
     _, _, right = np.linalg.svd(np.asarray(e.jacobian) * curve.metric.scales)
     return curve.node(zeta, right[-1])

@@ -8,13 +8,13 @@ that moves by the width of its interval, both have length one.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.sparse.linalg import gmres
 from jaxtyping import Array, Bool, Float, Int
 
+from rnndyn._programs import compiled
 from rnndyn.dynamics.bifurcations._systems import CycleSystem, Frame, monodromy
 
 RUNNING, LEFT_INTERVAL, LEFT_BOX, STEP_TOO_SMALL = range(4)
@@ -227,7 +227,7 @@ class Trace(NamedTuple):
     status: Int[Array, ""]
 
 
-@eqx.filter_jit
+@compiled
 def trace_curve(
     system: Any, metric: Metric, limits: Limits, frame: Frame, zeta: Any, tangent: Any, step: Any, max_points: int
 ) -> Trace:
@@ -290,7 +290,7 @@ def trace_curve(
     return jax.lax.while_loop(lambda c: (c.num_points < max_points) & (c.status == RUNNING), body, start)
 
 
-@eqx.filter_jit
+@compiled
 def correct_point(system: Any, metric: Metric, frame: Frame, guess: Any, row: Any, offset: Any) -> CurvePoint:
     """`correct`, compiled: for single points between those of a trace."""
     return correct(system, metric, jax.tree.map(jnp.asarray, frame), jnp.asarray(guess), jnp.asarray(row), offset)
@@ -307,7 +307,7 @@ class Solution(NamedTuple):
     rounding: Float[Array, ""]
 
 
-@eqx.filter_jit
+@compiled
 def solve_square(system: Any, units: Any, frame: Frame, z: Any, max_steps: int = 12) -> Solution:
     """Newton's method for a system of as many equations as unknowns, until its steps no longer shrink."""
     z, units = jnp.asarray(z), jnp.asarray(units)

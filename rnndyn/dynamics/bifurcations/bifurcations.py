@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
+from rnndyn._programs import compiled
 from rnndyn.dynamics.bifurcations._curve import Curve, Node, sorted_multipliers
 from rnndyn.dynamics.bifurcations._normal_forms import (
     Derivatives,
@@ -246,16 +246,16 @@ def branch_tangents(
     return own * np.sign(own @ tangent), crossing
 
 
-@eqx.filter_jit
+@compiled
 def evaluate_cycle(cycle: CycleSystem, z: Any) -> Evaluation:
     """The residual and the Jacobians of a cycle at z, compiled."""
     return cycle.evaluate(jax.numpy.asarray(z))
 
 
-_shooting_matrix = jax.jit(shooting_matrix)
+_shooting_matrix = compiled(shooting_matrix)
 
 
-@eqx.filter_jit
+@compiled
 def _curvature(cycle: CycleSystem, z: Any, direction: Any, w: Any) -> Array:
     """w . D^2G(direction, .) as a vector over z."""
     jnp = jax.numpy

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Complex, Float
 
+from rnndyn._programs import compiled
 from rnndyn.dynamics.bifurcations._codimension_two import TESTS, aligned, cosine, locate
 from rnndyn.dynamics.bifurcations._curve import Curve, Node, sorted_multipliers
 from rnndyn.dynamics.bifurcations._setup import CurveOptions, check_span, follow_both_ways, make_curve
@@ -149,6 +150,11 @@ class SpecialPoint(Result):
         return f"({self.parameters[0]:+.12g}, {self.parameters[1]:+.12g})  {self.kind}; residual {self.residual:.1g}"
 
 
+@compiled
+def _evaluate(system: Any, z: Any, frame: Any) -> Any:
+    return system.evaluate(z, frame)
+
+
 def _start(base: Curve, kind: str, points: np.ndarray, p: np.ndarray, multipliers: np.ndarray) -> tuple[Curve, Node]:
     """The curve of bifurcations as a system of its own, and its node at `p0`."""
     z = np.append(points.ravel(), p)
@@ -157,7 +163,7 @@ def _start(base: Curve, kind: str, points: np.ndarray, p: np.ndarray, multiplier
     if kind == NEIMARK_SACKER:
         units, scales = (np.insert(v, points.size, 1.0) for v in (units, scales))
     curve = dataclasses.replace(base, system=system, metric=base.metric._replace(units=units, scales=scales))
-    e = jax.device_get(eqx.filter_jit(system.evaluate)(z, frame))
+    e = jax.device_get(_evaluate(system, z, frame))
     _, _, right = np.linalg.svd(e.jacobian * scales)
     zeta, row = z / scales, right[-1]
     node = jax.device_get(correct_point(system, curve.metric, frame, zeta, row, row @ zeta))

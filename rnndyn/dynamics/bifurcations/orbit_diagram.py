@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
+from rnndyn._programs import compiled
 from rnndyn._validation import check_at_least, check_states
 from rnndyn.dynamics.growth.max_lyapunov import max_lyapunov_exponent
 from rnndyn.dynamics.growth.verdicts import ChaosVerdict
@@ -130,7 +131,7 @@ class _Run(eqx.Module):
     num_steps: int = eqx.field(static=True)
 
 
-@eqx.filter_jit
+@compiled
 def _orbits(f: Callable, run: _Run, starts: Any, parameters: Any) -> tuple[Array, Array, Array]:
     def one(x: Array, p: Array) -> tuple[Array, Array, Array]:
         def settle(x: Array, _: None) -> tuple[Array, None]:

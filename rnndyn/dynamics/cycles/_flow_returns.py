@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from rnndyn._programs import compiled
 from rnndyn.dynamics.cycles._flow_shooting import Flow
 from rnndyn.dynamics.cycles.verdicts import LimitCycleVerdict
 from rnndyn.dynamics.numerics.integration_method import Method
@@ -105,7 +105,7 @@ def no_return(vector_field: Callable, states: np.ndarray, duration: float) -> tu
     )
 
 
-@eqx.filter_jit
+@compiled
 def _advance(flow: Any, start: Any, time: Any) -> Array:
     """States after 1, ..., `_NUM_SAMPLES` times the given time."""
     start = jnp.asarray(start)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from rnndyn._programs import compiled
 from rnndyn.dynamics.cycles.verdicts import LimitCycleVerdict
 from rnndyn.dynamics.numerics.drivers import map_in_chunks
 from rnndyn.dynamics.numerics.integration import integrate, integrate_with_derivative
@@ -202,7 +203,7 @@ def pieces_of(flow: Flow, orbit: FlowOrbit) -> np.ndarray:
         nodes, times = np.insert(nodes, wide + 1, middles, axis=0), np.insert(times, wide + 1, half)
 
 
-@eqx.filter_jit
+@compiled
 def _flow_and_jacobian(flow: Any, starts: Any, times: Any) -> tuple[Array, Array, Array]:
     derivative = lambda x, time: integrate_with_derivative(flow.vector_field, x, time, flow.method)
     ends, jacobians = jax.vmap(derivative)(jnp.asarray(starts), jnp.asarray(times))

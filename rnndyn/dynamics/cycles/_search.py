@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from rnndyn._programs import compiled
 from rnndyn.dynamics.cycles._tables import CycleTable, empty_cycles, group_cycles
 from rnndyn.dynamics.cycles.shooting import MultipleShooting, SequenceMap
 from rnndyn.dynamics.numerics.completeness import IndexGoal, draw_box, within
@@ -325,7 +325,7 @@ class CycleSearch:
         )
 
 
-@eqx.filter_jit
+@compiled
 def _shoot_in_lanes(f: Any, problems: Any, active: Array, angles: Any, max_steps: int, num_lanes: int) -> NewtonState:
     method = MultipleShooting(SequenceMap(f, active), max_steps=max_steps, period=angles)
     return run_in_lanes(method.init, method.step, method.done, jax.tree.map(jnp.asarray, problems), num_lanes)

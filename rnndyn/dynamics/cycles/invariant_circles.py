@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Complex, Float
 
+from rnndyn._programs import compiled
 from rnndyn._validation import check_at_least, check_state
 from rnndyn.dynamics.cycles._circle_newton import Circle, CircleNewton, coefficients_of, derivative, solve_circle
 from rnndyn.dynamics.cycles._circle_start import first_circle
@@ -258,7 +259,7 @@ def _exponents(evaluate: Callable, circle: Circle, num_steps: int) -> np.ndarray
     return -np.sort(-(weights[used] @ growth[used]))
 
 
-@jax.jit
+@compiled
 def _growth_of_frame(frame: Float[Array, "N N"], jacobians: Float[Array, "T N N"]) -> Float[Array, "T N"]:
     """The logarithms of the growth of orthonormal directions, those before them projected out, at every step."""
 

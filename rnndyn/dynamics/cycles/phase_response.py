@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from rnndyn._programs import compiled
 from rnndyn._validation import check_at_least
 from rnndyn.dynamics.cycles.invariant_circles import InvariantCircle
 from rnndyn.dynamics.cycles.limit_cycles import LimitCycle
@@ -211,6 +211,6 @@ def _advanced(f: Callable, states: np.ndarray, num_steps: int) -> np.ndarray:
     )
 
 
-@eqx.filter_jit
+@compiled
 def _run(f: Callable, states: Array, num_steps: Array) -> Array:
     return jax.lax.fori_loop(0, num_steps, lambda _, x: jax.vmap(f)(x), states)

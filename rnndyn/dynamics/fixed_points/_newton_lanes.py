@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 from tqdm.auto import tqdm
 
+from rnndyn._programs import compiled
 from rnndyn.dynamics.numerics.drivers import MEMORY_BUDGET
 from rnndyn.dynamics.numerics.newton_method import NewtonMethod, NewtonProblem, NewtonState, Patience
 from rnndyn.dynamics.numerics.torus import difference
@@ -85,7 +85,7 @@ class NewtonLanes:
                 rows = owner[done]
                 points[rows], ends[rows] = lanes.x[done], lanes.g[done]
                 converged[rows], stalled[rows] = lanes.converged[done], lanes.stalled[done]
-                self._add_anchors(lanes.x[done & lanes.converged & (root < 0)])
+                self.add_anchors(lanes.x[done & lanes.converged & (root < 0)])
                 owner[done] = -1
                 lanes.x[done] = np.nan
                 bar.update(int(done.sum()))
@@ -127,7 +127,8 @@ class NewtonLanes:
         root[rows[joins]] = nearest[joins]
         return root
 
-    def _add_anchors(self, roots: np.ndarray) -> None:
+    def add_anchors(self, roots: np.ndarray) -> None:
+        """Roots that later starts may join."""
         for x in roots:
             if len(self.anchors) >= MAX_ANCHORS:
                 return
@@ -143,9 +144,9 @@ class NewtonLanes:
 def _num_lanes(size: int, linear_solver: str) -> int:
     # Dense: the Jacobian, its factors and the tangents of its columns. gmres: its Krylov basis.
     bytes_per_lane = 8 * size * (6 * size if linear_solver == "dense" else 64)
-    # On a CPU the lanes of long states only wait for the slowest, those of short ones share the overhead of a step; an
-    # accelerator is filled.
-    most = (512 if size <= 16 else 128 if size <= 64 else 32) if jax.default_backend() == "cpu" else 4096
+    # On a CPU the lanes of long states only wait for the slowest (a few of them crawl for many steps while the others
+    # are empty), those of short ones share the overhead of a step; an accelerator is filled.
+    most = (512 if size <= 16 else 32 if size <= 64 else 8) if jax.default_backend() == "cpu" else 4096
     return max(1, min(most, MEMORY_BUDGET // bytes_per_lane))
 
 
@@ -153,7 +154,7 @@ def _writable(tree: Any) -> Any:
     return jax.tree.map(np.array, tree)
 
 
-@eqx.filter_jit
+@compiled
 def _step_lanes(f: Any, lanes: Any, linear_solver: str, period: Any) -> NewtonState:
     """One step of every lane."""
     # How many steps are left is looked at on the host.

@@ -23,6 +23,9 @@ MAX_ENDS_ON_KINKS = 1024
 
 _JACOBIAN_ENTRIES = 2**24
 
+CHEAP, PROBES = 16, 4
+"""Up to this length of the states all ends are tried at once; of longer ones few, and more while they find roots."""
+
 FREE_STEPS = 16
 """Full Newton steps in a row. Each goes to the fixed point of the linear piece it starts in, and the pieces on the way
 to the right one are few; where the steps go in circles more of them do not help."""
@@ -41,8 +44,9 @@ def rescue(
     region: Float[np.ndarray, "2 N"] | None,
     scale: float,
     period: Float[np.ndarray, " N"] | None,
+    known_roots: Float[np.ndarray, "R N"],
 ) -> tuple[Float[np.ndarray, "K N"], Bool[np.ndarray, " K"]]:
-    r"""Go on from ends where a monotone search stalled: the roots reached from them, and from which ends there is one.
+    r"""Go on from ends where a monotone search stalled: the roots reached, and from which ends there is one.
 
     On a kink $|F(x) - x|$ has minima that are no roots, though its linear pieces have fixed points. Tried in turn are
 
@@ -62,12 +66,24 @@ def rescue(
     places = ends[first[:most]].copy()
     reached = np.zeros(len(places), bool)
     keep = lambda x: x if region is None else np.clip(x, region[0], region[1])
-    for way in (_free_steps, _orbit, _homotopy):
-        rows = np.flatnonzero(~reached)
-        if rows.size == 0:
+    # A smooth map has minima of |F - x| that lead nowhere, or to the few roots that are known, and for long states each
+    # try is dear: few first, and more only while they arrive at other roots.
+    block, done = len(places) if places.shape[1] <= CHEAP else PROBES, 0
+    while done < len(places):
+        tried = np.arange(done, min(done + block, len(places)))
+        for way in (_free_steps, _orbit, _homotopy):
+            rows = tried[~reached[tried]]
+            if rows.size == 0:
+                break
+            found, ok = way(f, places[rows], newton, keep, scale, period)
+            places[rows[ok]], reached[rows[ok]] = found[ok], True
+        done += len(tried)
+        arrived = places[tried[reached[tried]]]
+        distances = np.max(np.abs(difference(arrived[:, None], known_roots, period)), axis=2)
+        if not np.any(np.min(distances, axis=1, initial=np.inf) > 1e-6 * scale):
             break
-        found, ok = way(f, places[rows], newton, keep, scale, period)
-        places[rows[ok]], reached[rows[ok]] = found[ok], True
+        known_roots = np.concatenate([known_roots, arrived])
+        block = done
     known = labels < len(places)
     points, success = ends.copy(), np.zeros(len(ends), bool)
     success[known] = reached[labels[known]]
@@ -104,7 +120,7 @@ def _free_steps(f, places, newton, keep, scale, period, target=None, stage=1.0, 
 
 def _orbit(f, places, newton, keep, scale, period):
     """Newton's method from where the orbit has come, monotone first, then free."""
-    size = block_size(places.shape[1])
+    size = block_size(places.shape[1]) if places.shape[1] <= CHEAP else PROBES
     late = map_in_chunks(
         lambda x: states_after(f, x, ITERATIONS),
         places,

@@ -18,9 +18,19 @@ from rnndyn.dynamics.numerics.evidence import (
     robust_scale,
     robust_spread,
     root_errors,
+    rounding_floor,
 )
 from rnndyn.dynamics.numerics.newton import polish
 from rnndyn.dynamics.numerics.torus import difference, embedded
+
+FIRST_BLOCK = 32
+"""Candidates of the first block: enough to meet a point whose basin is a tenth of them, 96 times of 100."""
+
+KNOWN_ENDS = 512
+"""Ends of the same round that are looked at to tell whether a rescued one is new."""
+
+MOST_UNSEEN = 0.01
+"""The chance of a new point for the next candidate at which no more are run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +89,7 @@ class FixedPointSearch:
         self.region = region
         self.period = period
         self.progress = progress
-        self.num_candidates = 0
+        self.num_candidates = self.num_arrived = 0
         self.roots = empty_roots(candidates.shape[1])
         self._unconverged: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self._images = images_of(f, candidates)
@@ -104,19 +114,61 @@ class FixedPointSearch:
         points, residuals, stalled = zip(*self._unconverged)
         return np.concatenate(points), np.concatenate(residuals), np.concatenate(stalled)
 
+    def run_blocks(self, starts: np.ndarray, seed: int, after_first: Callable[[], None]) -> np.ndarray:
+        """Run `starts` in random order until more of them would find little; returns those that were not run.
+
+        Every block is as large as all before it; `after_first` is called when one has run. The share of candidates that
+        met a point no other met estimates how likely the next one is to find a new point (I. J. Good 1953, *The
+        population frequencies of species and the estimation of population parameters*).
+        """
+        left = starts[np.random.default_rng([seed, 1]).permutation(len(starts))]
+        size, first_done = FIRST_BLOCK, False
+        while len(left):
+            num_before = self.num_found
+            self.run(left[:size])
+            if not first_done:
+                first_done = True
+                after_first()
+            left = left[size:]
+            num_singles = int(np.sum(self.roots.hits == 1))
+            # Where nothing at all was found there is another way in a region only.
+            may_stop = self.num_found > 0 or self.region is not None
+            if may_stop and num_before == self.num_found and num_singles <= MOST_UNSEEN * self.num_candidates:
+                break
+            size = self.num_candidates
+        return left
+
     def run(self, starts: np.ndarray) -> None:
         """Run Newton's method from `starts` and add the roots that are new."""
         ends = self._newton(starts)
         rescued = np.flatnonzero(ends.stalled)
         if rescued.size:
-            points, reached = rescue(self.f, ends.points[rescued], self._newton, self.region, self.scale, self.period)
+            known = np.concatenate([self.roots.points, ends.points[ends.converged][:KNOWN_ENDS]])
+            points, reached = rescue(
+                self.f, ends.points[rescued], self._newton, self.region, self.scale, self.period, known
+            )
             rescued = rescued[reached]
             ends.points[rescued], ends.converged[rescued], ends.stalled[rescued] = points[reached], True, False
         self.num_candidates += len(starts)
+        self.num_arrived += int(ends.converged.sum())
         lost = ~ends.converged
         self._unconverged.append((ends.points[lost], ends.residuals[lost], ends.stalled[lost]))
         if ends.converged.any():
             self._add(ends.points[ends.converged])
+
+    def add_ends(self, ends: np.ndarray) -> bool:
+        """Add the roots next to `ends`, states close to them, and say whether there is one."""
+        if not len(ends):
+            return False
+        polished = polish(self.f, ends, period=self.period)
+        row_sums = np.max(np.sum(np.abs(polished.jacobians[:, 0]), axis=2), axis=1)
+        sizes = np.maximum(np.max(np.abs(ends), axis=1), self.scale)
+        ok = polished.residuals <= rounding_floor(sizes, row_sums)
+        self.num_candidates += len(ends)
+        if ok.any():
+            self._add(polished.points[ok, 0])
+            self._lanes.add_anchors(polished.points[ok, 0])
+        return bool(ok.any())
 
     def _newton(self, starts: np.ndarray) -> NewtonEnds:
         lower, upper = np.full_like(starts, -np.inf), np.full_like(starts, np.inf)

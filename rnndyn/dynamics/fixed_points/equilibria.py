@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int
 
+from rnndyn._programs import compiled
 from rnndyn._validation import check_states
 from rnndyn.dynamics.fixed_points.fixed_points import FixedPoints, find_fixed_points
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in, map_in_chunks
@@ -155,7 +156,7 @@ def _equilibria(found: FixedPoints, fields: np.ndarray, jacobians: np.ndarray) -
     )
 
 
-@eqx.filter_jit
+@compiled
 def _fields_and_jacobians(vector_field: Callable[[Array], Array], points: Any) -> tuple[Array, Array]:
     points = jnp.asarray(points)
     return jax.vmap(vector_field)(points), jax.vmap(jax.jacfwd(vector_field))(points)

@@ -10,6 +10,14 @@ from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int
 from rnndyn._validation import check_at_least, check_states
 from rnndyn.dynamics.fixed_points._search import FixedPointSearch, RootTable, distinct_roots
 from rnndyn.dynamics.fixed_points.leftovers import Continuum, Unconverged, describe_continuum
+from rnndyn.dynamics.fixed_points.paths import (
+    PATHS_FOR_MORE,
+    PATHS_FOR_ONE,
+    HomotopyPaths,
+    follow_beyond,
+    follow_paths,
+    path_starts,
+)
 from rnndyn.dynamics.kinks import Kinks, KinkVerdict, kinks_at
 from rnndyn.dynamics.numerics.completeness import (
     IndexGoal,
@@ -31,6 +39,9 @@ from rnndyn.results import Judged, first_verdict, join_verdicts, stack_verdicts,
 DENSE_LIMIT = 400
 """States longer than this are searched without forming Jacobians (measured in `benchmarks/fixed_points.py`)."""
 
+CHEAP = 16
+"""For states up to this length all candidates are run: a thousand of them take a tenth of a second."""
+
 
 def find_fixed_points(
     f: Callable[[Array], Array],
@@ -40,6 +51,8 @@ def find_fixed_points(
     max_rounds: int = 4,
     until_complete: bool = False,
     linear_solver: str = "auto",
+    num_paths: int | None = None,
+    all_candidates: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> "FixedPoints":
@@ -47,7 +60,9 @@ def find_fixed_points(
 
     Every candidate runs the trust-region Newton method of `newton`. Further rounds start from mixtures of the points
     found, where saddles lie, until a round finds nothing new. Converged ends are grouped into points (see
-    `group_points`), polished, and linearised.
+    `group_points`), polished, and linearised. A continuous map of a box into itself has a fixed point (Brouwer): where
+    none was found, or the index sum says that one is missing, the solutions of $x = (1 - s)\,a + s\,F(x)$ are followed
+    from $x = a$ at s = 0, which leads to one from almost every a.
 
     **Arguments:**
 
@@ -60,6 +75,13 @@ def find_fixed_points(
     - `until_complete`: go on, also from random states of the region, until the index sum is 1 or the rounds run out
         (at least 20).
     - `linear_solver`: `"dense"`, `"gmres"` (matrix-free) or `"auto"`: by the size of the state.
+    - `num_paths`: how many such paths to follow, also where nothing says that points are missing; 0 for none. By
+        default up to 8 where nothing was found in a region, and for states of up to 400 up to 4 where the indices do
+        not sum up, and one, followed on past s = 1, where more than 16 units have several points.
+    - `all_candidates`: run every candidate. By default those for more than 16 units are run in blocks, each as large as
+        all before it, in random order, until a block finds nothing new and at most one candidate in a hundred met a
+        point that no other met: by Good and Turing's estimate that is how likely the next one finds something. The rest
+        are `num_spared`, unless the index sum says that points are missing.
     - `seed`: of the random mixtures.
     - `progress`: show a bar when it takes longer than two seconds.
 
@@ -74,24 +96,37 @@ def find_fixed_points(
     a pair of missing points of opposite index leaves the sum at 1. For a proof see `enumerate_fixed_points`.
 
     Reference: D. Sussillo & O. Barak (2013), *Opening the black box*; M. Golub & D. Sussillo (2018),
-    *FixedPointFinder*; J. Milnor (1965), *Topology from the Differentiable Viewpoint* (index sum).
+    *FixedPointFinder*; J. Milnor (1965), *Topology from the Differentiable Viewpoint* (index sum); S. N. Chow,
+    J. Mallet-Paret & J. A. Yorke (1978), *Finding zeroes of maps: homotopy methods that are constructive with
+    probability one*.
     """
     check_states("candidates", candidates)
     check_at_least("max_steps", max_steps, 1)
     check_at_least("max_rounds", max_rounds, 1)
+    if num_paths is not None:
+        check_at_least("num_paths", num_paths, 0)
     with double_precision():
         starts = np.asarray(candidates, np.float64)
         f = let_in(f, starts[0])
         region, period = _region(f), period_of(f, starts.shape[1])
         goal = index_goal(f, starts, region, period, is_kept)
         check_until_complete(until_complete, goal)
+        if num_paths is not None and num_paths > 0 and period is not None:
+            raise ValueError("num_paths: paths from constant maps do not go round angles; leave num_paths out.")
         if linear_solver == "auto":
             linear_solver = "dense" if starts.shape[1] <= DENSE_LIMIT else "gmres"
         search = FixedPointSearch(
             f, starts, region, period, max_steps=max_steps, linear_solver=linear_solver, progress=progress
         )
-        search.run(starts)
         rng = np.random.default_rng(seed)
+        paths, rest = None, starts[:0]
+        if starts.shape[1] <= CHEAP or all_candidates:
+            search.run(starts)
+        else:
+            after_first = lambda: beyond.append(follow_beyond(search, seed))
+            beyond: list[HomotopyPaths | None] = []
+            rest = search.run_blocks(starts, seed, after_first if num_paths is None else lambda: None)
+            paths = beyond[0] if beyond else None
         rounds_left = max(max_rounds, 20) - 1 if until_complete else max_rounds - 1
         for _ in range(rounds_left):
             num_before = search.num_found
@@ -99,7 +134,13 @@ def find_fixed_points(
             unbalanced = until_complete and _assemble(search, goal).may_be_complete is False
             if search.num_found == num_before and not unbalanced:
                 break
-        result = _with_kinks(f, _assemble(search, goal))
+        more = _paths_where_points_are_missing(search, goal, rng, num_paths)
+        paths = paths if more is None else more.join(paths)
+        # Where no candidate arrived, the others would not either.
+        if len(rest) and search.num_arrived and _assemble(search, goal).may_be_complete is False:
+            search.run(rest)
+            rest = rest[:0]
+        result = _with_kinks(f, _assemble(search, goal, paths, len(rest)))
     if result.may_be_complete is False:
         sums = {1: (result.index_sum, result.expected_index_sum)}
         warn_incomplete("fixed points", sums, result.is_trap_sampled)
@@ -133,6 +174,8 @@ class FixedPoints(Judged):
     - `continuum`: fixed points that are not isolated, or `None`.
     - `kinks`: which points lie on a kink of the map, and what they are there (see `linearize_one_sided`), or `None`
         where none does. Their multipliers are those of one side only, the one JAX takes; the index is not defined.
+    - `paths`: the paths from constant maps that were followed where points were missing, or `None`.
+    - `num_spared`: candidates that were not run, since those before them found nothing new any more.
     """
 
     points: Float[np.ndarray, "K N"]
@@ -153,6 +196,8 @@ class FixedPoints(Judged):
     outside: "FixedPoints | None" = None
     continuum: "Continuum | None" = None
     kinks: Kinks | None = None
+    paths: HomotopyPaths | None = None
+    num_spared: int = 0
 
     def __len__(self) -> int:
         return len(self.points)
@@ -290,6 +335,8 @@ class FixedPoints(Judged):
             outside=first("outside"),
             continuum=first("continuum"),
             kinks=_kinks_of_rows(roots.points, parts),
+            paths=first("paths"),
+            num_spared=sum(part.num_spared for part in parts),
         )
 
     def table(self) -> str:
@@ -325,6 +372,10 @@ class FixedPoints(Judged):
             lines.append("  " + self.continuum.table())
         if self.outside is not None:
             lines.append(f"  outside the region the map can reach: {len(self.outside)} points (in .outside)")
+        if self.num_spared:
+            lines.append(f"  {self.num_spared} candidates were not run: those before them found nothing new any more")
+        if self.paths is not None:
+            lines.append("  " + self.paths.table())
         lines.append("  " + unconverged.table())
         return "\n".join(lines)
 
@@ -366,7 +417,27 @@ def _as_roots(result: FixedPoints) -> RootTable:
     )
 
 
-def _assemble(search: FixedPointSearch, goal: IndexGoal) -> FixedPoints:
+def _paths_where_points_are_missing(
+    search: FixedPointSearch, goal: IndexGoal, rng: np.random.Generator, num_paths: int | None
+) -> HomotopyPaths | None:
+    """Follow as many paths as were asked for, or else until the points found may be all, or one where none was."""
+    if num_paths is not None:
+        return follow_paths(search, path_starts(search, rng, num_paths), lambda: False) if num_paths else None
+    if search.region is None or search.period is not None:
+        return None
+    result = lambda: _assemble(search, goal)
+    found = result()
+    if len(found) == 0 and found.continuum is None:
+        return follow_paths(search, path_starts(search, rng, PATHS_FOR_ONE), lambda: len(result()) > 0)
+    if found.may_be_complete is False and search.candidates.shape[1] <= DENSE_LIMIT:
+        starts = path_starts(search, rng, PATHS_FOR_MORE)
+        return follow_paths(search, starts, lambda: result().may_be_complete is not False)
+    return None
+
+
+def _assemble(
+    search: FixedPointSearch, goal: IndexGoal, paths: HomotopyPaths | None = None, num_spared: int = 0
+) -> FixedPoints:
     """Sort what was found into isolated points, points out of reach, and a continuum."""
     roots, region = search.roots, search.region
     reachable = within(roots.points, roots.errors, region)
@@ -403,4 +474,6 @@ def _assemble(search: FixedPointSearch, goal: IndexGoal) -> FixedPoints:
         is_trap_proved=goal.is_trap_proved,
         outside=collect(~reachable) if not reachable.all() else None,
         continuum=continuum,
+        paths=paths,
+        num_spared=num_spared,
     )

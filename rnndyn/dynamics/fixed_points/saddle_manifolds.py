@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from rnndyn._programs import compiled
 from rnndyn._validation import check_at_least, check_state
 from rnndyn.dynamics.fixed_points.verdicts import ManifoldVerdict
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in, map_in_chunks
@@ -193,18 +193,18 @@ class _Stretch:
         )
 
 
-@eqx.filter_jit
+@compiled
 def _images(f: Any, points: Any, num_maps: int) -> Array:
     return jax.vmap(_Repeated(f, num_maps))(jnp.asarray(points))
 
 
-@eqx.filter_jit
+@compiled
 def _preimages(f: Any, points: Any, guesses: Any, num_maps: int, orientation: Any) -> Array:
     solve = _preimage_of(_Repeated(f, num_maps), f, orientation)
     return jax.vmap(solve)(jnp.asarray(points), jnp.asarray(guesses))
 
 
-@eqx.filter_jit
+@compiled
 def _preimages_along(f: Any, points: Any, first: Any, num_maps: int, orientation: Any) -> Array:
     """Preimages of the points of a curve one after the other, each from the one before."""
     points, first, iterated = jnp.asarray(points), jnp.asarray(first), _Repeated(f, num_maps)

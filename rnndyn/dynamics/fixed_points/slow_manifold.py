@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int
 
+from rnndyn._programs import compiled
 from rnndyn.dynamics.fixed_points.verdicts import SlowVerdict
 from rnndyn.dynamics.numerics.deduplication import farthest_points
 from rnndyn.dynamics.numerics.drivers import map_in_chunks
@@ -102,7 +102,7 @@ class SlowManifold(Judged):
         )
 
 
-@eqx.filter_jit
+@compiled
 def relax_fast_modes(f: Callable[[Array], Array], points: Any, threshold: Array | np.ndarray) -> tuple[Array, Array]:
     """Newton steps along the singular directions of DG beyond `threshold`."""
 
@@ -126,7 +126,7 @@ def relax_fast_modes(f: Callable[[Array], Array], points: Any, threshold: Array 
     return jax.vmap(relax)(jnp.asarray(points))
 
 
-@eqx.filter_jit
+@compiled
 def jacobians_at(f: Callable[[Array], Array], points: Any) -> Array:
     """DF at each of several points, `(K, N, N)`."""
     return jax.vmap(jax.jacfwd(f))(jnp.asarray(points))

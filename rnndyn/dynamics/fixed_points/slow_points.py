@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Complex, Float, Int
 
+from rnndyn._programs import compiled
 from rnndyn._validation import check_at_least, check_states
 from rnndyn.dynamics.fixed_points._search import linearize_roots
 from rnndyn.dynamics.fixed_points.slow_manifold import SlowManifold, describe_manifold, jacobians_at, relax_fast_modes
@@ -145,7 +145,7 @@ class SlowPoints(Result):
         return "\n".join(lines)
 
 
-@eqx.filter_jit
+@compiled
 def _minimise_speed(
     f: Callable[[Array], Array], points: Any, scale: Any, max_steps: Any
 ) -> tuple[Array, Array, Array, Array]:

@@ -37,3 +37,11 @@ class ManifoldVerdict(eqx.Enumeration):
     torn = "torn: a preimage is missing or another one took over, since the map folds the plane"
     out_of_images = "out of images: it goes on; raise num_images"
     absent = "absent: the map flattens the plane along its direction, and nothing comes before"
+
+
+class PathVerdict(eqx.Enumeration):
+    """How a path of the homotopy from a constant map ended; `PathVerdict[result]` is the message."""
+
+    arrived = "arrived at a fixed point"
+    out_of_steps = "out of steps: the path goes on; one from another start may be shorter"
+    lost = "lost: no step along the path converged, the map may have a kink or a jump there"

@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
+from rnndyn._programs import compiled
 from rnndyn.dynamics.growth._qr_schedule import FADING, next_interval, rate_of_loss
 from rnndyn.dynamics.growth._scan import scan_steps
 from rnndyn.dynamics.growth._step_qr import step_qr
@@ -131,14 +132,14 @@ def _start(x0, frame, plan, xp) -> Run:
     )
 
 
-@eqx.filter_jit
+@compiled
 def _scanned(f, x0, inputs, frame, plan, total, remat_every) -> Run:
     step = lambda carry, xs: _step(f, plan, carry, *xs)
     times = jnp.arange(total, dtype=jnp.int32)
     return scan_steps(step, _start(x0, frame, plan, jnp), (times, inputs), total, remat_every)
 
 
-@eqx.filter_jit
+@compiled
 def _looped(f, carry, rows, plan, start, stop) -> Run:
     def step(t, carry):
         return _step(f, plan, carry, t, None if rows is None else rows[t - start])

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from rnndyn._programs import Program, as_program
+from rnndyn._programs import Program, as_program, compiled
 from rnndyn._validation import check_state
 from rnndyn.dynamics.growth._arguments import check_growth_arguments
 from rnndyn.dynamics.growth._polar import polar, scaled
@@ -142,7 +142,7 @@ def _partition(f: Callable) -> tuple[Any, Any]:
     return eqx.partition(f, lambda leaf: eqx.is_inexact_array(leaf) and not isinstance(f, Program))
 
 
-@eqx.filter_jit
+@compiled
 def _contributions(f, inputs, states, directions, log_norms):
     parameters, rest = _partition(f)
 
@@ -155,7 +155,7 @@ def _contributions(f, inputs, states, directions, log_norms):
     return jax.vmap(one, in_axes=in_axes)(states[:-1], inputs, directions[1:], log_norms[1:])
 
 
-@eqx.filter_jit
+@compiled
 def _adjoints(f, x0, inputs, loss, num_steps):
     parameters, rest = _partition(f)
 

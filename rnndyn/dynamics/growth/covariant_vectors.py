@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from rnndyn._programs import compiled
 from rnndyn._validation import check_at_least
 from rnndyn.dynamics.growth._arguments import check_dt, check_growth_arguments
 from rnndyn.dynamics.growth._step_qr import step_qr
@@ -170,7 +170,7 @@ _angles = jax.jit(jax.vmap(subspace_angle))
 """As one program: without it every operation of the decompositions is compiled by itself."""
 
 
-@eqx.filter_jit
+@compiled
 def _covariant(f, x0, inputs, num_steps, num_exponents, num_transient, num_backward, dt):
     frame = random_frame(x0.size, num_exponents, x0.dtype)
     transient = None if inputs is None else inputs[:num_transient]

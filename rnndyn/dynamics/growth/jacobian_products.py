@@ -4,12 +4,12 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
+from rnndyn._programs import compiled
 from rnndyn._validation import check_at_least
 from rnndyn.dynamics.growth._arguments import check_growth_arguments
 from rnndyn.dynamics.growth._graded_qr import graded_qr
@@ -168,7 +168,7 @@ class MemoryHorizon(Judged):
     horizon then, and it is NaN), `correlated` where the windows are too few or too much alike for the error bars."""
 
 
-@eqx.filter_jit
+@compiled
 def _product_spectrum(f, x0, inputs, lags, num_transient):
     transient, kept = (None, None) if inputs is None else (inputs[:num_transient], inputs[num_transient:])
     call = lambda x, u: f(x, *(() if inputs is None else (u,)))
@@ -194,7 +194,7 @@ def _product_spectrum(f, x0, inputs, lags, num_transient):
     return JacobianProductSpectrum(jnp.asarray(lags), jax.vmap(log_singular_values)(log_d, s))
 
 
-@eqx.filter_jit
+@compiled
 def _memory_horizon(f, x0, inputs, num_steps, num_transient, max_lag, ends, probes, log_factor):
     call = lambda x, u: f(x, *(() if inputs is None else (u,)))
     _, states = jax.lax.scan(lambda x, u: (call(x, u), x), x0, inputs, length=num_transient + num_steps)

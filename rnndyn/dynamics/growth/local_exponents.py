@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from rnndyn._programs import compiled
 from rnndyn.dynamics.growth._arguments import check_dt, check_growth_arguments
 from rnndyn.dynamics.growth._step_qr import step_qr
 from rnndyn.dynamics.growth.verdicts import GrowthVerdict
@@ -65,7 +65,7 @@ class LocalExponents(Judged):
         return first_verdict((lost, GrowthVerdict.not_finite), otherwise=GrowthVerdict.converged)
 
 
-@eqx.filter_jit
+@compiled
 def _local(f, x0, inputs, num_steps, num_exponents, num_transient, dt):
     transient, kept = (None, None) if inputs is None else (inputs[:num_transient], inputs[num_transient:])
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 from tqdm.auto import tqdm
 
 from rnndyn._archive import read_archive, write_archive
+from rnndyn._programs import compiled
 from rnndyn._validation import check_at_least
 from rnndyn.dynamics.growth.lyapunov import LyapunovSpectrum, lyapunov_spectrum
 from rnndyn.dynamics.growth.verdicts import GrowthVerdict
@@ -188,7 +189,7 @@ class _Settings(eqx.Module):
     dt: float = eqx.field(static=True)
 
 
-@eqx.filter_jit
+@compiled
 def _chunk(build, points, settings) -> LyapunovSpectrum:
     def one(point):
         f, x0 = build(**point)

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
+from rnndyn._programs import compiled
 from rnndyn.dynamics.growth._arguments import check_dt, check_growth_arguments
 from rnndyn.dynamics.growth._polar import polar
 from rnndyn.dynamics.growth.verdicts import GrowthVerdict
@@ -92,7 +92,7 @@ class MaxLyapunovExponent(Judged):
         return jnp.asarray(self.discrepancy) <= jnp.maximum(error, floor)
 
 
-@eqx.filter_jit
+@compiled
 def _max_exponent(f, x0, inputs, num_steps, num_transient, dt, separation):
     direction = jax.random.normal(jax.random.key(0), x0.shape, x0.dtype)
     direction = direction / jnp.linalg.norm(direction)

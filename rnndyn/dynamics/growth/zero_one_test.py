@@ -1,11 +1,11 @@
 """The 0-1 test: chaos or not, from a time series alone."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
+from rnndyn._programs import compiled
 from rnndyn._validation import check_at_least
 from rnndyn.dynamics.growth.verdicts import ChaosVerdict
 from rnndyn.results import Judged
@@ -69,7 +69,7 @@ class ZeroOneTest(Judged):
         return abs(self.statistic - 0.5) > 0.3
 
 
-@eqx.filter_jit
+@compiled
 def _zero_one(signal, num_frequencies):
     num_times = signal.shape[0]
     num_lags = num_times // 10

@@ -4,12 +4,12 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float
 
+from rnndyn._programs import compiled
 from rnndyn._validation import check_at_least
 from rnndyn.dynamics.linear_regions._itineraries import AdmissibleCycles
 from rnndyn.dynamics.linear_regions._limits import Itineraries, WorkLimit, WorkLimitReached
@@ -335,6 +335,6 @@ def _residuals(cell: Any, input: np.ndarray, cycles: Float[np.ndarray, "K p N"])
     return np.max(np.abs(images.reshape(cycles.shape) - np.roll(cycles, -1, axis=1)), axis=(1, 2))
 
 
-@eqx.filter_jit
+@compiled
 def _step(cell: Any, input: Any, states: Any) -> Array:
     return jax.vmap(lambda state: cell(state, jnp.asarray(input)))(jnp.asarray(states))

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from rnndyn._programs import compiled
 from rnndyn.dynamics.numerics.drivers import map_in_chunks
 
 
@@ -52,7 +52,7 @@ def evaluate(
     )
 
 
-@eqx.filter_jit
+@compiled
 def orbits_from(f: Callable[[Array], Array], starts: Any, length: int) -> Array:
     """The next `length` states of every start, `(K, length, N)`."""
 
@@ -66,14 +66,14 @@ def orbits_from(f: Callable[[Array], Array], starts: Any, length: int) -> Array:
     return jax.vmap(orbit)(jnp.asarray(starts))
 
 
-@eqx.filter_jit
+@compiled
 def states_after(f: Callable[[Array], Array], starts: Any, num_steps: Any) -> Array:
     """The state `num_steps` steps after every start, `(K, N)`; the number is not compiled in."""
     run = lambda x: jax.lax.fori_loop(0, num_steps, lambda _, x: f(x), x)
     return jax.vmap(run)(jnp.asarray(starts))
 
 
-@eqx.filter_jit
+@compiled
 def images_and_jacobians(f: Callable[[Array], Array], points: Any) -> tuple[Array, Array]:
     """F(x) and DF(x) at every point, `(K, N)` and `(K, N, N)`."""
     return jax.vmap(lambda x: value_and_jacobian(f, x))(jnp.asarray(points))
@@ -85,6 +85,6 @@ def value_and_jacobian(f: Callable[[Array], Array], x: Array) -> tuple[Array, Ar
     return jax.vmap(push, out_axes=(None, 1))(jnp.eye(x.size, dtype=x.dtype))
 
 
-@eqx.filter_jit
+@compiled
 def _images(f: Callable[[Array], Array], points: Any) -> Array:
     return jax.vmap(f)(jnp.asarray(points))

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from rnndyn._programs import compiled
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
 from rnndyn.dynamics.proofs._inverses import inverses
 from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
@@ -92,7 +93,7 @@ def _contract(box: Interval, region: Interval, center: Any, over: Enclosure, at_
     return Step(status, ia.where(settled[:, None], solved, new), region, axis)
 
 
-_compiled_contract = jax.jit(_contract)
+_compiled_contract = compiled(_contract)
 
 
 def _solve_each(slopes: Interval, residual: Interval, offset: Interval, center: Any, box: Interval) -> Interval:

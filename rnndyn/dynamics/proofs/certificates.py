@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int
 
+from rnndyn._programs import compiled
 from rnndyn._validation import check_state, check_states
 from rnndyn.dynamics.numerics.drivers import let_in, map_in_chunks
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
@@ -226,7 +227,7 @@ def gather_evidence(f: Callable, points: Float[np.ndarray, "K N"]) -> Evidence:
     return Evidence(test, residual, center, radius)
 
 
-@eqx.filter_jit
+@compiled
 def _residuals(f: Callable, points: Array | np.ndarray) -> Array:
     return jax.vmap(lambda x: jnp.max(jnp.abs(f(x) - x)))(jnp.asarray(points))
 

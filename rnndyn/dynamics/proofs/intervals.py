@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from rnndyn._programs import compiled
 from rnndyn.dynamics.proofs._duals import Dual, Trouble
 from rnndyn.dynamics.proofs._evaluation import evaluate_jaxpr
 from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
@@ -106,7 +107,7 @@ def enclose(f: Callable, box: Interval, *, with_jacobian: bool = True) -> Enclos
 _LARGEST_BATCHED = 16
 
 
-@eqx.filter_jit
+@compiled
 def enclose_boxes(
     f: Callable,
     lower: Float[Array | np.ndarray, "K N"],
@@ -124,6 +125,6 @@ def enclose_boxes(
     return jax.lax.map(one, boxes) if lower.shape[1] > _LARGEST_BATCHED else jax.vmap(one)(boxes)
 
 
-@eqx.filter_jit
+@compiled
 def _enclose_one(f: Callable, box: Interval, *, with_jacobian: bool) -> Enclosure:
     return enclose(f, box, with_jacobian=with_jacobian)
