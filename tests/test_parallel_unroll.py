@@ -9,14 +9,14 @@ from networks.random_cells import fill, normal
 
 import rnndyn as rd
 
-T, I, H = 20, 2, 3
+T, IN, H = 20, 2, 3
 CELLS = {"vanilla": rd.VanillaCell, "gru": rd.GRUCell, "lstm": rd.LSTMCell}
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", CELLS)
 def test_states_and_gradients_are_those_of_unroll(name):
-    cell, inputs = fill(lambda key: CELLS[name](I, H, key=key)), normal(T, I)
+    cell, inputs = fill(lambda key: CELLS[name](IN, H, key=key)), normal(T, IN)
     weights = normal(T, H, seed=3)
 
     @eqx.filter_jit
@@ -46,8 +46,8 @@ def test_a_chaotic_network_is_iterated_with_a_warning_or_refused():
 
 
 def test_bad_input():
-    cell = fill(lambda key: rd.VanillaCell(I, H, key=key))
+    cell = fill(lambda key: rd.VanillaCell(IN, H, key=key))
     with pytest.raises(ValueError, match=r"inputs: expected one sequence of shape \(T, 2\)"):
-        rd.unroll_parallel(cell, normal(T, I + 1))
+        rd.unroll_parallel(cell, normal(T, IN + 1))
     with pytest.raises(ValueError, match=r"inputs: expected one sequence of shape \(T, 2\)"):
-        rd.unroll_parallel(cell, np.zeros((0, I)))
+        rd.unroll_parallel(cell, np.zeros((0, IN)))

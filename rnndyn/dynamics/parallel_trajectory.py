@@ -1,9 +1,7 @@
 """Running a map on all steps at once."""
 
 from collections.abc import Callable
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
@@ -84,9 +82,7 @@ def parallel_trajectory(
     # Chaotic and out of steps is what `if_chaotic="continue"` may end with.
     refused = ~found.is_parallel & found.is_chaotic & (found.num_iterations == 0)
     verdict = ParallelVerdict.where(refused, ParallelVerdict.chaotic, verdict)
-    return ParallelTrajectory(
-        found.states, found.num_iterations, found.residual, found.exponent, found.stderr, verdict
-    )
+    return ParallelTrajectory(found.states, found.num_iterations, found.residual, found.exponent, found.stderr, verdict)
 
 
 class ParallelTrajectory(Judged):

@@ -238,9 +238,7 @@ def _states_batched(operands: Any, axes: Any, *, params: _Params) -> Any:
     if params.batched or any(axis is not None for axis in axes[:num]):
         return _mapped(_forward, operands, axes, params)
     size = _size(operands, axes)
-    out = states_p.bind(
-        *operands[:num], *_in_front(operands[num:], axes[num:], size), params=params.in_batch()
-    )
+    out = states_p.bind(*operands[:num], *_in_front(operands[num:], axes[num:], size), params=params.in_batch())
     return out, [0] * params.num_states + [out[k].ndim - 1 for k in range(params.num_states, len(out))]
 
 
@@ -266,6 +264,4 @@ def _tangent_batched(operands: Any, axes: Any, *, params: _Params) -> Any:
 batching.primitive_batchers[states_p] = _states_batched
 batching.primitive_batchers[tangent_p] = _tangent_batched
 # A gradient of each sequence alone, not of their sum.
-batching.primitive_batchers[gradients_p] = lambda operands, axes, *, params: _mapped(
-    _gradients, operands, axes, params
-)
+batching.primitive_batchers[gradients_p] = lambda operands, axes, *, params: _mapped(_gradients, operands, axes, params)

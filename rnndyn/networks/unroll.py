@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from rnndyn._tracing import is_read_by_analyses
 from rnndyn._validation import check_at_least
 from rnndyn.networks.adapters import as_cell, check_transition, for_sequence, is_random, step_keys
 from rnndyn.networks.cells.checks import check_weights
@@ -83,6 +84,8 @@ def unroll(
         check_at_least("remat_every", remat_every, 1)
     if key is not None and not is_random(cell):
         raise ValueError(f"key: {type(cell).__name__} has no noise; call unroll without a key.")
+    # Analyses read the equations of a map, and know JAX's own.
+    fast = fast and not is_read_by_analyses()
     return scan_cell(cell, inputs, state, mask, key, reverse, length, num_steps is not None, remat_every, fast)
 
 
@@ -99,7 +102,7 @@ def scan_cell(
     length: int,
     is_held: bool,
     remat_every: int | None,
-    fast: bool = True,
+    fast: bool,
 ) -> PyTree:
     start = cell.initial_state() if state is None else state
     if inputs is None:

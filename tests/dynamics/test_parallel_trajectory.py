@@ -10,7 +10,7 @@ from dynamics.maps import Logistic
 import rnndyn as rd
 from rnndyn.dynamics.numerics.parallel_scan import affine_recursion, affine_recursion_in_steps, damped_recursion
 
-T, N, I = 24, 4, 2
+T, N, IN = 24, 4, 2
 METHODS = ("newton", "diagonal", "damped")
 
 
@@ -26,7 +26,7 @@ class Driven(eqx.Module):
 
 def driven(gain, seed=0):
     rng = np.random.default_rng(seed)
-    return Driven(gain * rng.normal(size=(N, N)) / np.sqrt(N), rng.normal(size=(N, I)))
+    return Driven(gain * rng.normal(size=(N, N)) / np.sqrt(N), rng.normal(size=(N, IN)))
 
 
 def looped(f, x0, inputs):
@@ -36,7 +36,7 @@ def looped(f, x0, inputs):
     return np.stack(states[1:])
 
 
-ROWS = np.random.default_rng(5).normal(size=(T, I))
+ROWS = np.random.default_rng(5).normal(size=(T, IN))
 X0 = np.random.default_rng(6).normal(size=N)
 
 
@@ -82,7 +82,11 @@ def test_derivatives_are_those_of_the_loop_in_both_modes_and_to_second_order():
         primals = jax.tree.map(jnp.asarray, (f, x0, rows))
         direction = jax.tree.map(jnp.cos, primals)
         gradient = jax.grad(loss)(primals)
-        return gradient, jax.jvp(loss, (primals,), (direction,))[1], jax.jvp(jax.grad(loss), (primals,), (direction,))[1]
+        return (
+            gradient,
+            jax.jvp(loss, (primals,), (direction,))[1],
+            jax.jvp(jax.grad(loss), (primals,), (direction,))[1],
+        )
 
     for at_once, stepped in zip(
         jax.tree.leaves(derivatives(f, x0, rows, True)), jax.tree.leaves(derivatives(f, x0, rows, False))

@@ -8,15 +8,16 @@ import pytest
 from networks.random_cells import fill, normal
 
 import rnndyn as rd
+from rnndyn._programs import as_program
 from rnndyn.networks.fast_sequence import sequence
 
-B, T, I, H = 3, 7, 2, 4
+B, T, IN, H = 3, 7, 2, 4
 CELLS = {
-    "lstm": lambda key: rd.LSTMCell(I, H, key=key),
-    "gru": lambda key: rd.GRUCell(I, H, key=key),
-    "tanh": lambda key: rd.VanillaCell(I, H, key=key),
-    "sigmoid": lambda key: rd.VanillaCell(I, H, activation="sigmoid", key=key),
-    "relu": lambda key: rd.VanillaCell(I, H, activation="relu", key=key),
+    "lstm": lambda key: rd.LSTMCell(IN, H, key=key),
+    "gru": lambda key: rd.GRUCell(IN, H, key=key),
+    "tanh": lambda key: rd.VanillaCell(IN, H, key=key),
+    "sigmoid": lambda key: rd.VanillaCell(IN, H, activation="sigmoid", key=key),
+    "relu": lambda key: rd.VanillaCell(IN, H, activation="relu", key=key),
 }
 ROUNDING = {"rtol": 1e-12, "atol": 1e-12}  # float64, a few steps
 
@@ -52,7 +53,7 @@ def primitives(jaxpr):
 @pytest.mark.parametrize("name", CELLS)
 def test_states_and_gradients_of_a_batch(name):
     cell = fill(CELLS[name])
-    primals = (cell, starts(cell, B), normal(B, T, I))
+    primals = (cell, starts(cell, B), normal(B, T, IN))
     both = lambda fast: eqx.filter_jit(lambda p: jax.value_and_grad(lambda p: loss(*p, fast))(p))(primals)
     assert_same(both(True), both(False))
     # Central differences of a sum of squares: errors of 1e-10 from rounding, h^2 from curvature.
@@ -67,7 +68,7 @@ def test_states_and_gradients_of_a_batch(name):
 def test_forward_mode_and_second_derivatives():
     # One cell for all: these are derivatives of the plain scan, whatever the cell.
     cell = fill(CELLS["gru"])
-    primals = (cell, starts(cell, B), normal(B, T, I))
+    primals = (cell, starts(cell, B), normal(B, T, IN))
     direction = jax.tree.map(lambda leaf: normal(*leaf.shape, seed=9), primals)
 
     def of(fast):
@@ -90,19 +91,20 @@ def test_forward_mode_and_second_derivatives():
 def test_ensembles_examples_and_axes_elsewhere():
     cells = [fill(CELLS["gru"], seed=seed) for seed in range(2)]
     many = jax.tree.map(lambda *leaves: jnp.stack(leaves), *cells)
-    start, inputs = starts(cells[0], B), normal(B, T, I)
+    start, inputs = starts(cells[0], B), normal(B, T, IN)
 
     @eqx.filter_jit
     def of(fast):
         gradient = lambda cell, start, inputs: jax.grad(loss)(cell, start, inputs, fast)
         of_one = lambda start, inputs: gradient(cells[0], start[None], inputs[None])
         last = lambda cell, inputs: rd.unroll(cell, inputs, fast=fast)[-1]
+        from_start = lambda state: rd.unroll(cells[0], inputs[0], state, fast=fast)
         return (
             eqx.filter_vmap(gradient, in_axes=(0, None, None))(many, start, inputs),  # an ensemble on one batch
             jax.vmap(of_one)(start, inputs),  # the gradient of every example
             jax.grad(lambda cell: jnp.sum(jax.vmap(last, (None, 1))(cell, jnp.swapaxes(inputs, 0, 1)) ** 2))(cells[0]),
             jax.grad(lambda cells: jnp.sum(jax.vmap(last, (0, None))(cells, inputs[0]) ** 2))(many),
-            jax.grad(lambda s: jnp.sum(jax.vmap(lambda s: rd.unroll(cells[0], inputs[0], s, fast=fast))(s) ** 2))(start),
+            jax.grad(lambda s: jnp.sum(jax.vmap(from_start)(s) ** 2))(start),
             jax.jacfwd(lambda x: last(cells[0], x))(inputs[0]),
             jax.grad(loss)(cells[0], start, inputs, fast, reverse=True),
         )
@@ -113,7 +115,7 @@ def test_ensembles_examples_and_axes_elsewhere():
 def test_where_it_is_used():
     cell = fill(CELLS["lstm"])
     names = lambda cell, inputs, **kw: primitives(jax.make_jaxpr(lambda u: rd.unroll(cell, u, **kw))(inputs).jaxpr)
-    inputs, mask = np.zeros((T, I), np.float32), np.ones(T, bool)
+    inputs, mask = np.zeros((T, IN), np.float32), np.ones(T, bool)
     assert "rnndyn_states" in names(cell, inputs)
     assert "rnndyn_states" in names(cell, inputs, reverse=True)
     for kw in ({"fast": False}, {"mask": mask}, {"remat_every": 2}):
@@ -121,7 +123,7 @@ def test_where_it_is_used():
     assert sequence(rd.StackedCell([cell]), (cell.initial_state(),), jnp.asarray(inputs)) is None
     half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), cell)
     assert "rnndyn_states" not in names(half, inputs.astype(jnp.bfloat16))
-    of_batch = jax.make_jaxpr(jax.grad(lambda cell: loss(cell, starts(cell, B), normal(B, T, I), True)))(cell)
+    of_batch = jax.make_jaxpr(jax.grad(lambda cell: loss(cell, starts(cell, B), normal(B, T, IN), True)))(cell)
     assert {"rnndyn_states", "rnndyn_states_gradients"} <= primitives(of_batch.jaxpr)
 
 
@@ -133,9 +135,16 @@ class Twice(rd.GRUCell):
 
 
 def test_a_subclass_keeps_its_step():
-    weights = [normal(3 * H, I), normal(3 * H, H), normal(3 * H), normal(H)]
-    cell, inputs = Twice.from_weights(*weights), normal(T, I)
+    weights = [normal(3 * H, IN), normal(3 * H, H), normal(3 * H), normal(H)]
+    cell, inputs = Twice.from_weights(*weights), normal(T, IN)
     state = cell.initial_state()
     for input in inputs:
         state = cell(state, input)
     np.testing.assert_allclose(rd.unroll(cell, inputs)[-1], state, rtol=1e-5)
+
+
+def test_analyses_read_the_plain_scan():
+    cell, inputs = fill(CELLS["gru"]), normal(T, IN)
+    last = lambda x: rd.unroll(cell, inputs, x)[-1]
+    assert "rnndyn_states" in primitives(jax.make_jaxpr(last)(jnp.zeros(H)).jaxpr)
+    assert "rnndyn_states" not in primitives(as_program(last, jnp.zeros(H), double=False).code.jaxpr)

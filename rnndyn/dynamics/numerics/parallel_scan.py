@@ -42,7 +42,7 @@ def affine_recursion_in_steps(matrices: Float[Array, "T N *M"], offsets: Float[A
 def damped_recursion(
     matrices: Float[Array, "T N N"], offsets: Float[Array, "T N"], damping: Float[Array, ""]
 ) -> Float[Array, "T N"]:
-    r"""The increments that minimise $\sum_t |\delta_t - A_t \delta_{t-1} - b_t|^2 + \mu\, |\delta_t|^2$, $\delta_0 = 0$.
+    r"""The increments of least $\sum_t |\delta_t - A_t \delta_{t-1} - b_t|^2 + \mu\, |\delta_t|^2$, $\delta_0 = 0$.
 
     They are the means of a Kalman smoother: of a walk $\delta_t = A_t \delta_{t-1} + b_t + w_t$ with unit noise, that
     is observed to be 0 with variance 1/μ. Filter and smoother are associative scans; a step of the Levenberg-Marquardt

@@ -40,7 +40,7 @@ class ParallelVerdict(eqx.Enumeration):
 
     converged = "converged: all states at once, by Newton's method"
     chaotic = (
-        "chaotic: the largest exponent over the first steps is above 0, so that Newton's method would take about as many "
-        "iterations as there are steps; iterated one after the other"
+        "chaotic: the largest exponent over the first steps is above 0, so that Newton's method would take about as "
+        "many iterations as there are steps; iterated one after the other"
     )
     out_of_steps = "out of steps: Newton's method did not converge; iterated one after the other"
