@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 
-from benchmarks import attractors, continuation, cycles, fixed_points, long_process, lyapunov, streaming
+from benchmarks import attractors, continuation, cycles, fixed_points, long_process, lyapunov, streaming, training
 from benchmarks._timing import table
 
 BENCHMARKS: dict[str, Callable[[], str]] = {
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[], str]] = {
     "continuation": continuation.report,
     "lyapunov": lambda: table(lyapunov.rows()),
     "streaming": lambda: table(streaming.rows()),
+    "training": training.report,
 }
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 HEAD = (

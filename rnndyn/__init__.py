@@ -87,6 +87,8 @@ from rnndyn.dynamics.linearization import linearize as linearize
 from rnndyn.dynamics.numerics.newton import newton as newton
 from rnndyn.dynamics.numerics.torus import TorusMap as TorusMap
 from rnndyn.dynamics.numerics.torus import on_torus as on_torus
+from rnndyn.dynamics.parallel_trajectory import ParallelTrajectory as ParallelTrajectory
+from rnndyn.dynamics.parallel_trajectory import parallel_trajectory as parallel_trajectory
 from rnndyn.dynamics.proofs.certificates import FixedPointCertificate as FixedPointCertificate
 from rnndyn.dynamics.proofs.certificates import FixedPointCertificates as FixedPointCertificates
 from rnndyn.dynamics.proofs.certificates import certify_fixed_point as certify_fixed_point
@@ -148,6 +150,7 @@ from rnndyn.networks.tokens import OneHot as OneHot
 from rnndyn.networks.tokens import TokenRNN as TokenRNN
 from rnndyn.networks.unroll import unroll as unroll
 from rnndyn.networks.vocabulary import Vocabulary as Vocabulary
+from rnndyn.parallel_unroll import unroll_parallel as unroll_parallel
 from rnndyn.parameters import gain_parameter as gain_parameter
 from rnndyn.parameters import input_parameter as input_parameter
 from rnndyn.parameters import leaf_parameter as leaf_parameter
@@ -184,5 +187,6 @@ from rnndyn.dynamics.fixed_points.verdicts import SlowVerdict as SlowVerdict
 from rnndyn.dynamics.kinks import KinkVerdict as KinkVerdict
 from rnndyn.dynamics.numerics.verdicts import CompletenessVerdict as CompletenessVerdict
 from rnndyn.dynamics.numerics.verdicts import NewtonVerdict as NewtonVerdict
+from rnndyn.dynamics.numerics.verdicts import ParallelVerdict as ParallelVerdict
 from rnndyn.dynamics.numerics.verdicts import PointVerdict as PointVerdict
 from rnndyn.dynamics.proofs.verdicts import ProofVerdict as ProofVerdict

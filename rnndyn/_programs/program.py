@@ -18,6 +18,7 @@ from rnndyn._programs.hoisting import ambient_context, evaluate, hoist
 from rnndyn._programs.precision import narrowing
 from rnndyn._programs.recent import Recent
 from rnndyn._programs.structure import structural_key
+from rnndyn._tracing import read_by_analyses
 
 
 def as_program(f: Callable, *args: Any, double: bool, name: str = "f", keeps_state: bool = True) -> "Program":
@@ -191,12 +192,14 @@ def _traced(f: Callable, arrays: list[Any], structs: tuple, double: bool) -> tup
         return exchange(f, lambda a: _copy(a, double))(*args)
 
     try:
-        closed, out = jax.make_jaxpr(with_inputs, return_shape=True)(held, structs)
+        with read_by_analyses():
+            closed, out = jax.make_jaxpr(with_inputs, return_shape=True)(held, structs)
     except Exception:  # it may need the numbers themselves; if not, the same error comes again
         if not arrays:
             raise
         held = []
-        closed, out = jax.make_jaxpr(with_constants, return_shape=True)(held, structs)
+        with read_by_analyses():
+            closed, out = jax.make_jaxpr(with_constants, return_shape=True)(held, structs)
     closed, numbers = hoist(closed)
     in_tree, out_tree = jax.tree.structure(structs), jax.tree.structure(out)
     key = (structural_key(closed), in_tree, out_tree, len(held), _settings())

@@ -10,6 +10,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from rnndyn._programs import Program, as_program, compiled
 from rnndyn._validation import check_at_least, check_state
+from rnndyn.dynamics.numerics.newton_in_time import newton_settings, solve_checked
 
 
 def trajectory(
@@ -18,6 +19,8 @@ def trajectory(
     num_steps: int,
     inputs: ArrayLike | None = None,
     num_transient: int = 0,
+    *,
+    parallel: bool = False,
 ) -> Float[Array, "T N"]:
     r"""Iterate $x_{t+1} = F(x_t)$, or $x_{t+1} = F(x_t, u_t)$ when driven.
 
@@ -30,6 +33,9 @@ def trajectory(
     - `num_steps`: how many states to return.
     - `inputs`: what drives the map, `num_transient + num_steps` rows, the transient's first.
     - `num_transient`: how many steps to take and forget before the first state that is returned.
+    - `parallel`: solve for all states at once by Newton's method, as `rnndyn.parallel_trajectory` with its defaults
+        does; where the orbit is chaotic, or the method does not converge, they are iterated all the same, with a
+        warning outside of `jit`. Pays on a GPU, for long sequences of few units; not on a CPU.
 
     **Returns:** the states, shape `(num_steps, N)`: row 0 is the state one step after the transient.
 
@@ -40,6 +46,9 @@ def trajectory(
     check_at_least("num_steps", num_steps, 1)
     check_at_least("num_transient", num_transient, 0)
     program, rows = let_in_with_inputs(f, x0, inputs, num_transient + num_steps)
+    if parallel:
+        guess = jnp.broadcast_to(x0, (num_transient + num_steps, x0.size))
+        return solve_checked(program, x0, rows, guess, newton_settings(x0.dtype)).states[num_transient:]
     return _run(program, x0, rows, num_steps, num_transient)
 
 

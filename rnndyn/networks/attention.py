@@ -203,7 +203,9 @@ class Seq2Seq(eqx.Module):
         decode = self._decode(keys, mask)
         decode.check_width(decoder_inputs[0])
         noise = decoder_key if is_random(decode.cell) else None
-        states = scan_cell(decode, decoder_inputs, None, decoder_mask, noise, False, len(decoder_inputs), False, None)
+        states = scan_cell(
+            decode, decoder_inputs, None, decoder_mask, noise, False, len(decoder_inputs), False, None, False
+        )
         states = at_entries(states, decoder_mask)
         return read_all(self._read, self.readout, states, key=decoder_key), states[2]
 

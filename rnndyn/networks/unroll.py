@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from rnndyn._tracing import is_read_by_analyses
 from rnndyn._validation import check_at_least
 from rnndyn.networks.adapters import as_cell, check_transition, for_sequence, is_random, step_keys
 from rnndyn.networks.cells.checks import check_weights
+from rnndyn.networks.fast_sequence import sequence
 from rnndyn.networks.precision import zero_input
 
 
@@ -23,6 +25,7 @@ def unroll(
     num_steps: int | None = None,
     remat_every: int | None = None,
     key: PRNGKeyArray | None = None,
+    fast: bool = True,
 ) -> PyTree[Array]:
     """Run a cell over a sequence and return every state.
 
@@ -55,6 +58,10 @@ def unroll(
         of all T steps. √T is a good size.
     - `key`: for a cell with noise or dropout, a `jax.random.key`: step t draws from `jax.random.split(key, T)[t]`,
         what is drawn once for the sequence from `jax.random.fold_in(key, 2**31 - 1)`. Without a key nothing is random.
+    - `fast`: whether `VanillaCell` (with a named activation but softplus), `LSTMCell` and `GRUCell` (reset after) may
+        run by passes written out for them, forwards and backwards, the same to rounding; over a batch (`jax.vmap`) they
+        take less time. It is so for plain runs in one dtype, float32 or float64: without mask, held input, noise and
+        `remat_every`. False: always the plain scan.
 
     **Returns:** the states, of the structure of `state`, with leaves (T, ...).
 
@@ -62,7 +69,7 @@ def unroll(
     of the wrong shape or of integers, a function that changes its state's shape, NaN in (untraced) weights, or a
     `key` for a cell that draws nothing.
 
-    Everything is one `jax.lax.scan`: `jit`, `vmap` and differentiate it freely. Outside of `jit` it is compiled, and
+    Everything is one loop: `jit`, `vmap` and differentiate it freely. Outside of `jit` it is compiled, and
     the cell checked, once for all cells and inputs of one structure, shape and dtype.
     """
     check_weights(cell)
@@ -77,7 +84,9 @@ def unroll(
         check_at_least("remat_every", remat_every, 1)
     if key is not None and not is_random(cell):
         raise ValueError(f"key: {type(cell).__name__} has no noise; call unroll without a key.")
-    return scan_cell(cell, inputs, state, mask, key, reverse, length, num_steps is not None, remat_every)
+    # Analyses read the equations of a map, and know JAX's own.
+    fast = fast and not is_read_by_analyses()
+    return scan_cell(cell, inputs, state, mask, key, reverse, length, num_steps is not None, remat_every, fast)
 
 
 # Jitted here, with the cell as an argument, so that calls outside of any jit share one compilation. The checks of the
@@ -93,6 +102,7 @@ def scan_cell(
     length: int,
     is_held: bool,
     remat_every: int | None,
+    fast: bool,
 ) -> PyTree:
     start = cell.initial_state() if state is None else state
     if inputs is None:
@@ -100,6 +110,10 @@ def scan_cell(
     start = check_transition(cell, start, inputs if is_held else inputs[0])
     cell = for_sequence(cell, key)
     keys = step_keys(cell, key, length)
+    if fast and not is_held and mask is None and keys is None and remat_every is None:
+        states = sequence(cell, start, inputs[::-1] if reverse else inputs)
+        if states is not None:
+            return jax.tree.map(lambda s: s[::-1], states) if reverse else states
     stand_in = inputs if mask is None or is_held else _first_entry(inputs, mask, reverse)
 
     def step(state: PyTree, xs: tuple[Any, Any, Any]) -> tuple[PyTree, PyTree]:

@@ -61,3 +61,14 @@ class CompletenessVerdict(eqx.Enumeration):
     sampled = "not proved: a sample, since the work limit was reached; raise max_tests"
     out_of_boxes = "not proved: max_boxes was reached; raise it, or search a smaller box"
     undecided = "not proved: regions are left that may hold more"
+
+
+class ParallelVerdict(eqx.Enumeration):
+    """How the states of a sequence were found; `ParallelVerdict[result]` is the message."""
+
+    converged = "converged: all states at once, by Newton's method"
+    chaotic = (
+        "chaotic: the largest exponent over the first steps is above 0, so that Newton's method would take about as "
+        "many iterations as there are steps; iterated one after the other"
+    )
+    out_of_steps = "out of steps: Newton's method did not converge; iterated one after the other"
