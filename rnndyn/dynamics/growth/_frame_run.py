@@ -97,6 +97,12 @@ def run_frame(
     return carry
 
 
+def run_frame_forward(f: Callable, x0: Array, frame: Array, plan: Plan) -> Run:
+    """`run_frame` of an autonomous map inside of a traced function, in a loop whose length is traced too: other lengths
+    of the same number of blocks run the same program. Forward mode only."""
+    return _looped(f, _start(x0, frame, plan, jnp), None, plan, 0, plan.num_transient + plan.num_steps)
+
+
 def _is_traced(f, x0, inputs, frame) -> bool:
     """Whether any of the arrays, those that `f` closes over included, belongs to a transformation."""
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((f, x0, inputs, frame))):

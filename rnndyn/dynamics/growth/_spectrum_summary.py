@@ -18,7 +18,7 @@ def summarise(run: Run, plan: Plan, dt: Any) -> dict[str, Any]:
 
     On plain numbers NumPy does it, because compiling it took longer than most runs; on traced ones JAX does.
     """
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((run, dt))):
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((run, plan, dt))):
         return _fields(jnp, run, plan, dt)
     found = _fields(np, jax.tree.map(np.asarray, run), plan, np.asarray(dt))
     return jax.tree.map(jnp.asarray, found)
@@ -28,7 +28,7 @@ def _fields(xp: Any, run: Run, plan: Plan, dt: Any) -> dict[str, Any]:
     num_units, num_exponents = run.frame.shape
     num_blocks, dtype = len(plan.edges) - 1, run.x.dtype
     duration = plan.num_steps.astype(dtype) * dt
-    durations = np.diff(plan.edges).astype(dtype) * dt
+    durations = xp.diff(plan.edges).astype(dtype) * dt
     lost = run.first_nonfinite >= 0
     log_growth = xp.where(lost, dtype.type(np.nan), run.log_growth)
     exponents = xp.sum(log_growth, axis=0) / duration
@@ -55,7 +55,7 @@ def _fields(xp: Any, run: Run, plan: Plan, dt: Any) -> dict[str, Any]:
         # Two infinitely contracting volumes agree.
         same = volume == run.log_det
         difference = xp.where(same, 0, volume - xp.where(same, 0, run.log_det))
-        defect = xp.abs(difference) / np.sum(durations[plan.checked[:-1]])
+        defect = xp.abs(difference) / xp.sum(xp.where(plan.checked[:-1], durations, 0))
 
     eps = xp.finfo(dtype).eps
     interval = plan.num_steps / xp.maximum(run.num_qrs, 1).astype(dtype)
