@@ -72,6 +72,26 @@ np.testing.assert_array_equal(shared.exponents, alone.exponents)
 np.testing.assert_allclose(shared.sum, np.log(0.3), rtol=1e-12)  # |det DF| = 0.3 everywhere
 """
 
+_MEMBERS = """
+import optax
+keys = jax.random.split(jax.random.key(1), 16)
+models = eqx.filter_vmap(lambda key: eqx.nn.Linear(3, 2, key=key))(keys)
+loss = lambda model, batch: jnp.mean((jax.vmap(model)(batch) - jnp.sin(batch[:, :2])) ** 2)
+train = lambda **given: rd.fit_ensemble(
+    models, loss, lambda key: jax.random.normal(key, (8, 3)), optax.adam(1e-2), num_steps=5, key=keys[0], **given
+)
+shared, alone = train(devices=jax.devices()), train()
+for ours, theirs in zip(*(jax.tree.leaves(eqx.filter(r.models, eqx.is_array)) for r in (shared, alone)), strict=True):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)  # float32: sums of other lengths
+assert len(shared.last_models.weight.sharding.device_set) == 8
+try:
+    train(devices=jax.devices()[:3])
+except ValueError as error:
+    assert "devices" in str(error)
+else:
+    raise AssertionError
+"""
+
 _TWO_PROCESSES = """
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
 assert jax.process_count() == 2
@@ -107,7 +127,7 @@ def _finish(process: subprocess.Popen) -> str:
 
 @pytest.mark.slow
 def test_eight_devices_find_what_one_finds():
-    _finish(_start(_EIGHT, flags="--xla_force_host_platform_device_count=8"))
+    _finish(_start(_EIGHT + _MEMBERS, flags="--xla_force_host_platform_device_count=8"))
 
 
 @pytest.mark.slow
