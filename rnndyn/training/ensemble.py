@@ -41,6 +41,7 @@ def fit_ensemble(
     trainable: Any = None,
     precision: Any = None,
     callbacks: Sequence[Callback] = (),
+    devices: "Sequence[jax.Device] | jax.sharding.Mesh | None" = None,
 ) -> "EnsembleFitResult":
     """Train E networks of one structure side by side, as E independent runs of `rnndyn.fit`.
 
@@ -62,6 +63,8 @@ def fit_ensemble(
     - `validation`: a batch is shared by the members; a function of a key gives each its own.
     - `carry`: the first one is that of every member; each then has its own.
     - `target`, `patience`: apply to each member by itself.
+    - `devices`: JAX devices of this process, or a `jax.sharding.Mesh` of them, that share the members, as many each:
+        their number divides E.
 
     **Returns:** an `EnsembleFitResult`. A member whose loss or gradient was not finite has stopped there; it is
     named in a warning, in the printed table and by `.diverged`, and does not disturb the others.
@@ -73,6 +76,9 @@ def fit_ensemble(
     # Arrays of NumPy, as a model has that came from the device, are arrays too.
     models = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, models)
     num_members = _num_members(models)
+    keys = jax.random.split(key, num_members)
+    if devices is not None:
+        models, keys = _spread((models, keys), num_members, devices)
     settings = Settings(
         num_steps=num_steps,
         max_grad_norm=max_grad_norm,
@@ -93,7 +99,7 @@ def fit_ensemble(
         loss,
         batches,
         optimizer,
-        keys=jax.random.split(key, num_members),
+        keys=keys,
         learning_rate=learning_rate,
         validation=validation,
         metric=metric,
@@ -180,6 +186,21 @@ def _num_members(models: Any) -> int:
     if num_members == 0:
         raise ValueError("models: expected at least one member, got a leading axis of length 0.")
     return num_members
+
+
+def _spread(tree: Any, num_members: int, devices: Any) -> Any:
+    """The arrays of `tree`, each with a leading axis of members, laid out over devices; programs follow their data."""
+    chosen = list(devices.devices.flat if isinstance(devices, jax.sharding.Mesh) else devices)
+    if not chosen or any(device.process_index != jax.process_index() for device in chosen):
+        raise ValueError(f"devices: expected devices of this process (jax.local_devices()), got {devices!r}.")
+    if num_members % len(chosen):
+        raise ValueError(
+            f"devices: {num_members} members cannot be shared by {len(chosen)} devices, as many each. "
+            "Take a number of members that the number of devices divides, or fewer devices."
+        )
+    mesh = jax.sharding.Mesh(np.array(chosen), ("members",))
+    layout = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("members"))
+    return jax.tree.map(lambda leaf: jax.device_put(leaf, layout) if eqx.is_array(leaf) else leaf, tree)
 
 
 class EnsembleDivergenceError(FloatingPointError):

@@ -97,3 +97,22 @@ def test_at_an_equilibrium_no_exponent_is_zero():
     )
     np.testing.assert_allclose(spectrum.exponents, [-1, -3], atol=1e-6)
     assert not spectrum.is_zero.any()
+
+
+def test_a_row_that_is_not_finite_costs_its_batch_nothing():
+    # The other rows would wait for its refused steps, hundreds of them in every step of the map.
+    calls = []
+
+    def decay(x):
+        jax.debug.callback(lambda: calls.append(1))
+        return -x
+
+    alone = jax.vmap(rd.time_map(decay, 0.5))(jnp.ones((2, 1)))
+    jax.effects_barrier()
+    finite = len(calls)
+    calls.clear()
+    batch = jax.vmap(rd.time_map(decay, 0.5))(jnp.array([[1.0], [jnp.nan]]))
+    jax.effects_barrier()
+    np.testing.assert_array_equal(batch[0], alone[0])
+    assert np.isnan(batch[1]).all()
+    assert 0 < len(calls) <= 1.1 * finite

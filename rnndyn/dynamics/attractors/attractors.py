@@ -1,7 +1,8 @@
 """The attractors of a map and the sizes of their basins, from many initial states at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 from scipy import stats
@@ -25,6 +26,7 @@ def find_attractors(
     max_representatives: int = 32,
     escape_radius: float | None = None,
     progress: bool = True,
+    devices: "Sequence[jax.Device] | jax.sharding.Mesh | None" = None,
 ) -> "Attractors":
     r"""Find what the orbits of many initial states settle on, and which share of them goes where.
 
@@ -44,6 +46,8 @@ def find_attractors(
     - `max_representatives`: how many orbits that do not return are classified one by one.
     - `escape_radius`: as in `classify_attractor`; by default from the largest of the initial states.
     - `progress`: show a bar when it takes longer than two seconds.
+    - `devices`: JAX devices, or a `jax.sharding.Mesh` of them, that share the work; also those of other processes
+        (`jax.distributed`), which then all make this call. By default the default device.
 
     **Returns:** an `Attractors`, the largest basin first. States that end on saddles, or are still under way, belong to
     no attractor: they are in `undecided`, each with its reason.
@@ -61,7 +65,7 @@ def find_attractors(
     check_at_least("max_map_steps", max_map_steps, 1024)
     check_at_least("max_representatives", max_representatives, 0)
     check_options(max_period, escape_radius)
-    with double_precision():
+    with double_precision(devices):
         starts = np.asarray(initial_states, np.float64)
         flow = f if isinstance(f, TimeMap) else None
         f = let_in(f, starts[0])

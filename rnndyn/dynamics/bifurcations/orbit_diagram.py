@@ -1,6 +1,6 @@
 """Orbit diagrams: the states that remain at each value of a parameter, and how nearby ones separate."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -26,6 +26,7 @@ def orbit_diagram(
     num_transient: int = 1000,
     num_steps: int = 2000,
     progress: bool = True,
+    devices: "Sequence[jax.Device] | jax.sharding.Mesh | None" = None,
 ) -> "OrbitDiagram":
     r"""Iterate a map at each value of a parameter, and keep what remains after a transient.
 
@@ -44,6 +45,8 @@ def orbit_diagram(
     - `num_transient`: how many steps to forget.
     - `num_steps`: the length of the average of the exponent, at least `num_states`.
     - `progress`: show a bar when it takes longer than two seconds.
+    - `devices`: JAX devices, or a `jax.sharding.Mesh` of them, that share the work; also those of other processes
+        (`jax.distributed`), which then all make this call. By default the default device.
 
     **Returns:** an `OrbitDiagram` in float64.
 
@@ -68,7 +71,7 @@ def orbit_diagram(
     check_at_least("num_transient", num_transient, 0)
     check_at_least("num_steps", num_steps, num_states)
     starts = starts.astype(np.float64)
-    with double_precision():
+    with double_precision(devices):
         f = let_in(f, starts[0], np.float64(p[0]))
         run = _Run(num_states, num_transient, num_steps)
         states, exponents, stderr = map_in_chunks(

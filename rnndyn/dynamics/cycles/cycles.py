@@ -1,8 +1,9 @@
 """The cycles of a map: periodic points of a given minimal period, each cycle once, with its evidence."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
@@ -39,6 +40,7 @@ def find_cycles(
     until_complete: bool = False,
     seed: int = 0,
     progress: bool = True,
+    devices: "Sequence[jax.Device] | jax.sharding.Mesh | None" = None,
 ) -> "CycleSet":
     r"""Find cycles $x_0 \to x_1 \to \dots \to x_{p-1} \to x_0$ of minimal period p, polished to rounding in float64.
 
@@ -62,6 +64,8 @@ def find_cycles(
         (at least 20).
     - `seed`: of the random sequences.
     - `progress`: show a bar when it takes longer than two seconds.
+    - `devices`: JAX devices, or a `jax.sharding.Mesh` of them, that share the work; also those of other processes
+        (`jax.distributed`), which then all make this call. By default the default device.
 
     **Returns:** a `CycleSet`: `find_cycles(f, candidates, 5)[5]` are the `Cycles` of period 5. Those of period 1 are
     the fixed points. Each cycle appears once, from its smallest point on.
@@ -86,7 +90,7 @@ def find_cycles(
     check_at_least("max_steps", max_steps, 1)
     check_at_least("max_rounds", max_rounds, 1)
     periods = _periods(period)
-    with double_precision():
+    with double_precision(devices):
         starts = np.asarray(candidates, np.float64)
         size = starts.shape[1]
         f = let_in(f, starts[0])

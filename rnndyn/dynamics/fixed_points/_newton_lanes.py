@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 from tqdm.auto import tqdm
 
 from rnndyn._programs import compiled
+from rnndyn.dynamics.numerics.devices import deal_rows
 from rnndyn.dynamics.numerics.drivers import MEMORY_BUDGET
 from rnndyn.dynamics.numerics.newton_method import NewtonMethod, NewtonProblem, NewtonState, Patience
 from rnndyn.dynamics.numerics.torus import difference
@@ -111,7 +112,7 @@ class NewtonLanes:
         target.stalled[free] = ~np.isfinite(g).all(axis=1)
 
     def _step(self, lanes: NewtonState) -> NewtonState:
-        return _step_lanes(self.f, lanes, self.linear_solver, self.period)
+        return deal_rows(lambda part: _step_lanes(self.f, part, self.linear_solver, self.period), lanes)
 
     def _joined(self, before: np.ndarray, after: np.ndarray, open_lanes: np.ndarray) -> np.ndarray:
         """For every lane the known root that its last step has as good as reached, or -1."""

@@ -1,6 +1,6 @@
 """The equilibria of a flow: where its vector field vanishes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -25,6 +25,7 @@ def find_equilibria(
     max_rounds: int = 4,
     seed: int = 0,
     progress: bool = True,
+    devices: "Sequence[jax.Device] | jax.sharding.Mesh | None" = None,
 ) -> "Equilibria":
     r"""Find solutions of $v(x) = 0$, the equilibria of $\dot x = v(x)$, from many candidates at once.
 
@@ -34,7 +35,7 @@ def find_equilibria(
     **Arguments:**
 
     - `vector_field`: v, `(N,) -> (N,)`.
-    - `candidates`, `max_steps`, `max_rounds`, `seed`, `progress`: as in `find_fixed_points`.
+    - `candidates`, `max_steps`, `max_rounds`, `seed`, `progress`, `devices`: as in `find_fixed_points`.
 
     **Returns:** an `Equilibria` with NumPy arrays.
 
@@ -43,7 +44,7 @@ def find_equilibria(
     Reference: as `find_fixed_points`.
     """
     check_states("candidates", candidates)
-    with double_precision():
+    with double_precision(devices):
         starts = np.asarray(candidates, np.float64)
         vector_field = let_in(vector_field, starts[0], name="vector_field")
         size = starts.shape[1]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int
 
@@ -55,6 +56,7 @@ def find_fixed_points(
     all_candidates: bool = False,
     seed: int = 0,
     progress: bool = True,
+    devices: "Sequence[jax.Device] | jax.sharding.Mesh | None" = None,
 ) -> "FixedPoints":
     r"""Find solutions of $F(x) = x$ from many candidates at once, each polished to the rounding floor in float64.
 
@@ -84,6 +86,8 @@ def find_fixed_points(
         are `num_spared`, unless the index sum says that points are missing.
     - `seed`: of the random mixtures.
     - `progress`: show a bar when it takes longer than two seconds.
+    - `devices`: JAX devices, or a `jax.sharding.Mesh` of them, that share the work; also those of other processes
+        (`jax.distributed`), which then all make this call. By default the default device.
 
     **Returns:** a `FixedPoints` with NumPy arrays. Candidates that did not converge are in `unconverged`, points
     outside the region in `outside`, a continuum of fixed points in `continuum`.
@@ -105,7 +109,7 @@ def find_fixed_points(
     check_at_least("max_rounds", max_rounds, 1)
     if num_paths is not None:
         check_at_least("num_paths", num_paths, 0)
-    with double_precision():
+    with double_precision(devices):
         starts = np.asarray(candidates, np.float64)
         f = let_in(f, starts[0])
         region, period = _region(f), period_of(f, starts.shape[1])

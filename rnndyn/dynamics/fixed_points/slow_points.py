@@ -1,6 +1,6 @@
 """Where a map moves slowly without being fixed: minima of the speed, and the slow manifold around them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -32,6 +32,7 @@ def find_slow_points(
     num_samples: int = 64,
     max_steps: int = 200,
     progress: bool = True,
+    devices: "Sequence[jax.Device] | jax.sharding.Mesh | None" = None,
 ) -> "SlowPoints":
     r"""Find local minima of the speed $q(x) = \tfrac12 |F(x) - x|^2$ that are not fixed points, and the slow manifold.
 
@@ -54,6 +55,8 @@ def find_slow_points(
     - `num_samples`: how many points of the slow manifold to linearise.
     - `max_steps`: of the minimisation.
     - `progress`: show a bar when it takes longer than two seconds.
+    - `devices`: JAX devices, or a `jax.sharding.Mesh` of them, that share the work; also those of other processes
+        (`jax.distributed`), which then all make this call. By default the default device.
 
     **Returns:** a `SlowPoints`.
 
@@ -73,7 +76,7 @@ def find_slow_points(
     slow_steps = slow_time / dt
     if not slow_steps > 1:
         raise ValueError(f"slow_time: expected more than 1 step (of length {dt:g}), got {slow_time}.")
-    with double_precision():
+    with double_precision(devices):
         starts = np.asarray(candidates, np.float64)
         f = let_in(f, starts[0])
         bytes_per_item = 64 * starts.shape[1] ** 2

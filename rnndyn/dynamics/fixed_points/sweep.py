@@ -1,6 +1,8 @@
 """Fixed points of many maps of one structure: over held inputs, or over an ensemble of networks."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -10,7 +12,12 @@ from jaxtyping import Array, ArrayLike, Int
 from tqdm.auto import tqdm
 
 from rnndyn.dynamics.fixed_points.fixed_points import FixedPoints, find_fixed_points
-from rnndyn.results import Result, stack_verdicts
+from rnndyn.dynamics.numerics.devices import is_first_process, use_devices
+from rnndyn.dynamics.numerics.identity import identity
+from rnndyn.results import Result, load, stack_verdicts
+
+_WRITE_EVERY = 5.0
+"""Seconds between two writes of the file of a sweep: what is lost when the process is killed."""
 
 
 def find_fixed_points_sweep(
@@ -18,7 +25,9 @@ def find_fixed_points_sweep(
     candidates: ArrayLike,
     *,
     follow: bool = True,
+    path: str | Path | None = None,
     progress: bool = True,
+    devices: "Sequence[jax.Device] | jax.sharding.Mesh | None" = None,
     **options: Any,
 ) -> "FixedPointSweep":
     """Find the fixed points of every map of a batch, with one compilation for all.
@@ -36,13 +45,17 @@ def find_fixed_points_sweep(
     - `candidates`: starting points for all maps, `(K, N)`, or for each its own, `(B, K, N)`.
     - `follow`: add the points of the map before to the candidates, which keeps track of points along a sweep of one
         parameter.
+    - `path`: a file (.npz) that the finished maps are added to, every few seconds and where the sweep is interrupted;
+        `rnndyn.load` reads it. The same sweep continues from it, to the same result; another one refuses to.
     - `progress`: show a bar over the maps when it takes longer than two seconds.
+    - `devices`: as in `find_fixed_points`: the candidates of each map are dealt out to them.
     - `options`: passed to `find_fixed_points`.
 
     **Returns:** a `FixedPointSweep`: `len` is B, `sweep[i]` the `FixedPoints` of map i. Maps may have different numbers
     of points.
 
-    **Raises:** `ValueError` when the arrays of `maps` have no common leading axis, and as `find_fixed_points` does.
+    **Raises:** `ValueError` when the arrays of `maps` have no common leading axis, for a file of another sweep, and as
+    `find_fixed_points` does.
     """
     sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(eqx.filter(maps, eqx.is_array))}
     if len(sizes) != 1 or () in sizes:
@@ -54,14 +67,56 @@ def find_fixed_points_sweep(
     starts = np.asarray(candidates)
     if starts.ndim == 3 and len(starts) != num_maps:
         raise ValueError(f"candidates: expected a leading axis of {num_maps}, one set for each map, got {len(starts)}.")
+    own_map = lambda i: jax.tree.map(lambda leaf: leaf[i] if eqx.is_array(leaf) else leaf, maps)
+    file, this = None, ""
     results: list[FixedPoints] = []
-    for i in tqdm(range(num_maps), desc="sweep", delay=2.0, leave=False, disable=None if progress else True):
-        f = jax.tree.map(lambda leaf, i=i: leaf[i] if eqx.is_array(leaf) else leaf, maps)
-        own = starts[i] if starts.ndim == 3 else starts
-        if follow and results and len(results[-1]):
-            own = np.concatenate([own, results[-1].points.astype(own.dtype)])
-        results.append(find_fixed_points(f, own, progress=False, **options))
-    return FixedPointSweep(tuple(results))
+    if path is not None:
+        file = Path(path) if Path(path).suffix == ".npz" else Path(f"{path}.npz")
+        settings = [follow, sorted((name, repr(value)) for name, value in options.items())]
+        this = identity(
+            settings, (eqx.filter(maps, eqx.is_array), starts), own_map(0), starts.reshape(-1, starts.shape[-1])[0]
+        )
+        results = _read(file, this)
+    with use_devices(devices):
+        written, last_write = len(results), time.monotonic()
+        try:
+            for i in tqdm(
+                range(len(results), num_maps),
+                initial=len(results),
+                total=num_maps,
+                desc="sweep",
+                delay=2.0,
+                leave=False,
+                disable=None if progress else True,
+            ):
+                own = starts[i] if starts.ndim == 3 else starts
+                if follow and results and len(results[-1]):
+                    own = np.concatenate([own, results[-1].points.astype(own.dtype)])
+                results.append(find_fixed_points(own_map(i), own, progress=False, **options))
+                if file is not None and time.monotonic() - last_write > _WRITE_EVERY:
+                    _write(file, this, results)
+                    written, last_write = len(results), time.monotonic()
+        finally:
+            if file is not None and len(results) > written:
+                _write(file, this, results)
+    return FixedPointSweep(tuple(results), this)
+
+
+def _read(file: Path, this: str) -> list[FixedPoints]:
+    if not file.exists():
+        return []
+    found = load(file)
+    if not isinstance(found, FixedPointSweep) or found.identity != this:
+        raise ValueError(
+            f"path: {file} does not hold the beginning of this sweep (other maps, candidates or options, or no sweep "
+            "at all). Choose another path, or delete the file to start over."
+        )
+    return list(found.results)
+
+
+def _write(file: Path, this: str, results: list[FixedPoints]) -> None:
+    if is_first_process():
+        FixedPointSweep(tuple(results), this).save(file)
 
 
 class FixedPointSweep(Result):
@@ -69,9 +124,11 @@ class FixedPointSweep(Result):
 
     - `results`: one `FixedPoints` for each map, in the order of the maps, B of them. Where the search of a map found
         nothing its result has no points, and its `unconverged` says where the candidates ended.
+    - `identity`: a hash of what is computed, where the sweep has a file.
     """
 
     results: tuple[FixedPoints, ...]
+    identity: str = ""
 
     def __len__(self) -> int:
         return len(self.results)

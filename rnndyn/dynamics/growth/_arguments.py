@@ -18,8 +18,7 @@ def check_growth_arguments(
 ) -> tuple[Program, Array, Array | np.ndarray | None, int]:
     """The map as a program, state, inputs and number of exponents; a `ValueError` where they do not fit together."""
     check_state("x0", x0)
-    check_at_least("num_steps", num_steps, 1)
-    check_at_least("num_transient", num_transient, 0)
+    check_growth_settings(num_steps, num_transient)
     num_units = jnp.shape(x0)[0]
     if num_exponents is None:
         num_exponents = num_units
@@ -30,6 +29,18 @@ def check_growth_arguments(
     x0 = jnp.asarray(x0)
     program, rows = let_in_with_inputs(f, x0, inputs, num_transient + num_steps)
     return program, x0, rows, num_exponents
+
+
+def check_growth_settings(num_steps: int, num_transient: int, qr_every: int | None = None) -> None:
+    """Raise unless the numbers of steps are in range, and at least one interval fits into the window."""
+    check_at_least("num_steps", num_steps, 1)
+    check_at_least("num_transient", num_transient, 0)
+    if qr_every is not None:
+        check_at_least("qr_every", qr_every, 1)
+        if qr_every > num_steps:
+            raise ValueError(
+                f"qr_every: {qr_every} steps do not fit into num_steps={num_steps}. Raise num_steps or lower qr_every."
+            )
 
 
 def check_dt(dt: Any) -> None:

@@ -98,6 +98,12 @@ def run_frame(
     return carry
 
 
+def run_frame_forward(f: Callable, x0: Array, frame: Array, plan: Plan) -> Run:
+    """`run_frame` of an autonomous map inside of a traced function, in a loop whose length is traced too: other lengths
+    of the same number of blocks run the same program. Forward mode only."""
+    return _looped(f, _start(x0, frame, plan, jnp), None, plan, 0, plan.num_transient + plan.num_steps)
+
+
 def _is_traced(f, x0, inputs, frame) -> bool:
     """Whether any of the arrays, those that `f` closes over included, belongs to a transformation."""
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((f, x0, inputs, frame))):
@@ -174,8 +180,9 @@ def _step(f: Callable, plan: Plan, carry: Run, t: Array, u: Array | None) -> Run
     # A lost run keeps its last good frame: NaN would send a whole batch through the slow branch of the QR.
     vectors = jnp.where(first_nonfinite < 0, vectors, carry.frame)
 
+    # Blocks end with an orthonormal frame, so that their sums are exact.
     def qr(vectors):
-        q, log_diagonal, condition = step_qr(f, carry.x, args, carry.frame, vectors, since_qr == 1)
+        q, log_diagonal, condition = step_qr(f, carry.x, args, carry.frame, vectors, since_qr == 1, ends)
         alive = jnp.where(jnp.isneginf(log_diagonal), 0, log_diagonal)  # a destroyed direction asks for no QR
         rate = jnp.maximum(rate_of_loss(vectors, alive, condition, since_qr), FADING * carry.rate)
         interval = jnp.where(plan.qr_every > 0, plan.qr_every, next_interval(rate, since_qr))

@@ -19,7 +19,7 @@ def summarise(run: Run, plan: Plan, dt: Any) -> dict[str, Any]:
     On plain numbers NumPy does it, because compiling it took longer than most runs; on traced ones JAX does, as one
     program: under `grad` or `vmap` without `jit` each of its operations would be compiled by itself, 200 of them.
     """
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((run, dt))):
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((run, plan, dt))):
         return _traced(run, plan, dt)
     found = _fields(np, jax.tree.map(np.asarray, run), plan, np.asarray(dt))
     return jax.tree.map(jnp.asarray, found)

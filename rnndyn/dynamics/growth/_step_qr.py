@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from rnndyn.dynamics.growth._graded_qr import graded_qr
-from rnndyn.dynamics.numerics.frames import orthonormalize, push_frame, shared_min
+from rnndyn.dynamics.numerics.frames import nearly_orthonormalize, orthonormalize, push_frame, shared_min
 
 
 def step_qr(
@@ -17,6 +17,7 @@ def step_qr(
     frame: Float[Array, "N k"],
     vectors: Float[Array, "N k"],
     one_step: Bool[Array, ""] | bool = True,
+    exact: Bool[Array, ""] | bool = True,
 ) -> tuple[Float[Array, "N k"], Float[Array, " k"], Float[Array, " k"]]:
     r"""`orthonormalize(vectors)` for `vectors` = DF(x, *args) @ `frame`; ln R_ii is -inf where the step destroys a
     direction.
@@ -28,10 +29,15 @@ def step_qr(
     cost no digits, and the rank of DF is known: R_ii is 0 beyond it and only there.
 
     - `one_step`: whether `vectors` is one step away from `frame`; if not, only the first way is open.
+    - `exact`: whether each R_ii is wanted; if not, sums of ln R_ii up to the next exact decomposition are rates, and
+        the decomposition costs half (`nearly_orthonormalize`).
 
     Derivatives are those of `orthonormalize`.
     """
-    plain = orthonormalize(vectors)
+    if exact is True:
+        plain = orthonormalize(vectors)
+    else:
+        plain = jax.lax.cond(exact, orthonormalize, nearly_orthonormalize, vectors)
     lost = one_step & ~(jnp.max(plain[2]) <= jnp.finfo(vectors.dtype).eps ** -0.5) & jnp.all(jnp.isfinite(vectors))
 
     def decompose(x, frame, plain):

@@ -1,14 +1,13 @@
 """Lyapunov exponents of a whole family of systems: gains, seeds, networks."""
 
-import hashlib
 import itertools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 from tqdm.auto import tqdm
@@ -16,9 +15,14 @@ from tqdm.auto import tqdm
 from rnndyn._archive import read_archive, write_archive
 from rnndyn._programs import compiled
 from rnndyn._validation import check_at_least
-from rnndyn.dynamics.growth.lyapunov import LyapunovSpectrum, lyapunov_spectrum
+from rnndyn.dynamics.growth._arguments import check_growth_arguments, check_growth_settings
+from rnndyn.dynamics.growth._frame_run import Plan, make_plan, run_frame_forward
+from rnndyn.dynamics.growth._spectrum_summary import summarise
 from rnndyn.dynamics.growth.verdicts import GrowthVerdict
+from rnndyn.dynamics.numerics.devices import deal, is_first_process, num_devices
 from rnndyn.dynamics.numerics.drivers import MEMORY_BUDGET, double_precision
+from rnndyn.dynamics.numerics.frames import random_frame
+from rnndyn.dynamics.numerics.identity import identity
 from rnndyn.results import Judged
 
 _KEPT = (
@@ -50,6 +54,7 @@ def lyapunov_sweep(
     chunk_size: int | None = None,
     path: str | Path | None = None,
     progress: bool = True,
+    devices: "Sequence[jax.Device] | jax.sharding.Mesh | None" = None,
 ) -> "LyapunovSweep":
     r"""The Lyapunov spectrum at every point of a grid of parameters, seeds or networks, in float64 and in chunks.
 
@@ -65,8 +70,11 @@ def lyapunov_sweep(
     - `chunk_size`: grid points computed at once. By default as many as 256 MB hold, on a CPU as many as its cache
       holds (2 MB), and at least eight chunks when there is a `path` to resume from.
     - `path`: a file that every finished chunk is added to. A sweep that was interrupted continues from it; one with
-      other axes or settings refuses to. What `build` does is not compared: another `build` needs another path.
+      other axes or settings, or of a `build` that does something else, refuses to. The processes of a job share it:
+        the first one writes.
     - `progress`: whether to show a bar.
+    - `devices`: JAX devices, or a `jax.sharding.Mesh` of them, that share the work; also those of other processes
+        (`jax.distributed`), which then all make this call. By default the default device.
 
     **Returns:** a `LyapunovSweep` in float64, whatever the global flag.
 
@@ -74,7 +82,8 @@ def lyapunov_sweep(
     is damaged.
 
     The systems of one chunk run side by side (`vmap`), orthonormalised together as often as the worst of them needs.
-    All start anew: for the continuation of one state along a parameter see `orbit_diagram`.
+    Another `num_steps`, `num_transient`, `qr_every` or `dt` compiles nothing new, from 64 steps on. All start anew: for
+    the continuation of one state along a parameter see `orbit_diagram`.
 
     ??? cite "Reference"
         G. Benettin, L. Galgani, A. Giorgilli & J.-M. Strelcyn (1980), "Lyapunov characteristic exponents for smooth
@@ -87,20 +96,25 @@ def lyapunov_sweep(
     for name, axis in values.items():
         if axis.ndim != 1 or axis.size == 0:
             raise ValueError(f"axes: expected one-dimensional, non-empty values; {name!r} has shape {axis.shape}.")
-    check_at_least("num_steps", num_steps, 1)
     if chunk_size is not None:
         check_at_least("chunk_size", chunk_size, 1)
     shape = tuple(axis.size for axis in values.values())
     grid = np.array(list(itertools.product(*(range(size) for size in shape))))
-    settings = _Settings(num_steps, num_exponents, num_transient, qr_every, float(dt))
+    check_growth_settings(num_steps, num_transient, qr_every)
+    plan = make_plan(num_steps, num_transient, qr_every, None)
 
-    with double_precision():
+    with double_precision(devices):
         points = {name: values[name][grid[:, i]] for i, name in enumerate(names)}
         points = {name: p.astype(np.float64) if p.dtype.kind == "f" else p for name, p in points.items()}
+        first = {name: p[0] for name, p in points.items()}
         if chunk_size is None:
-            chunk_size = _default_chunk(build, {name: p[0] for name, p in points.items()}, len(grid), path, settings)
-        fingerprint = _fingerprint(names, values, settings)
+            chunk_size = _default_chunk(build, first, len(grid), path, num_exponents)
+        fingerprint = ""
+        if path is not None:
+            settings = [names, num_steps, num_exponents, num_transient, qr_every, float(dt)]
+            fingerprint = identity(settings, list(values.values()), lambda p: _image(build, p), first)
         done = _read(path, fingerprint)
+        compute = lambda part: _chunk(build, part, plan, np.asarray(dt, np.float64), num_exponents)
         with tqdm(
             total=len(grid),
             initial=len(done["result"]),
@@ -110,13 +124,13 @@ def lyapunov_sweep(
             disable=None if progress else True,
         ) as bar:
             while (count := len(done["result"])) < len(grid):
-                part = {name: _padded(p[count : count + chunk_size], chunk_size) for name, p in points.items()}
-                new = jax.device_get(_chunk(build, part, settings))
-                leaves = {name: jax.tree.leaves(getattr(new, name))[0] for name in _KEPT}
-                fresh = {name: np.asarray(leaf)[: len(grid) - count] for name, leaf in leaves.items()}
-                done = {name: np.concatenate([done[name], fresh[name]]) if count else fresh[name] for name in _KEPT}
+                starts = range(count, min(count + chunk_size * num_devices(), len(grid)), chunk_size)
+                parts = [{k: _padded(p[s : s + chunk_size], chunk_size) for k, p in points.items()} for s in starts]
+                found = deal(compute, parts)
+                new = {name: np.concatenate([part[name] for part in found])[: len(grid) - count] for name in _KEPT}
+                done = {name: np.concatenate([done[name], new[name]]) if count else new[name] for name in _KEPT}
                 _write(path, fingerprint, done)
-                bar.update(len(fresh["result"]))
+                bar.update(len(new["result"]))
 
     fields: dict[str, Any] = {name: array.reshape(shape + array.shape[1:]) for name, array in done.items()}
     fields["result"] = jax.tree.map(lambda _: fields["result"], GrowthVerdict.converged)
@@ -181,52 +195,40 @@ class LyapunovSweep(Judged):
         return "\n".join(lines)
 
 
-class _Settings(eqx.Module):
-    num_steps: int = eqx.field(static=True)
-    num_exponents: int | None = eqx.field(static=True)
-    num_transient: int = eqx.field(static=True)
-    qr_every: int | None = eqx.field(static=True)
-    dt: float = eqx.field(static=True)
-
-
 @compiled
-def _chunk(build, points, settings) -> LyapunovSpectrum:
+def _chunk(build, points, plan: Plan, dt, num_exponents) -> dict[str, Array]:
     def one(point):
         f, x0 = build(**point)
-        return lyapunov_spectrum(
-            f,
-            x0,
-            settings.num_steps,
-            num_exponents=settings.num_exponents,
-            num_transient=settings.num_transient,
-            qr_every=settings.qr_every,
-            dt=settings.dt,
-        )
+        f, x0, _, k = check_growth_arguments(f, x0, 1, 0, None, num_exponents)
+        frame = random_frame(x0.shape[0], k, x0.dtype)
+        fields = summarise(run_frame_forward(f, x0, frame, plan), plan, jnp.asarray(dt, x0.dtype))
+        return {name: jax.tree.leaves(fields[name])[0] for name in _KEPT}
 
     return jax.vmap(one)(points)
 
 
-def _default_chunk(build, point, num_points, path, settings) -> int:
+def _image(build, point):
+    """What a sweep computes at a point begins with: the initial state and the one after it."""
+    f, x0 = build(**point)
+    return x0, f(x0)
+
+
+def _default_chunk(build, point, num_points, path, num_exponents) -> int:
     f, x0 = eqx.filter_eval_shape(lambda p: build(**p), point)
     num_units = x0.shape[0]
     weights = sum(leaf.size for leaf in jax.tree.leaves(f) if hasattr(leaf, "size"))
     # The frame, its image, and what the QR makes of them.
-    frames = 12 * num_units * (settings.num_exponents or num_units)
+    frames = 12 * num_units * (num_exponents or num_units)
     # A CPU gains nothing from more networks at once than fit into its cache: see benchmarks/lyapunov.py.
     budget = CACHE_BUDGET if jax.default_backend() == "cpu" else MEMORY_BUDGET
     fitting = max(1, budget // (8 * (weights + frames)))
-    return max(1, min(fitting, num_points if path is None else -(-num_points // 8)))
+    num_each = -(-num_points // num_devices())
+    return max(1, min(fitting, num_each if path is None else -(-num_each // 8)))
 
 
 def _padded(array, size):
     missing = size - len(array)
     return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing > 0 else array
-
-
-def _fingerprint(names, values, settings) -> str:
-    described = [[name, values[name].dtype.str, values[name].tolist()] for name in names]
-    text = json.dumps([described, str(settings)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _read(path, fingerprint) -> dict[str, np.ndarray]:
@@ -235,12 +237,12 @@ def _read(path, fingerprint) -> dict[str, np.ndarray]:
     header, arrays = read_archive(Path(path))
     if header.get("sweep") != fingerprint or set(arrays) != set(_KEPT):
         raise ValueError(
-            f"path: {path} does not hold the beginning of this sweep (other axes, other settings, or no sweep at all). "
-            "Choose another path, or delete the file to start over."
+            f"path: {path} does not hold the beginning of this sweep (other axes, settings or systems, or no sweep at "
+            "all). Choose another path, or delete the file to start over."
         )
     return arrays
 
 
 def _write(path, fingerprint, done):
-    if path is not None:
+    if path is not None and is_first_process():
         write_archive(Path(path), {"sweep": fingerprint}, done)

@@ -1,7 +1,7 @@
 """What every driver (`find_*`, `enumerate_*`, ...) shares: float64, chunks that bound memory, lanes, progress."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -11,6 +11,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from rnndyn._programs import Program, as_program
+from rnndyn.dynamics.numerics.devices import deal, num_devices, use_devices
 from rnndyn.dynamics.numerics.threads import one_blas_thread, one_program_at_a_time
 
 MEMORY_BUDGET = 256 * 2**20
@@ -18,8 +19,10 @@ MEMORY_BUDGET = 256 * 2**20
 
 
 @contextlib.contextmanager
-def double_precision() -> Iterator[None]:
+def double_precision(devices: "Sequence[jax.Device] | jax.sharding.Mesh | None" = None) -> Iterator[None]:
     """Compute in float64 inside the block, whatever the global flag is, on a device that has it.
+
+    With `devices` the batches of the block are dealt out to them (see `devices`); without, as around the block.
 
     A TPU emulates float64 without the accuracy that polished points need, so there the block runs on the host. On a
     host BLAS keeps to one thread, and drivers in several Python threads take turns (see `threads`).
@@ -32,6 +35,7 @@ def double_precision() -> Iterator[None]:
             stack.enter_context(one_blas_thread())
         stack.enter_context(jax.enable_x64(True))
         stack.enter_context(device)
+        stack.enter_context(use_devices(devices))
         yield
 
 
@@ -92,21 +96,28 @@ def map_in_chunks(
 
     **Returns:** the results as NumPy arrays with leading axis K.
 
-    Chunks have one size, a power of two, the last one padded: one compilation serves every chunk and most calls.
+    Chunks have one size, a power of two, the last one padded: one compilation serves every chunk and most calls. Inside
+    of `double_precision(devices)` every device gets chunks of its own, and the budget is that of each.
     """
     num_items = jax.tree.leaves(batch)[0].shape[0]
+    num_each = -(-num_items // num_devices())
     fitting = _floor_power_of_two(max(1, MEMORY_BUDGET // max(1, bytes_per_item)))
     # Padding must stay cheap: a sixteenth of the budget at the most.
-    chunk = min(fitting, max(_ceil_power_of_two(num_items), min(_ceil_power_of_two(least_size), max(1, fitting // 16))))
+    chunk = min(fitting, max(_ceil_power_of_two(num_each), min(_ceil_power_of_two(least_size), max(1, fitting // 16))))
     if most_size is not None:
         chunk = min(chunk, _ceil_power_of_two(most_size))
-    starts = range(0, num_items, chunk)
-    results = []
-    for start in tqdm(starts, desc=description, delay=2.0, leave=False, disable=None if progress else True):
-        stop = min(start + chunk, num_items)
-        part = jax.tree.map(lambda a, s=start, e=stop: _pad(np.asarray(a[s:e]), chunk, padding), batch)
-        out = jax.device_get(function(part))
-        results.append(jax.tree.map(lambda a, n=stop - start: np.asarray(a)[:n], out))
+    turn = chunk * num_devices()
+    results: list[Any] = []
+    for first in tqdm(
+        range(0, num_items, turn), desc=description, delay=2.0, leave=False, disable=None if progress else True
+    ):
+        sizes = [min(chunk, num_items - start) for start in range(first, min(first + turn, num_items), chunk)]
+        parts = [
+            jax.tree.map(lambda a, s=first + i * chunk, n=n: _pad(np.asarray(a[s : s + n]), chunk, padding), batch)
+            for i, n in enumerate(sizes)
+        ]
+        for out, n in zip(deal(function, parts), sizes):
+            results.append(jax.tree.map(lambda a, n=n: np.asarray(a)[:n], out))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
 
 

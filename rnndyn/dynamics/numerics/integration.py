@@ -182,8 +182,11 @@ def _advance(
     at_start = jnp.maximum(_lengths(columns / unit(x)), from_leaves)
 
     def unfinished(s: _State) -> Array:
-        # A step that no longer moves t is the sign of a singularity, or of a state that is not finite.
-        return (s.t < end) & (s.num_steps < method.max_steps) & (s.step > 4 * eps * s.t)
+        # A step that no longer moves t is the sign of a singularity; at the start, where any step does, one that is
+        # nothing beside the whole time. A state that is not finite takes none: in a batch (a padded row, an orbit that
+        # escaped) all others would wait for hundreds of refused steps.
+        moves = s.step > 4 * eps * jnp.maximum(s.t, eps * end)
+        return (s.t < end) & (s.num_steps < method.max_steps) & moves & jnp.all(jnp.isfinite(s.x))
 
     def body(s: _State) -> _State:
         last = s.step >= end - s.t

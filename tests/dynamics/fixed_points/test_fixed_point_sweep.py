@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import rnndyn as rd
+from rnndyn.dynamics.fixed_points import sweep as sweep_module
 from rnndyn.dynamics.fixed_points._newton_lanes import _step_lanes
 
 UNIT = rd.VanillaCell.from_weights(np.ones((1, 1)), np.array([[2.0]]), np.zeros(1))
@@ -51,3 +52,34 @@ def test_bad_input():
     maps = eqx.filter_vmap(lambda u: rd.as_map(UNIT, u))(jnp.zeros((2, 1)))
     with pytest.raises(ValueError, match="candidates: expected a leading axis of 2"):
         rd.find_fixed_points_sweep(maps, np.zeros((3, 4, 1)))
+
+
+def test_a_sweep_that_was_killed_goes_on_to_the_same_file(tmp_path, monkeypatch):
+    inputs = jnp.array([-0.7, -0.1, 0.1, 0.7])[:, None]
+    maps = eqx.filter_vmap(lambda u: rd.as_map(UNIT, u))(inputs)
+    whole = rd.find_fixed_points_sweep(maps, LINE, path=tmp_path / "whole.npz")
+    original, calls = sweep_module.find_fixed_points, []
+
+    def killed(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    path = tmp_path / "sweep.npz"
+    monkeypatch.setattr(sweep_module, "find_fixed_points", killed)
+    with pytest.raises(KeyboardInterrupt):
+        rd.find_fixed_points_sweep(maps, LINE, path=path)
+    assert rd.load(path).counts.tolist() == [1, 3]
+    resumed = rd.find_fixed_points_sweep(maps, LINE, path=path)
+    assert len(calls) == 5  # two maps, the one that was killed, and the two that were left
+    assert rd.load(path).to_dict().keys() == rd.load(tmp_path / "whole.npz").to_dict().keys()
+    for a, b, c in zip(whole.results, resumed.results, rd.load(path).results, strict=True):
+        for name in ("points", "residuals", "multipliers", "num_hits"):
+            np.testing.assert_array_equal(getattr(b, name), getattr(a, name))
+            np.testing.assert_array_equal(getattr(c, name), getattr(a, name))
+    others = [(maps, LINE + 0.01, {}), (maps, LINE, {"seed": 1}), (maps, LINE, {"follow": False})]
+    others.append((eqx.filter_vmap(lambda u: rd.as_map(UNIT, u))(inputs + 0.01), LINE, {}))
+    for other, starts, options in others:
+        with pytest.raises(ValueError, match="path"):
+            rd.find_fixed_points_sweep(other, starts, path=path, **options)

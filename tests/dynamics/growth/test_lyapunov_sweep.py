@@ -63,6 +63,22 @@ def test_a_file_of_another_sweep_is_refused(tmp_path):
         with pytest.raises(ValueError, match="path"):
             rd.lyapunov_sweep(build, axes, num_steps, path=path)
 
+    def other(gain, seed):
+        f, x0 = build(gain, seed)
+        return (lambda x: 0.5 * f(x)), x0
+
+    with pytest.raises(ValueError, match="path"):
+        rd.lyapunov_sweep(other, {"gain": [1.0], "seed": [0]}, 50, path=path)
+
+
+def test_other_lengths_compile_nothing():
+    axes = {"gain": [1.0, 2.0], "seed": [0]}
+    rd.lyapunov_sweep(build, axes, 100, chunk_size=2)
+    before = sweep_module._chunk._cached._cache_size()
+    for num_steps, num_transient, qr_every in [(130, 0, None), (100, 7, None), (200, 0, 2)]:
+        rd.lyapunov_sweep(build, axes, num_steps, num_transient=num_transient, qr_every=qr_every, chunk_size=2, dt=0.5)
+    assert sweep_module._chunk._cached._cache_size() == before
+
 
 def test_saving(tmp_path):
     sweep = rd.lyapunov_sweep(build, {"gain": [1.0, 2.0], "seed": [0]}, 50)
