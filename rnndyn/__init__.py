@@ -25,6 +25,15 @@ from rnndyn.dynamics.bifurcations.follow_training import follow_training as foll
 from rnndyn.dynamics.bifurcations.orbit_diagram import OrbitDiagram as OrbitDiagram
 from rnndyn.dynamics.bifurcations.orbit_diagram import orbit_diagram as orbit_diagram
 from rnndyn.dynamics.candidates import sample_candidates as sample_candidates
+from rnndyn.dynamics.comparison.correlation_dimension import CorrelationDimension as CorrelationDimension
+from rnndyn.dynamics.comparison.correlation_dimension import correlation_dimension as correlation_dimension
+from rnndyn.dynamics.comparison.prediction import ValidPredictionTime as ValidPredictionTime
+from rnndyn.dynamics.comparison.prediction import prediction_error as prediction_error
+from rnndyn.dynamics.comparison.prediction import valid_prediction_time as valid_prediction_time
+from rnndyn.dynamics.comparison.return_map import ReturnMap as ReturnMap
+from rnndyn.dynamics.comparison.return_map import return_map as return_map
+from rnndyn.dynamics.comparison.spectrum_distance import spectrum_distance as spectrum_distance
+from rnndyn.dynamics.comparison.state_space_divergence import state_space_divergence as state_space_divergence
 from rnndyn.dynamics.cycles.cycles import Cycles as Cycles
 from rnndyn.dynamics.cycles.cycles import CycleSet as CycleSet
 from rnndyn.dynamics.cycles.cycles import find_cycles as find_cycles
@@ -173,6 +182,7 @@ from rnndyn.dynamics.attractors.verdicts import AttractorVerdict as AttractorVer
 from rnndyn.dynamics.bifurcations.verdicts import BifurcationVerdict as BifurcationVerdict
 from rnndyn.dynamics.bifurcations.verdicts import BranchVerdict as BranchVerdict
 from rnndyn.dynamics.bifurcations.verdicts import TrackVerdict as TrackVerdict
+from rnndyn.dynamics.comparison.verdicts import DimensionVerdict as DimensionVerdict
 from rnndyn.dynamics.cycles.verdicts import CircleVerdict as CircleVerdict
 from rnndyn.dynamics.cycles.verdicts import LimitCycleVerdict as LimitCycleVerdict
 from rnndyn.dynamics.cycles.verdicts import PhaseVerdict as PhaseVerdict
