@@ -41,9 +41,9 @@ def correlation_dimension(
     - `least_pairs`: the fewest pairs that a radius must hold.
     - `largest_share`: the largest C that still counts as small.
 
-    **Returns:** a `CorrelationDimension`. Its error has two parts: the spread of the slope over 16 stretches of reference
-    states, and half the difference of the slopes over the lower and the upper half of the radii, for a set that does
-    not scale.
+    **Returns:** a `CorrelationDimension`. Its error has two parts: the spread of the slope over 16 stretches of
+    reference states, and half the difference of the slopes over the lower and the upper half of the radii, for a set
+    that does not scale.
 
     **Raises:** `ValueError` for another shape, NaN or infinity, fewer than 100 states, options out of range.
 

@@ -39,9 +39,9 @@ def valid_prediction_time(
     **Raises:** `ValueError` for other or different shapes, NaN or infinity in the truth, a constant channel, options
     that are not positive.
 
-    Papers differ in $\theta$ and in the norm: Vlachas et al. take this one with 0.5, Pathak et al. the norm of the error over
-    the root mean square norm of the state with 0.4. An attractor is followed for longer from some places than from others: the spread over
-    starts belongs to the number. Pure: `jit` and `vmap` work.
+    Papers differ in $\theta$ and in the norm: Vlachas et al. take this one with 0.5, Pathak et al. the norm of the
+    error over the root mean square norm of the state with 0.4. An attractor is followed for longer from some places
+    than from others: the spread over starts belongs to the number. Pure: `jit` and `vmap` work.
 
     ??? cite "Reference"
         J. Pathak, B. Hunt, M. Girvan, Z. Lu & E. Ott (2018), "Model-free prediction of large spatiotemporally chaotic

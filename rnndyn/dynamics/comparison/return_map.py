@@ -20,8 +20,8 @@ def return_map(signal: ArrayLike | Any, *, dt: float = 1.0) -> "ReturnMap":
     - `signal`: one channel of a flow, (T,), sampled finely enough that maxima span several samples.
     - `dt`: the time between samples.
 
-    **Returns:** a `ReturnMap`. Heights and times of the maxima are those of the parabola through the highest sample and its
-    neighbours.
+    **Returns:** a `ReturnMap`. Heights and times of the maxima are those of the parabola through the highest sample and
+    its neighbours.
 
     **Raises:** `ValueError` for another shape, NaN or infinity, fewer than two maxima.
 

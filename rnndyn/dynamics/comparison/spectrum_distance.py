@@ -42,12 +42,12 @@ def spectrum_distance(x: ArrayLike, y: ArrayLike, *, smoothing: float = 20.0) ->
     x = check_series("x", x, least=least, varies=True)
     y = check_series("y", y, least=least, varies=True)
     check_pair(x, y, same_length=True)
-    kernel = jnp.asarray(_gaussian(smoothing), jnp.promote_types(x.dtype, y.dtype))
-    roots = [jnp.sqrt(_spectra(jnp.asarray(series), kernel)) for series in (x, y)]
-    return jnp.mean(jnp.sqrt(jnp.sum((roots[0] - roots[1]) ** 2, axis=0) / 2))
+    kernel = jnp.asarray(gaussian_kernel(smoothing), jnp.promote_types(x.dtype, y.dtype))
+    return hellinger_distance(smoothed_spectra(x, kernel), smoothed_spectra(y, kernel))
 
 
-def _gaussian(smoothing: float) -> np.ndarray:
+def gaussian_kernel(smoothing: float) -> np.ndarray:
+    """Weights of a Gaussian of this width, cut at four of it, of sum 1."""
     radius = int(4 * smoothing + 0.5)
     places = np.arange(-radius, radius + 1)
     kernel = np.exp(-0.5 * (places / max(smoothing, np.finfo(float).tiny)) ** 2) if radius else np.ones(1)
@@ -55,7 +55,7 @@ def _gaussian(smoothing: float) -> np.ndarray:
 
 
 @jax.jit
-def _spectra(series: Array, kernel: Array) -> Array:
+def smoothed_spectra(series: Array, kernel: Array) -> Array:
     """Smoothed power spectra of the channels, (frequencies, N), each of sum 1."""
     # The scale of a channel drops out; taken off first it keeps squares in range.
     deviation = series - jnp.mean(series, axis=0)
@@ -66,3 +66,8 @@ def _spectra(series: Array, kernel: Array) -> Array:
     smooth = lambda channel: jnp.convolve(channel, kernel.astype(series.dtype), mode="valid", precision="highest")
     smoothed = jax.vmap(smooth, in_axes=1, out_axes=1)(padded)
     return smoothed / jnp.sum(smoothed, axis=0)
+
+
+def hellinger_distance(f: Array, g: Array) -> Array:
+    """The mean over channels of the distances of distributions (frequencies, N)."""
+    return jnp.mean(jnp.sqrt(jnp.sum((jnp.sqrt(f) - jnp.sqrt(g)) ** 2, axis=0) / 2))

@@ -57,8 +57,8 @@ def state_space_divergence(
 
     Definition and defaults are those of the code of Hess et al. (GTF-shPLRNN: 30 bins, $\alpha = 10^{-5}$, the range
     of the data with a tenth of a standard deviation on either side). Brenner et al. (2022) take a grid from
-    $-2 \sigma$ to $2 \sigma$ of standardised data: pass it as `bounds`. Their first code also drops the lowest cell of each
-    dimension, which is not done here. Numbers depend on the grid and on T: a cell that y never visits costs
+    $-2 \sigma$ to $2 \sigma$ of standardised data: pass it as `bounds`. Their first code also drops the lowest cell of
+    each dimension, which is not done here. Numbers depend on the grid and on T: a cell that y never visits costs
     $p_k \ln (p_k T' / \alpha)$. Compare two halves of the system first. Where all of y is outside, smoothing leaves it
     uniform over the grid. The mixtures here do not drop samples of vanishing likelihood, as that code does, but compute
     logarithms. Pure: `jit` and `vmap` work. Counts cost O((T + T') log(T + T')), whatever the number of cells.

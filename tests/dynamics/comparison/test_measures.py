@@ -99,7 +99,8 @@ def test_valid_prediction_time_and_error_are_those_of_loops(x64):
         times.append(steps * 0.1 * 0.9)
     found = rd.valid_prediction_time(truth, prediction, dt=0.1, lyapunov_exponent=0.9)
     np.testing.assert_allclose(found.times, times, rtol=1e-12)
-    assert np.asarray(found.lasted)[3] and found.times[4] <= 0.9 * 0.7 + 1e-12
+    assert np.asarray(found.lasted)[3]
+    assert found.times[4] <= 0.9 * 0.7 + 1e-12
     assert found.median == pytest.approx(np.median(times))
     assert "Lyapunov times" in str(found)
     errors = rd.prediction_error(truth[:3], prediction[:3])
