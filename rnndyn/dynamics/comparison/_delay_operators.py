@@ -13,13 +13,13 @@ LEAST_SIZE = 1e-6
 class Moments(NamedTuple):
     """Sums over the steps of each block, in the principal coordinates p of the delay-embedded states of all blocks.
 
-    With z = (p, u), u the input that acts between one step and the next where there is one:
+    With z = (p, u, 1), u the input that acts between one step and the next where there is one:
     """
 
     now: Any
-    """Sums of z z^T, `(blocks, r + I, r + I)`."""
+    """Sums of z z^T, `(blocks, r + I + 1, r + I + 1)`."""
     next: Any
-    """Sums of z p'^T, p' one step later, `(blocks, r + I, r)`."""
+    """Sums of z p'^T, p' one step later, `(blocks, r + I + 1, r)`."""
     later: Any
     """Sums of p' p'^T, `(blocks, r, r)`."""
     sizes: Any
@@ -43,7 +43,7 @@ def moments(trials: Any, inputs: Any, num_delays: int, interval: int, rank: int,
     sizes = jnp.sqrt(jnp.maximum(squares[::-1], 0) / rows.shape[0])
     scores = scores.reshape(num_trials, -1, rank)
     acting = inputs[:, inputs.shape[1] - scores.shape[1] :]
-    now = jnp.concatenate([scores, acting], axis=2)[:, :-1]
+    now = jnp.concatenate([scores, acting, jnp.ones((*scores.shape[:2], 1))], axis=2)[:, :-1]
     after = scores[:, 1:]
     per_trial = -(-num_blocks // num_trials)
     length = now.shape[1] // per_trial
@@ -73,6 +73,6 @@ def whitened(sums: Moments, weights: Any, rank: int) -> Moments:
 
 
 def operator(sums: Moments, rank: int) -> tuple[Any, Any]:
-    """The matrices of p' = A p + B u, least squares, `(r, r)` and `(r, I)`."""
+    """The matrices of p' = A p + B u + c, least squares, `(r, r)` and `(r, I)`; c is no property of the dynamics."""
     both = jnp.linalg.solve(sums.now, sums.next).T
-    return both[:, :rank], both[:, rank:]
+    return both[:, :rank], both[:, rank:-1]

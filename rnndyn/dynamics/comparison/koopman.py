@@ -64,6 +64,7 @@ def koopman_spectrum(
         sums = moments(trials, inputs, num_delays, delay_interval, rank, len(trials))
         check_rank(0, np.asarray(sums.sizes) ** 2, rank)
         gram, across, later, sizes = (np.asarray(part) for part in whitened(sums, np.ones(len(trials)), rank))
+    gram, across = gram[:rank, :rank], across[:rank]
     matrix = np.linalg.solve(gram, across)
     values, functions = np.linalg.eig(matrix)
     order = np.argsort(-np.abs(values), kind="stable")

@@ -35,14 +35,14 @@ def dynamical_similarity(
     r"""DSA: distances between the dynamics of M networks, up to an orthogonal change of basis, with p-values.
 
     The states of each network, less their mean, are embedded by delays, reduced to their `rank` leading principal
-    coordinates of unit variance p, and carried one step on by a linear map, $p_{t+1} = A p_t$ (least squares). Two
+    coordinates of unit variance p, and carried one step on by a linear map, $p_{t+1} = A p_t + c$ (least squares). Two
     networks are as far apart as the best change of basis leaves them:
 
     $$\theta_{ij} = \min_{C \in O(r)} \arccos
         \frac{\operatorname{tr}(A_i^T\, C A_j C^T)}{\|A_i\|_F \|A_j\|_F} \;\in [0, \pi],$$
 
     which is $2 \arcsin \tfrac12 \min_C \|A_i - C A_j C^T\|_F$ for operators of norm 1. With inputs,
-    $p_{t+1} = A p_t + B u_t$, and the cosine is the mean of that of A and of
+    $p_{t+1} = A p_t + B u_t + c$, and the cosine is the mean of that of A and of
     $\operatorname{tr}(B_i^T C B_j) / (\|B_i\| \|B_j\|)$: inputs have the same meaning in all networks.
 
     **Arguments:**
