@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 
-from benchmarks import attractors, continuation, cycles, fixed_points, lyapunov, streaming
+from benchmarks import attractors, continuation, cycles, fixed_points, lyapunov, similarity, streaming
 from benchmarks._timing import table
 
 BENCHMARKS: dict[str, Callable[[], str]] = {
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[[], str]] = {
     "attractors": attractors.report,
     "continuation": continuation.report,
     "lyapunov": lambda: table(lyapunov.rows()),
+    "similarity": similarity.report,
     "streaming": lambda: table(streaming.rows()),
 }
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"

@@ -17,7 +17,7 @@ from rnndyn.portrait.command import main
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "docs" / "examples" / "README.md"]
 LANGUAGES = {"python", "sh", "text", "json", "bibtex"}
-SLOW = {"lyapunov.md", "training.md", "tutorial_from_zero.md"}
+SLOW = {"comparison.md", "lyapunov.md", "training.md", "tutorial_from_zero.md"}
 """Pages that take more than 20 s, nearly all of it compilation."""
 
 SECONDS = 1.0
