@@ -10,7 +10,17 @@ from pathlib import Path
 
 import jax
 
-from benchmarks import attractors, continuation, cycles, fixed_points, long_process, lyapunov, streaming, training
+from benchmarks import (
+    attractors,
+    continuation,
+    cycles,
+    fixed_points,
+    long_process,
+    lyapunov,
+    similarity,
+    streaming,
+    training,
+)
 from benchmarks._timing import table
 
 BENCHMARKS: dict[str, Callable[[], str]] = {
@@ -20,6 +30,7 @@ BENCHMARKS: dict[str, Callable[[], str]] = {
     "attractors": attractors.report,
     "continuation": continuation.report,
     "lyapunov": lambda: table(lyapunov.rows()),
+    "similarity": similarity.report,
     "streaming": lambda: table(streaming.rows()),
     "training": training.report,
 }

@@ -12,7 +12,7 @@ from experiments._catalog import FOLDER, check_known, studies
 from experiments._environment import compile_quickly, limit_blas, limit_to_one_core
 from experiments._settings import check
 
-LONGEST = ("flip_flop", "char_lm")
+LONGEST = ("universality", "flip_flop", "char_lm")
 """These start first, so that none of them is left to run alone at the end."""
 
 

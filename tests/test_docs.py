@@ -18,7 +18,15 @@ from rnndyn.portrait.command import main
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "docs" / "examples" / "README.md"]
 LANGUAGES = {"python", "sh", "text", "json", "bibtex"}
-SLOW = {"architecture.md", "cycles.md", "gradients.md", "lyapunov.md", "training.md", "tutorial_from_zero.md"}
+SLOW = {
+    "architecture.md",
+    "comparison.md",
+    "cycles.md",
+    "gradients.md",
+    "lyapunov.md",
+    "training.md",
+    "tutorial_from_zero.md",
+}
 """Pages that take more than 15 s of CPU, nearly all of it compilation. Their names are looked up in every run."""
 
 SECONDS = 1.0

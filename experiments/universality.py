@@ -1,0 +1,429 @@
+"""Three kinds of networks represent a task differently and solve it alike (Maheswaranathan et al. 2019).
+
+Vanilla, GRU and LSTM networks learn to hold two bits, and to generate sine waves. Side by side on the same trials their
+states look different from kind to kind. Their fixed points do not: those of one task are as many and as unstable in
+all. The linear operators that carry states on (DSA) stand between: they tell the tasks apart, and the kinds still.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import equinox as eqx
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+from matplotlib.figure import Figure
+
+import rnndyn as rd
+from experiments._settings import Fraction, Seed, check, check_same_length, one_of
+from rnndyn import plotting
+
+CELLS = {"vanilla": rd.VanillaCell, "GRU": rd.GRUCell, "LSTM": rd.LSTMCell}
+TASKS = {"flip_flop": "flip-flop", "sine_wave": "sine wave"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that decides the result.
+
+    The paper trains 480 networks of 64 to 256 units on each of three tasks. In its direction: `--num-units 64 64 64
+    --num-seeds 8 --num-updates 3000 6000 --num-frequencies 26`.
+    """
+
+    cells: tuple[Annotated[str, one_of(CELLS)], ...] = ("vanilla", "GRU", "LSTM")
+    """Which kinds of networks to train."""
+    num_units: tuple[int, ...] = (24, 16, 12)
+    """Of each kind."""
+    learning_rates: tuple[float, ...] = (5e-3, 1e-2, 1.5e-2)
+    """Of each kind at the start; they fall to a hundredth along a cosine."""
+    num_seeds: int = 4
+    num_updates: tuple[int, int] = (700, 1100)
+    """The most for the flip-flop and for the sine wave."""
+    num_steps: tuple[int, int] = (32, 50)
+    """Lengths of their trials."""
+    targets: tuple[float, float] = (5e-3, 1e-2)
+    """Their validation MSEs at which training of a network ends."""
+    num_bits: int = 2
+    pulse_probability: Fraction = 0.2
+    num_frequencies: int = 4
+    min_frequency: float = 0.2
+    max_frequency: float = 0.6
+    """Of the sine waves, radians per step."""
+    batch_size: int = 16
+    num_trials: int = 32
+    """That all networks are shown, and from which their dynamics are followed on."""
+    num_free_steps: int = 40
+    """Steps on which the dynamics are compared: the input of the trial held or, for the flip-flop, none."""
+    num_delays: int = 4
+    rank: int = 6
+    num_splits: int = 50
+    num_candidates: int = 48
+    num_permutations: int = 999
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check(self)
+        check_same_length(self, "cells", "num_units", "learning_rates")
+
+
+SMOKE = Config(
+    cells=("GRU", "vanilla"),
+    num_units=(4, 4),
+    learning_rates=(1e-2, 1e-2),
+    num_seeds=2,
+    num_updates=(3, 3),
+    num_steps=(6, 6),
+    num_trials=16,
+    batch_size=4,
+    num_free_steps=8,
+    num_delays=1,
+    rank=2,
+    num_splits=2,
+    num_candidates=8,
+    num_permutations=9,
+)
+
+
+class Member(rd.Result):
+    """One trained network.
+
+    - `points`: its fixed points, with no input or, for the sine wave, with the input of the middle frequency.
+    - `cloud`: states of the trials, (trials, T, N).
+    """
+
+    task: str
+    cell: str
+    seed: int
+    validation_loss: float
+    points: rd.FixedPoints
+    cloud: np.ndarray
+
+    @property
+    def portrait(self) -> tuple[int, ...]:
+        """How many fixed points have 0, 1, 2, ... unstable directions."""
+        return tuple(np.bincount(self.points.num_unstable).tolist()) if len(self.points) else ()
+
+
+class Scores(rd.Result):
+    """How distances of one kind follow cell and task."""
+
+    name: str
+    distances: np.ndarray
+    by_cell: rd.LabelClustering
+    by_task: rd.LabelClustering | None
+
+
+class Universality(rd.Result):
+    """All networks and how far apart they are; representations of different tasks are not compared."""
+
+    members: tuple[Member, ...]
+    scores: tuple[Scores, ...]
+    similarity: rd.DynamicalSimilarity
+    num_bits: int
+
+    def textbook(self, task: str) -> tuple[int, ...]:
+        """The portrait that the task asks for: every combination of bits that are -1, 0, 1; a spiral inside a cycle."""
+        if task == "sine_wave":
+            return (0, 0, 1)
+        counts = np.array([1])
+        for _ in range(self.num_bits):
+            counts = np.convolve(counts, [2, 1])
+        return tuple(counts.tolist())
+
+
+def compute(config: Config) -> Universality:
+    """Train every network, then compare all of them."""
+    members, free, shown = [], [], []
+    for task in TASKS:
+        trials = rd.tasks.batches(task, config.num_trials, **task_settings(task, config))(
+            jax.random.fold_in(jax.random.key(config.seed), list(TASKS).index(task))
+        )
+        for index, cell in enumerate(config.cells):
+            for seed, trained in enumerate(train(task, cell, index, config)):
+                member, states, freely = look_at(task, cell, seed, trained, trials.inputs, config)
+                members.append(member)
+                shown.append(states)
+                free.append(freely)
+    cells, tasks = [m.cell for m in members], [m.task for m in members]
+    options = {"num_permutations": config.num_permutations, "seed": config.seed}
+    scores = []
+    for name, measure in {
+        "Procrustes": rd.procrustes_distance,
+        "1 - SVCCA": lambda states: 1 - rd.svcca(states),
+        "1 - CKA": lambda states: 1 - rd.cka(states),
+    }.items():
+        distances = within_tasks(measure, shown, tasks)
+        scores.append(Scores(name, distances, rd.label_clustering(distances, cells, within=tasks, **options), None))
+    similarity = rd.dynamical_similarity(
+        free, num_delays=config.num_delays, rank=config.rank, num_splits=config.num_splits, seed=config.seed
+    )
+    for name, distances in (
+        ("DSA", similarity.distances),
+        ("spectra", similarity.spectral_distances),
+        ("fixed points", arrangement_distances(members)),
+    ):
+        by_cell = rd.label_clustering(distances, cells, within=tasks, **options)
+        scores.append(Scores(name, distances, by_cell, rd.label_clustering(distances, tasks, **options)))
+    return Universality(tuple(members), tuple(scores), similarity, config.num_bits)
+
+
+def task_settings(task: str, config: Config) -> dict[str, Any]:
+    """What the generator of a task is given."""
+    if task == "flip_flop":
+        own = {"num_bits": config.num_bits, "pulse_probability": config.pulse_probability}
+        return own | {"num_steps": config.num_steps[0]}
+    return {
+        "num_steps": config.num_steps[1],
+        "num_frequencies": config.num_frequencies,
+        "min_frequency": config.min_frequency,
+        "max_frequency": config.max_frequency,
+    }
+
+
+def train(task: str, cell: str, index: int, config: Config) -> list[Any]:
+    """The networks of one kind on one task, trained side by side."""
+    number = list(TASKS).index(task)
+    channels = config.num_bits if task == "flip_flop" else 1
+    key = jax.random.fold_in(jax.random.key(config.seed), 10 + 10 * index + number)
+    model_key, fit_key = jax.random.split(key)
+
+    def make_model(key: Any) -> rd.RNN:
+        cell_key, readout_key = jax.random.split(key)
+        size = config.num_units[index]
+        return rd.RNN(CELLS[cell](channels, size, key=cell_key), eqx.nn.Linear(size, channels, key=readout_key))
+
+    settings = task_settings(task, config)
+    num_updates = config.num_updates[number]
+    trained = rd.fit_ensemble(
+        eqx.filter_vmap(make_model)(jax.random.split(model_key, config.num_seeds)),
+        rd.training.over_trials(rd.training.mean_squared_error),
+        rd.tasks.batches(task, config.batch_size, **settings),
+        optax.adam,
+        learning_rate=optax.cosine_decay_schedule(config.learning_rates[index], num_updates, alpha=0.01),
+        num_steps=num_updates,
+        max_grad_norm=1.0,
+        validation=rd.tasks.batches(task, 64, **settings),
+        validate_every=max(num_updates // 20, 1),
+        target=config.targets[number],
+        key=fit_key,
+        progress=False,
+    )
+    return [trained.member(seed) for seed in range(config.num_seeds)]
+
+
+def look_at(
+    task: str, cell: str, seed: int, trained: Any, inputs: jax.Array, config: Config
+) -> tuple[Member, np.ndarray, np.ndarray]:
+    """A network's fixed points; what it shows on the trials (S, outputs of the cell); and how it goes on (B, T, N)."""
+    model = trained.model
+    driven, outputs = (np.asarray(part, float) for part in on_trials(model, inputs))
+    held = np.zeros_like(inputs[:, -1]) if task == "flip_flop" else np.asarray(inputs[:, -1])
+    # Flip-flops are pushed off their memories, by as much as their states vary; sines start where their trials did.
+    starts = driven[:, -1] if task == "flip_flop" else driven[:, 0]
+    rng = np.random.default_rng([config.seed, seed])
+    starts = starts + 0.5 * driven.reshape(-1, driven.shape[2]).std(0) * rng.standard_normal(starts.shape)
+    freely = np.asarray(go_on(model.cell, starts.astype(np.float32), held, config.num_free_steps), float)
+    level = np.median(np.asarray(inputs[:, -1]), axis=0) if task == "sine_wave" else held[0]
+    points = rd.find_fixed_points(
+        rd.as_map(model.cell, np.asarray(level, np.float32)),
+        np.asarray(rd.sample_candidates(driven, config.num_candidates, key=jax.random.key(config.seed))),
+        progress=False,
+    )
+    loss = float(trained.history.validation_losses[-1])
+    return Member(task, cell, seed, loss, points, driven[:8]), outputs.reshape(-1, outputs.shape[2]), freely
+
+
+@eqx.filter_jit
+def on_trials(model: rd.RNN, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Flat states (B, T, N) and outputs of the cell (B, T, H) on trials."""
+    flatten = rd.as_map(model.cell).flatten
+    states = jax.vmap(model.states)(inputs)
+    return jax.vmap(jax.vmap(flatten))(states), jax.vmap(jax.vmap(model.cell.output))(states)
+
+
+@eqx.filter_jit
+def go_on(cell: Any, starts: jax.Array, inputs: jax.Array, num_steps: int) -> jax.Array:
+    """Trajectories (B, T, N) from some states with inputs (B, I) held."""
+    driven = rd.as_driven_map(cell)
+
+    def one(x: jax.Array, u: jax.Array) -> jax.Array:
+        return jax.lax.scan(lambda x, _: (driven(x, u), x), x, None, length=num_steps)[1]
+
+    return jax.vmap(one)(starts, inputs)
+
+
+def within_tasks(measure: Callable[[Any], np.ndarray], shown: list[np.ndarray], tasks: list[str]) -> np.ndarray:
+    """Distances between networks of one task; 0 between tasks, where nobody reads them."""
+    distances = np.zeros((len(shown), len(shown)))
+    for task in TASKS:
+        members = np.flatnonzero(np.array(tasks) == task)
+        distances[np.ix_(members, members)] = measure([shown[k] for k in members])
+    return distances
+
+
+def arrangement_distances(members: list[Member]) -> np.ndarray:
+    """The share of fixed points without a partner that has as many unstable directions."""
+    distances = np.zeros((len(members), len(members)))
+    counts = [np.bincount(m.points.num_unstable, minlength=64) for m in members]
+    for i, j in zip(*np.triu_indices(len(members), 1)):
+        either = max(counts[i].sum() + counts[j].sum(), 1)
+        distances[i, j] = distances[j, i] = np.abs(counts[i] - counts[j]).sum() / either
+    return distances
+
+
+def report(result: Universality) -> str:
+    """Portraits, distances and how they cluster."""
+    lines = ["task       cell     validation MSE      networks with the textbook's fixed points (others)"]
+    for task in TASKS:
+        for cell in dict.fromkeys(m.cell for m in result.members):
+            group = [m for m in result.members if (m.task, m.cell) == (task, cell)]
+            losses = [m.validation_loss for m in group]
+            # Unstable directions are counted; a spiral of the sine wave has two.
+            right = [m for m in group if m.portrait == result.textbook(task)]
+            others = ", ".join(str(m.portrait) for m in group if m not in right)
+            lines.append(
+                f"{TASKS[task]:<10} {cell:<8} {min(losses):.1e} to {max(losses):.1e}  {len(right)} of {len(group)}"
+                + (f"  ({others})" if others else "")
+            )
+    lines += ["", "clustering R (ANOSIM) and its p-value    by cell, within tasks     by task"]
+    for score in result.scores:
+        task = score.by_task
+        words = "representations" if task is None else "dynamics"
+        lines.append(
+            f"  {words:<16} {score.name:<20} {score.by_cell.statistic:>8.2f}  p = {score.by_cell.p_value:<8.3g}"
+            + ("       not compared" if task is None else f"  {task.statistic:>8.2f}  p = {task.p_value:.3g}")
+        )
+    within, between = dsa_by_task(result)
+    null = result.similarity.null_distances
+    lines += [
+        "",
+        f"DSA, radians, medians: networks of one task {np.median(within):.2f}, of two tasks {np.median(between):.2f}; "
+        f"a network from itself {np.median(null):.2f}, 99 % below {np.quantile(null, 0.99):.2f}",
+        "published (Maheswaranathan et al. 2019, as pictures and not as numbers): representations (SVCCA) cluster by",
+        "cell, the topology of fixed points does not",
+    ]
+    return "\n".join(lines)
+
+
+def dsa_by_task(result: Universality) -> tuple[np.ndarray, np.ndarray]:
+    """DSA between networks of one task, and of two."""
+    tasks = np.array([m.task for m in result.members])
+    i, j = np.triu_indices(len(tasks), 1)
+    same = tasks[i] == tasks[j]
+    found = result.similarity.distances[i, j]
+    return found[same], found[~same]
+
+
+def plot(result: Universality) -> Figure:
+    """Portraits above, distances and scores below."""
+    with plotting.paper_style():
+        figure, axes = plt.subplots(2, 4, figsize=(plotting.PAGE_WIDTH, 4.0), width_ratios=[1, 1, 1, 0.9])
+        cells = list(dict.fromkeys(m.cell for m in result.members))
+        for k in range(3):
+            draw_portrait(axes[0, k], result, cells[k] if k < len(cells) else None, "abc"[k])
+        draw_map(axes[0, 3], result)
+        by_name = {score.name: score for score in result.scores}
+        draw_matrix(axes[1, 0], result, by_name["Procrustes"], "e")
+        draw_matrix(axes[1, 1], result, by_name["DSA"], "f")
+        draw_scores(axes[1, 2], result, "by_cell", "g")
+        draw_scores(axes[1, 3], result, "by_task", "h")
+    return figure
+
+
+def draw_portrait(ax: Any, result: Universality, cell: str | None, letter: str) -> None:
+    """Fixed points of one flip-flop network in its first two principal components."""
+    member = next((m for m in result.members if m.task == "flip_flop" and m.cell == cell), None)
+    if member is None or len(member.points) == 0:
+        ax.set(title=f"{letter}  {cell or 'no further kind'}", xticks=[], yticks=[])
+        ax.text(0.5, 0.5, "no fixed points" if cell else "-", transform=ax.transAxes, ha="center")
+        return
+    projection = plotting.principal_components(member.cloud.reshape(-1, member.cloud.shape[2]))
+    for run in member.cloud:
+        ax.plot(*projection(run)[:, :2].T, color="#C8C8C8", linewidth=0.5, zorder=0)
+    places = projection(member.points.points)[:, :2]
+    for count in np.unique(member.points.num_unstable):
+        chosen = member.points.num_unstable == count
+        ax.plot(
+            *places[chosen].T,
+            plotting.STABILITY_MARKERS[min(count, 4)],
+            color=plotting.STABILITY_COLORS[min(count, 4)],
+            label=f"{int(count)} unstable",
+        )
+    ax.set(xlabel="PC 1", xticks=[], yticks=[])
+    ax.set_title(f"{letter}  {cell}, flip-flop", fontsize=8)
+    if letter == "a":
+        ax.set_ylabel("PC 2")
+
+
+def draw_map(ax: Any, result: Universality) -> None:
+    """All networks by their DSA distances (classical scaling): colour, the cell; mark, the task."""
+    squares = result.similarity.distances**2
+    centre = np.eye(len(squares)) - 1 / len(squares)
+    values, vectors = np.linalg.eigh(-0.5 * centre @ squares @ centre)
+    places = vectors[:, -2:] * np.sqrt(np.maximum(values[-2:], 0))
+    colors = dict(zip(dict.fromkeys(m.cell for m in result.members), ("blue", "orange", "green")))
+    for task, mark in zip(TASKS, "os"):
+        for cell, color in colors.items():
+            chosen = [k for k, m in enumerate(result.members) if (m.task, m.cell) == (task, cell)]
+            label = cell if task == "flip_flop" else None
+            ax.plot(
+                places[chosen, 1],
+                places[chosen, 0],
+                mark,
+                color=plotting.COLORS[color],
+                alpha=0.8,
+                markeredgewidth=0,
+                label=label,
+            )
+        ax.plot([], [], mark, color=plotting.COLORS["grey"], label=TASKS[task])
+    ax.set(xlabel="first coordinate (rad)", ylabel="second (rad)")
+    ax.set_title("d  map of DSA distances", fontsize=8)
+    ax.locator_params(nbins=3)
+    ax.legend(fontsize=5, loc="center", handletextpad=0.3, borderpad=0.1)
+
+
+def draw_matrix(ax: Any, result: Universality, score: Scores, letter: str) -> None:
+    """Distances of all pairs, grouped by task and cell; pairs that are not compared stay empty."""
+    tasks = np.array([m.task for m in result.members])
+    compared = (tasks[:, None] == tasks) | (score.by_task is not None)
+    image = ax.imshow(np.where(compared, score.distances, np.nan), cmap="viridis", vmin=0)
+    groups = [(m.task, m.cell) for m in result.members]
+    starts = [k for k, group in enumerate(groups) if k == 0 or group != groups[k - 1]]
+    ends = [*starts[1:], len(groups)]
+    for start in starts[1:]:
+        for line in (ax.axhline, ax.axvline):
+            line(start - 0.5, color="white", linewidth=0.5)
+    middles = [(a + b - 1) / 2 for a, b in zip(starts, ends)]
+    names = [groups[k][1] for k in starts]
+    ax.set_yticks(middles, names, fontsize=5)
+    ax.set_xticks(
+        [(len(groups) // 2 - 1) / 2, len(groups) // 2 + (len(groups) // 2 - 1) / 2], TASKS.values(), fontsize=6
+    )
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    what = "representation" if score.by_task is None else "dynamics"
+    ax.set_title(f"{letter}  {what}: {score.name}", fontsize=8)
+    bar = ax.figure.colorbar(image, ax=ax, location="bottom", fraction=0.05, pad=0.02, aspect=30)
+    bar.set_label("distance (rad)", fontsize=6, labelpad=1)
+    bar.ax.tick_params(labelsize=5)
+
+
+def draw_scores(ax: Any, result: Universality, which: str, letter: str) -> None:
+    """Clustering R of every measure; filled where its p-value is at most .05."""
+    for place, score in enumerate(result.scores):
+        found = getattr(score, which)
+        if found is None:
+            ax.text(0.03, place, "not compared", va="center", fontsize=5, color=plotting.COLORS["grey"])
+            continue
+        color = plotting.COLORS["orange" if score.by_task is None else "blue"]
+        sure = found.p_value <= 0.05
+        ax.barh(place, found.statistic, height=0.65, color=color if sure else "white", edgecolor=color, linewidth=0.8)
+        ax.text(max(found.statistic, 0) + 0.03, place, f"p = {found.p_value:.2g}", va="center", fontsize=5)
+    names = [score.name for score in result.scores] if which == "by_cell" else []
+    ax.set_yticks(range(len(names)), names, fontsize=6)
+    ax.set_ylim(len(result.scores) - 0.5, -0.5)
+    ax.axvline(0, color=plotting.COLORS["black"], linewidth=0.6)
+    ax.set(xlabel="R", xlim=(-0.3, 1.6), xticks=[0, 0.5, 1])
+    ax.set_title(f"{letter}  clustering by {'cell' if which == 'by_cell' else 'task'}", fontsize=8)
