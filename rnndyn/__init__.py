@@ -155,6 +155,11 @@ from rnndyn.portrait.portrait import Portrait as Portrait
 from rnndyn.portrait.portrait import portrait as portrait
 from rnndyn.portrait.sentences import Sentence as Sentence
 from rnndyn.portrait.sentences import Strength as Strength
+from rnndyn.reservoir.grid import ReservoirGrid as ReservoirGrid
+from rnndyn.reservoir.grid import reservoir_grid as reservoir_grid
+from rnndyn.reservoir.reservoir import Reservoir as Reservoir
+from rnndyn.reservoir.reservoir import TrainedReservoir as TrainedReservoir
+from rnndyn.reservoir.reservoir import reservoir as reservoir
 from rnndyn.results import Result as Result
 from rnndyn.results import load as load
 from rnndyn.training.bptt import BackpropagationThroughTime as BackpropagationThroughTime

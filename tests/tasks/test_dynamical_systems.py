@@ -150,7 +150,7 @@ def test_samples_are_those_of_scipy():
 
 
 def test_what_is_observed_and_the_noise():
-    options = dict(dt=0.1, num_series=2, num_transient=10, key=jax.random.key(3))
+    options = {"dt": 0.1, "num_series": 2, "num_transient": 10, "key": jax.random.key(3)}
     clean = ds.sample_system(ds.Lorenz63(), 400, **options)
     assert clean.values.shape == (2, 400, 3)
     assert not np.allclose(clean.values[0], clean.values[1])

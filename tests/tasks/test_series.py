@@ -96,7 +96,7 @@ def test_reading_a_file(tmp_path):
     with pytest.raises(ValueError, match="line 2"):
         ds.read_series(path)
     path.write_text("1,2\n3\n")
-    with pytest.raises(ValueError, match="line 2 .* 1 entries"):
+    with pytest.raises(ValueError, match=r"line 2 .* 1 entries"):
         ds.read_series(path)
 
 

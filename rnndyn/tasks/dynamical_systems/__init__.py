@@ -1,4 +1,4 @@
-"""Dynamical systems to learn from: vector fields and maps with known invariants, samples of them, and series of your own."""
+"""Dynamical systems to learn from: vector fields and maps samples of them, and series of your own."""
 
 from rnndyn.tasks.dynamical_systems.bursting_neuron import HindmarshRose as HindmarshRose
 from rnndyn.tasks.dynamical_systems.circuits import Chua as Chua

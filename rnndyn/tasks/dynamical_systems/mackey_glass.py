@@ -17,8 +17,9 @@ class MackeyGlass(eqx.Module):
     One step advances time by $h = \tau / d$, with $d$ = `num_delay`. The decay is solved exactly and the delayed
     drive $g$ is taken as linear between grid points, of which both are known, so that no step is implicit:
 
-    $$x_{k+1} = e^{-\gamma h} x_k + \int_0^h e^{-\gamma (h - s)} \Bigl(g_{k-d} + \frac sh (g_{k-d+1} - g_{k-d})\Bigr) ds,
-    \qquad g_j = \beta \frac{x_j}{1 + x_j^n}$$
+    $$x_{k+1} = e^{-\gamma h} x_k +
+    \int_0^h e^{-\gamma (h - s)} \Bigl(g_{k-d} + \frac sh (g_{k-d+1} - g_{k-d})\Bigr) ds, \quad
+    g_j = \beta \frac{x_j}{1 + x_j^n}$$
 
     The error is of order $h^2$. Observe the newest value, `observe=[-1]`.
 

@@ -44,7 +44,7 @@ def read_series(
         for place, entry in enumerate(row):
             if not _is_number(entry):
                 raise ValueError(
-                    f"path: line {number} of {path} has {entry!r} in column {place}: a value is missing, or is no number."
+                    f"path: line {number} of {path} has {entry!r} in column {place}: a missing value, or no number."
                 )
     table = np.array([[float(entry) for entry in row] for _, row in rows]).reshape(-1, width)
     names = [f"x{i}" for i in range(width)] if header is None else header

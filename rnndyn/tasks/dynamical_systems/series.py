@@ -30,7 +30,7 @@ def as_series(
     never changes, times that are not equally spaced, or names that do not fit.
     """
     array = _stack(values)
-    num_series, num_steps, num_variables = array.shape
+    _, num_steps, num_variables = array.shape
     if num_steps < 2:
         raise ValueError(f"values: expected at least two samples of a series, got {num_steps}.")
     bad = np.argwhere(~np.isfinite(array))
@@ -182,8 +182,8 @@ class Series(Result):
         lost = (dimension - 1) * delay
         if self.num_steps - lost < 2:
             raise ValueError(
-                f"dimension, delay: vectors of {dimension} values {delay} samples apart span {lost + 1} samples, and two "
-                f"of them one more; the series has {self.num_steps}."
+                f"dimension, delay: vectors of {dimension} values {delay} samples apart span {lost + 1} samples, and "
+                f"two of them one more; the series has {self.num_steps}."
             )
         shifts = [lost - i * delay for i in range(dimension)]
         values = np.concatenate([self.values[:, s : s + self.num_steps - lost] for s in shifts], axis=2)
@@ -200,8 +200,8 @@ class Series(Result):
         """
         if not 1 <= num_test < len(self):
             raise ValueError(
-                f"num_test: expected 1 to {len(self) - 1} of the {len(self)} series, got {num_test}. One long series is "
-                "cut in time with `series.cut(num_steps)`."
+                f"num_test: expected 1 to {len(self) - 1} of the {len(self)} series, got {num_test}. One long series "
+                "is cut in time with `series.cut(num_steps)`."
             )
         make = lambda values: Series(values, self.dt, self.names, self.scale)
         return make(self.values[:-num_test]), make(self.values[-num_test:])
