@@ -1,0 +1,1 @@
+"""Whether two dynamics are alike."""

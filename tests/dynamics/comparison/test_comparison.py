@@ -1,0 +1,129 @@
+"""A copy beside its system: Henon's map against itself, in other coordinates, and against maps that go astray."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from dynamics.maps import Henon
+
+import rnndyn as rd
+
+START = np.array([0.1, 0.1])
+OPTIONS = {"num_steps": 4000, "num_transient": 500, "smoothing": 10.0}
+
+
+@pytest.fixture(scope="module")
+def itself():
+    return rd.compare_dynamics(Henon(), Henon(), START, copy_states=np.array([0.2, -0.1]), **OPTIONS)
+
+
+def assert_numbers(comparison):
+    for row in comparison.measurements:
+        for value in (row.system, row.system_error, row.copy, row.copy_error):
+            assert value is None or np.isfinite(value), row
+
+
+def test_the_system_is_as_good_as_identical_with_itself(itself):
+    words = dict(zip((row.name for row in itself.measurements), itself.message))
+    assert not itself.is_different, words
+    assert sum(word.startswith("as good as identical") for word in words.values()) >= len(words) - 1
+    assert itself.copy == rd.CopyVerdict.in_range
+    assert_numbers(itself)
+
+
+def test_numbers_of_henon_are_the_published_ones(itself):
+    # Sprott (2003), "Chaos and Time-Series Analysis", appendix A: 0.41922, -1.62319, dimension 1.25827.
+    assert itself["exponent 1"].system == pytest.approx(0.41922, abs=4 * itself["exponent 1"].system_error)
+    # Volume shrinks by 0.3 everywhere.
+    assert itself["exponent 1"].system + itself["exponent 2"].system == pytest.approx(np.log(0.3), abs=1e-6)
+    dimension = itself["Kaplan-Yorke dimension"]
+    assert dimension.system == pytest.approx(1.25827, abs=4 * dimension.system_error)
+    # x = (0.6314, -1.1314) solves 1.4 x^2 + 0.7 x - 1 = 0.
+    roots = np.sort(np.roots([1.4, 0.7, -1.0]))
+    np.testing.assert_allclose(np.sort(itself.fixed_points.points[:, 0]), roots, atol=1e-12)
+    assert itself.match.complete
+    # A start that is 1e-6 off, 0.4 allowed: ln(4e5) Lyapunov times, give or take a few.
+    assert itself["valid prediction time"].system == pytest.approx(np.log(4e5), rel=0.25)
+
+
+def test_another_parameter_is_different():
+    found = rd.compare_dynamics(Henon(), Henon(a=1.25), START, **OPTIONS)
+    assert found.is_different
+    for name in ("D_stsp", "D_H", "valid prediction time", "exponent 1"):
+        assert found[name].message.startswith("different"), name
+    assert found["fixed points"].message.startswith("undecided")  # 0.05 standard deviations away
+    assert_numbers(found)
+
+
+@pytest.mark.parametrize(("a", "word"), [(2.5, "diverges"), (0.2, "settles")])
+def test_a_copy_that_goes_astray_is_named(a, word, tmp_path):
+    found = rd.compare_dynamics(Henon(), Henon(a=a), START, **OPTIONS)
+    assert found.copy == getattr(rd.CopyVerdict, word)
+    assert found.is_different
+    assert f"The copy {word}." in str(found)
+    assert found["D_stsp"].message.startswith("different")
+    assert found["D_H"].copy is None
+    assert_numbers(found)
+    back = rd.load(found.save(tmp_path / "comparison"))
+    assert str(back) == str(found)
+
+
+class Turned(eqx.Module):
+    """A map seen in a turned basis."""
+
+    henon: Henon
+    turn: np.ndarray
+
+    def __call__(self, z):
+        turn = jnp.asarray(self.turn, z.dtype)
+        return turn @ self.henon(turn.T @ z)
+
+
+@pytest.mark.slow
+def test_a_copy_in_another_basis_is_observed(itself):
+    angle = 0.7
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    found = rd.compare_dynamics(
+        Henon(),
+        Turned(Henon(), turn),
+        START,
+        copy_states=turn @ np.array([0.2, -0.1]),
+        copy_observation=lambda z: jnp.asarray(turn.T) @ z,
+        encode=lambda x: jnp.asarray(turn) @ x,
+        **OPTIONS,
+    )
+    assert not found.is_different
+    assert found["D_stsp"].copy == pytest.approx(itself["D_stsp"].copy, rel=0.1)
+    assert found.match.largest_distance < 1e-9
+
+
+def test_recorded_series_are_compared_by_what_they_show():
+    with_noise = np.random.default_rng(0)
+    states = np.asarray(rd.trajectory(Henon(), jnp.asarray(START), 8000, num_transient=100))
+    found = rd.compare_dynamics(states[:4000], states[4000:], smoothing=10.0)
+    assert [row.name for row in found.measurements] == ["D_stsp", "D_H", "correlation dimension"]
+    assert not found.is_different
+    white = states[4000:] + 0.3 * with_noise.standard_normal((4000, 2))
+    assert rd.compare_dynamics(states[:4000], white, smoothing=10.0)["D_stsp"].message.startswith("different")
+
+
+BAD = np.ones((4000, 2)) * np.sin(np.arange(4000))[:, None]
+BAD[7] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: rd.compare_dynamics(Henon(), Henon()), "initial_states: f is a map"),
+        (lambda: rd.compare_dynamics(BAD, Henon()), "f: 1 of 4000 rows hold NaN"),
+        (lambda: rd.compare_dynamics(np.ones((400, 2)), Henon()), "f: 2 of 2 channels are constant"),
+        (lambda: rd.compare_dynamics(np.sin(np.ones(5)), Henon()), "f: expected a map, or series"),
+        (lambda: rd.compare_dynamics(BAD[8:, :1], BAD[8:]), "g: expected the 1 channels of f, got 2"),
+        (lambda: rd.compare_dynamics(BAD[8:80], BAD[8:80]), "num_steps: runs are cut into segments of 9 rows"),
+        (lambda: rd.compare_dynamics(BAD[8:], Henon(), copy_observation=lambda x: x), "copy_states: g is observed"),
+        (lambda: rd.compare_dynamics(BAD[8:], BAD[8:], dt=0.0), "dt: expected a positive"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
