@@ -144,7 +144,9 @@ from rnndyn.networks.attention import DotProductAttention as DotProductAttention
 from rnndyn.networks.attention import Seq2Seq as Seq2Seq
 from rnndyn.networks.cells.adaptation import AdaptationCell as AdaptationCell
 from rnndyn.networks.cells.chaos_free import ChaosFreeCell as ChaosFreeCell
+from rnndyn.networks.cells.clipped_shallow import ClippedShallowCell as ClippedShallowCell
 from rnndyn.networks.cells.constrained import ConstrainedCell as ConstrainedCell
+from rnndyn.networks.cells.dendritic import DendriticCell as DendriticCell
 from rnndyn.networks.cells.dropout import Dropout as Dropout
 from rnndyn.networks.cells.dropout import DropoutCell as DropoutCell
 from rnndyn.networks.cells.gru import GRUCell as GRUCell

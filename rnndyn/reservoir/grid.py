@@ -24,6 +24,7 @@ from rnndyn.reservoir.reservoir import (
 )
 from rnndyn.reservoir.ridge import check_ridge, gram, solve
 from rnndyn.results import Result
+from rnndyn.tasks.dynamical_systems.series import Series, as_series
 
 SETTINGS = ("spectral_radius", "leak", "input_scaling", "bias_scaling")
 
@@ -79,12 +80,15 @@ def reservoir_grid(
         check_at_least(name, value, 1)
     if not tolerance > 0:
         raise ValueError(f"tolerance: expected a positive error, got {tolerance}.")
-    size = getattr(series, "num_variables", np.shape(series)[-1] if np.ndim(series) else 0)
-    series = prepare(series, size, num_washout)
-    judged = prepare(validation, size, num_washout) if getattr(validation, "scale", None) else validation
-    judged = _in_units(judged, size, num_washout).standardize(series)
+    series = prepare(series, None, num_washout)
+    judged = validation if isinstance(validation, Series) else as_series(validation)
+    if judged.num_variables != series.num_variables:
+        raise ValueError(
+            f"validation: expected the {series.num_variables} variables of the series, got {judged.num_variables}."
+        )
+    judged = judged.in_units().standardize(series)
     pieces = _pieces(judged.values, num_starts, num_washout, num_free)
-    weights = random_weights(size, num_units, num_connections, key)
+    weights = random_weights(series.num_variables, num_units, num_connections, key)
     combinations = np.array(list(itertools.product(*(lists[name] for name in SETTINGS))), float)
     with jax.enable_x64(True):
         program = lambda part: np.asarray(
@@ -162,10 +166,6 @@ class ReservoirGrid(Result):
                 f"{middle:.0f} ({low:.0f}, {high:.0f})"
             )
         return "\n".join(lines)
-
-
-def _in_units(series: Any, size: int, num_washout: int) -> Any:
-    return prepare(series, size, num_washout).in_units()
 
 
 def _pieces(values: np.ndarray, num_starts: int, num_washout: int, num_free: int) -> np.ndarray:

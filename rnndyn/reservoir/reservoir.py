@@ -211,12 +211,12 @@ def check_settings(spectral_radius: Any, leak: Any, input_scaling: Any, bias_sca
         raise ValueError(f"leak: expected a number above 0 and at most 1, got {leak}.")
 
 
-def prepare(series: Any, input_size: int, num_washout: int) -> Series:
+def prepare(series: Any, input_size: int | None, num_washout: int) -> Series:
     """The series, standardised, long enough for the washout and one step."""
     check_at_least("num_washout", num_washout, 0)
     series = series if isinstance(series, Series) else as_series(series)
     series = series if series.scale is not None else series.standardize()
-    if series.num_variables != input_size:
+    if input_size is not None and series.num_variables != input_size:
         raise ValueError(f"series: expected {input_size} variables, the inputs, got {series.num_variables}.")
     if series.num_steps < num_washout + 2:
         raise ValueError(

@@ -39,6 +39,7 @@ from rnndyn.training.over_trials import perplexity as perplexity
 from rnndyn.training.padding import length_mask as length_mask
 from rnndyn.training.padding import pad_sequences as pad_sequences
 from rnndyn.training.precision import MixedPrecision as MixedPrecision
+from rnndyn.training.shallow_start import shallow_start as shallow_start
 from rnndyn.training.teacher_forcing import generalized_teacher_forcing as generalized_teacher_forcing
 from rnndyn.training.teacher_forcing import inverse_sigmoid_decay as inverse_sigmoid_decay
 from rnndyn.training.teacher_forcing import nearest_state as nearest_state

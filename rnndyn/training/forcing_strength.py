@@ -36,8 +36,7 @@ def forcing_strength(
 
     **Raises:** `ValueError` for states of another shape or an unknown `growth`.
 
-    Pure. The norm of the product is that of a power iteration along it: the largest singular value of the product
-    applied to N orthonormal directions, renormalised at every step, so that long stretches do not overflow.
+    Pure. The product is scaled at every step, so that long stretches neither overflow nor vanish.
 
     ??? cite "Reference"
         F. Hess, Z. Monfared, M. Brenner & D. Durstewitz (2023), "Generalized teacher forcing for learning chaotic
@@ -170,11 +169,24 @@ class ForcedLoss(eqx.Module):
             alpha = self.alpha(step) if callable(self.alpha) else jnp.asarray(self.alpha)
 
         def one(stretch: Array) -> Array:
-            start = nearest_state(model, model.start().astype(stretch.dtype), stretch[0])
+            start = nearest_state(model, start_vector(model, stretch.dtype), stretch[0])
             outputs = generalized_teacher_forcing(model, stretch[1:], alpha, state=start)
             return mean_squared_error(outputs, stretch[1:])
 
         return jnp.mean(jax.vmap(one)(batch)), (jax.lax.stop_gradient(strength), step + 1)
+
+
+def start_vector(model: Any, dtype: Any) -> Array:
+    """The state that a model starts from.
+
+    **Raises:** `ValueError` for a state that is not one vector, such as an LSTM's.
+    """
+    state = model.start()
+    if not isinstance(state, jax.Array) or state.ndim != 1:
+        raise ValueError(
+            f"model: expected its state to be one vector, all read out, got {jax.tree.map(jnp.shape, state)}."
+        )
+    return state.astype(dtype)
 
 
 def _held(model: Any) -> Callable[[Array], Array]:
@@ -183,5 +195,5 @@ def _held(model: Any) -> Callable[[Array], Array]:
 
 
 def _states(model: Any, outputs: Array) -> Array:
-    start = model.start().astype(outputs.dtype)
+    start = start_vector(model, outputs.dtype)
     return jax.vmap(lambda output: nearest_state(model, start, output))(outputs)

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from rnndyn._validation import check_at_least
 from rnndyn.networks.adapters import as_cell
+from rnndyn.training.forcing_strength import start_vector
 from rnndyn.training.losses import mean_squared_error
 from rnndyn.training.teacher_forcing import nearest_state
 
@@ -39,7 +40,7 @@ def multiple_shooting(model: Any, targets: Any, num_steps: int) -> "MultipleShoo
             f"{targets.shape}."
         )
     num_pieces = (len(targets) - 1) // num_steps
-    state = model.start().astype(targets.dtype)
+    state = start_vector(model, targets.dtype)
     starts = jax.vmap(lambda y: nearest_state(model, state, y))(targets[: num_pieces * num_steps : num_steps])
     return MultipleShooting(model, starts, num_steps)
 
