@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from rnndyn._validation import check_at_least
 from rnndyn.maps import CellMap, as_map
@@ -119,13 +119,13 @@ class TrainedReservoir(eqx.Module):
         """The closed loop as an autonomous map on the units (H,); its `region` is the box between -1 and 1."""
         return as_map(self.cell)
 
-    def output(self, states: ArrayLike) -> np.ndarray:
+    def output(self, states: Any) -> np.ndarray:
         """The signal (..., I), in the units of the series, at states (..., H) of the closed loop."""
         with jax.enable_x64(True):
             read = jnp.asarray(features(jnp.asarray(states), self.cell.squares)) @ self.cell.weight_out.T
             return self.scale.invert(np.asarray(read + self.cell.bias_out))
 
-    def synchronize(self, values: ArrayLike) -> Float[np.ndarray, "K H"]:
+    def synchronize(self, values: Any) -> Float[np.ndarray, "K H"]:
         """The states of the units after they have seen a signal: where a prediction starts.
 
         **Arguments:**
@@ -145,7 +145,7 @@ class TrainedReservoir(eqx.Module):
         with jax.enable_x64(True):
             return np.asarray(_drive(self.cell.reservoir, jnp.asarray(self.scale.apply(values))))
 
-    def predict(self, values: ArrayLike, num_steps: int) -> Float[np.ndarray, "K S I"]:
+    def predict(self, values: Any, num_steps: int) -> Float[np.ndarray, "K S I"]:
         """What comes after each signal, by the network alone.
 
         **Arguments:**

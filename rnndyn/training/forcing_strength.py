@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,9 +15,7 @@ from rnndyn.training.losses import mean_squared_error
 from rnndyn.training.teacher_forcing import generalized_teacher_forcing, nearest_state
 
 
-def forcing_strength(
-    f: Callable[[Array], Array], states: Float[Array, "T N"], *, growth: Literal["product", "largest"] = "product"
-) -> Float[Array, ""]:
+def forcing_strength(f: Callable[[Array], Array], states: Any, *, growth: str = "product") -> Float[Array, ""]:
     r"""The weakest forcing under which gradients do not grow along these states.
 
     Forced states move by $(1 - \alpha) DF$ a step, so that gradients stay bounded for

@@ -48,7 +48,7 @@ def shallow_start(
     before, after = values[:, :-1].reshape(-1, size), values[:, 1:].reshape(-1, size)
     direction_key, sample_key, spread_key = jax.random.split(key, 3)
     directions = np.asarray(jax.random.normal(direction_key, (num_hidden, size)), float)
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     samples = before[np.asarray(jax.random.randint(sample_key, (num_hidden,), 0, len(before)))]
     offsets = spread * np.asarray(jax.random.normal(spread_key, (num_hidden,)), float)
     hidden_bias = offsets - (directions * samples).sum(axis=1)
@@ -56,7 +56,7 @@ def shallow_start(
     features = np.maximum(before @ directions.T + hidden_bias, 0)
     columns = np.concatenate([features, before], axis=1)
     middle, target_middle = columns.mean(axis=0), after.mean(axis=0)
-    columns -= middle
+    columns = columns - middle
     gram, cross = columns.T @ columns / len(columns), columns.T @ (after - target_middle) / len(columns)
     diagonal, weight_hh = np.empty(size), np.empty((size, num_hidden))
     bias = np.empty(size)

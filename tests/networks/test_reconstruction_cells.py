@@ -83,17 +83,18 @@ def test_the_clipped_cell_stays_in_its_box(x64):
 
 
 def test_all_cycles_of_a_clipped_tent(x64):
-    """z' = 2 - 2 |z| where |z| <= 1 becomes exact in one clipped cell: relu(a + h) - relu(a) is a ramp."""
-    # Two ramps: up on [-1, 0], down on [0, 1]; -2 outside of [-1, 1]. Conjugate to the tent map of slope 2.
+    """z' = 1 - 1.9 |z| on [-1, 1] and -0.9 outside: two ramps, relu(a + h) - relu(a) each."""
     cell = rd.ClippedShallowCell.from_weights(
-        np.zeros(1), np.array([[2.0, -2.0]]), np.array([-1.0]), np.array([[1.0], [1.0]]), np.array([1.0, -1.0])
+        np.zeros(1), np.array([[1.9, 1.9]]), np.array([-0.9]), np.array([[1.0], [1.0]]), np.array([1.0, -1.0])
     )
-    ramp = lambda z: -1 + 2 * (relu(z + 1) - relu(z)) - 2 * (relu(z - 1) - relu(z))
     z = np.linspace(-1.5, 1.5, 31)
-    np.testing.assert_allclose([cell(np.array([v]), np.zeros(0))[0] for v in z], ramp(z), **FLOAT64)
+    expected = np.maximum(1 - 1.9 * np.abs(z), -0.9)
+    np.testing.assert_allclose([cell(np.array([v]), np.zeros(0))[0] for v in z], expected, **FLOAT64)
     found = rd.enumerate_cycles(cell, None, 3, progress=False)
-    # On [-1, 1] it is the tent of slope 2, with 2, 1 and 2 cycles of periods 1, 2, 3: (2^p - ...) / p.
-    assert dict(found.counts.items()) == {1: 2, 2: 1, 3: 2}
+    # The tent's fixed point is 1 / 2.9; the other would be at -1 / 0.9, where the map is clipped. Above slope 1 there
+    # is one cycle of period 2, and above the golden mean there are two of period 3.
+    assert found.counts == {1: 1, 2: 1, 3: 2}
+    np.testing.assert_allclose(found[1].points.ravel(), [1 / 2.9], rtol=1e-12)
     assert found.proved
 
 

@@ -44,11 +44,15 @@ def test_maps_have_their_published_exponents(system):
     with jax.enable_x64(True):
         x0 = system.start(jax.random.key(1))
         spectrum = rd.lyapunov_spectrum(system, x0, 40_000, num_transient=500)
-    np.testing.assert_allclose(spectrum.exponents, system.published.exponents, atol=0.004)
+    exponents = np.asarray(spectrum.exponents)
+    # Five standard errors of this run, beside the digits that were printed.
+    atol = 5 * float(spectrum.stderr[0]) + system.published.tolerance
+    assert atol < 0.015
+    np.testing.assert_allclose(exponents, system.published.exponents, atol=atol)
     assert abs(spectrum.kaplan_yorke_dimension - system.published.kaplan_yorke_dimension) < 0.01
     # The determinant is the same everywhere, so the sum is exact.
     exact = np.log(0.3) if isinstance(system, ds.Henon) else 2 * np.log(0.9)
-    np.testing.assert_allclose(spectrum.exponents.sum(), exact, rtol=1e-9)
+    np.testing.assert_allclose(exponents.sum(), exact, rtol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import ArrayLike, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from rnndyn._validation import check_at_least
 from rnndyn.dynamics.flows import time_map
@@ -23,7 +23,7 @@ def sample_system(
     num_transient: int = 500,
     noise: float = 0.0,
     observe: Sequence[int] | Callable[[Any], Any] | None = None,
-    starts: ArrayLike | None = None,
+    starts: Any = None,
     key: PRNGKeyArray,
 ) -> Series:
     """Series of a system, from random starts, sampled at equal times.

@@ -5,15 +5,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 
 from rnndyn._validation import check_at_least
 from rnndyn.results import Result
 
 
-def as_series(
-    values: Any, *, dt: float = 1.0, times: ArrayLike | None = None, names: Sequence[str] | None = None
-) -> "Series":
+def as_series(values: Any, *, dt: float = 1.0, times: Any = None, names: Sequence[str] | None = None) -> "Series":
     """A series, or several of one system, as everything that learns from series takes them.
 
     **Arguments:**
@@ -124,7 +122,7 @@ class Series(Result):
         """The series in the units of the system."""
         return self if self.scale is None else Series(self.scale.invert(self.values), self.dt, self.names, None)
 
-    def with_noise(self, level: ArrayLike, *, key: PRNGKeyArray) -> "Series":
+    def with_noise(self, level: Any, *, key: PRNGKeyArray) -> "Series":
         """The series as an instrument would see it, with Gaussian noise on every sample.
 
         **Arguments:**
