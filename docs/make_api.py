@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 PAGE = Path(__file__).parent / "api.md"
-NAMESPACES = ("rnndyn", "rnndyn.training", "rnndyn.tasks", "rnndyn.plotting")
+NAMESPACES = ("rnndyn", "rnndyn.training", "rnndyn.tasks", "rnndyn.tasks.dynamical_systems", "rnndyn.plotting")
 HEAD = """# API reference
 
 Every public name. `help(rnndyn.find_fixed_points)` and the like show arguments, shapes, errors, method and source;

@@ -9,13 +9,21 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "gallery.md"
 ORDER = (
-    *("flip_flop", "text_integration", "negation", "context_integration", "lyapunov_spectra", "gated_chaos"),
+    *(
+        "flip_flop",
+        "universality",
+        "text_integration",
+        "negation",
+        "context_integration",
+        "lyapunov_spectra",
+        "gated_chaos",
+    ),
     *("gradient_growth", "gradient_flossing", "why_gradients_add", "vanishing_gradients", "clipping_and_init"),
     *("long_memory", "char_lm", "exposure_bias", "sentiment", "hidden_memories", "piecewise_linear_cycles"),
     *("gru_portraits", "sine_wave", "cliffs", "two_neuron_bifurcations", "input_bifurcations"),
-    *("training_bifurcations", "regimes"),
+    *("training_bifurcations", "regimes", "parallel_time", "lorenz_reconstruction", "reservoir"),
 )
-"""Neighbours belong together: what networks compute, gradients, learning, and what changes with parameters."""
+"""Neighbours belong together: what networks compute, gradients, learning, what changes with parameters, copies of systems."""
 
 HEAD = """# Gallery
 

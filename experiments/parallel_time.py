@@ -20,6 +20,18 @@ import rnndyn as rd
 from experiments._settings import Fraction, Seed, check
 from rnndyn import plotting
 
+CAPTION = """All steps at once, and where chaos begins.
+
+Random tanh networks without input; every sequence is solved for all of its steps at once.
+
+- **a** iterations of Newton's method over the gain, a colour for each length: median and range over networks. Grey
+  line and band, the gain from which on the largest exponent is above zero: median and range.
+- **b** the same over the length, a colour for each gain; dashed, as many iterations as steps.
+- **c** the same over the largest exponent, at the greatest length: blue, sequences that the guard lets through;
+  orange, those that it takes for chaotic from their first steps. Grey line, zero; dashed, as many iterations as
+  steps.
+"""
+
 EXPECTED = {0.5: "about 3", 0.8: "4", 1.0: "6 to 10", 1.5: "70 to 130", 2.0: "as many as steps"}
 """Of a trial before this study, N = 50, T = 500, to 1e-8."""
 

@@ -20,6 +20,23 @@ import rnndyn as rd
 from experiments._settings import Fraction, Seed, check, check_same_length, one_of
 from rnndyn import plotting
 
+CAPTION = """Three kinds of networks represent a task differently and solve it alike (Maheswaranathan et al. 2019).
+
+Four networks of each of three kinds learn to hold two bits, and four to generate sine waves.
+
+- **a, b, c** fixed points of one flip-flop network of each kind, first two principal components: grey, trajectories
+  at the task; black circles, stable; orange crosses, one unstable direction; blue diamonds, two. All have the
+  textbook's four, four and one.
+- **d** all networks by their DSA distances, scaled to two dimensions: colour, the kind; circles, flip-flop; squares,
+  sine wave.
+- **e** how differently networks of one task represent the same trials: angles between their states after the best
+  rotation. Different tasks are not compared.
+- **f** how differently they move: angles between their operators after the best change of basis, tasks included.
+- **g, h** how far distances follow the kind of cell (within a task) and the task: ANOSIM R, 1 where they do entirely;
+  orange, representations; blue, dynamics; filled, p at most .05 by permutation of the labels. Fixed points follow the
+  task alone; DSA and spectra follow both.
+"""
+
 CELLS = {"vanilla": rd.VanillaCell, "GRU": rd.GRUCell, "LSTM": rd.LSTMCell}
 TASKS = {"flip_flop": "flip-flop", "sine_wave": "sine wave"}
 

@@ -149,7 +149,9 @@ from rnndyn.networks.attention import DotProductAttention as DotProductAttention
 from rnndyn.networks.attention import Seq2Seq as Seq2Seq
 from rnndyn.networks.cells.adaptation import AdaptationCell as AdaptationCell
 from rnndyn.networks.cells.chaos_free import ChaosFreeCell as ChaosFreeCell
+from rnndyn.networks.cells.clipped_shallow import ClippedShallowCell as ClippedShallowCell
 from rnndyn.networks.cells.constrained import ConstrainedCell as ConstrainedCell
+from rnndyn.networks.cells.dendritic import DendriticCell as DendriticCell
 from rnndyn.networks.cells.dropout import Dropout as Dropout
 from rnndyn.networks.cells.dropout import DropoutCell as DropoutCell
 from rnndyn.networks.cells.gru import GRUCell as GRUCell
@@ -186,6 +188,11 @@ from rnndyn.portrait.portrait import Portrait as Portrait
 from rnndyn.portrait.portrait import portrait as portrait
 from rnndyn.portrait.sentences import Sentence as Sentence
 from rnndyn.portrait.sentences import Strength as Strength
+from rnndyn.reservoir.grid import ReservoirGrid as ReservoirGrid
+from rnndyn.reservoir.grid import reservoir_grid as reservoir_grid
+from rnndyn.reservoir.reservoir import Reservoir as Reservoir
+from rnndyn.reservoir.reservoir import TrainedReservoir as TrainedReservoir
+from rnndyn.reservoir.reservoir import reservoir as reservoir
 from rnndyn.results import Result as Result
 from rnndyn.results import load as load
 from rnndyn.training.bptt import BackpropagationThroughTime as BackpropagationThroughTime

@@ -1,5 +1,6 @@
 """Tasks: functions of a key that make a trial (inputs, targets, mask), batches of trials, and a registry."""
 
+from rnndyn.tasks import dynamical_systems as dynamical_systems
 from rnndyn.tasks.adding import adding as adding
 from rnndyn.tasks.batching import TrialBatches as TrialBatches
 from rnndyn.tasks.batching import batches as batches

@@ -1,0 +1,171 @@
+"""Strengths of forcing in closed form, multiple shooting by hand, and the manifold attractor loss in plain NumPy."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import rnndyn as rd
+from rnndyn.tasks import dynamical_systems as ds
+from rnndyn.training import forced_loss, forcing_interval, forcing_strength, sparse_forcing
+
+TURN = np.array([[0.0, -1.0], [1.0, 0.0]])
+
+
+def test_strength_of_linear_maps():
+    """A scaled rotation grows by its scale in every direction, and a shear only on average as its eigenvalues do."""
+    with jax.enable_x64(True):
+        states = jnp.zeros((40, 2))
+        grows, decays = (lambda x: 1.25 * (TURN @ x)), (lambda x: 0.8 * (TURN @ x))
+        np.testing.assert_allclose(forcing_strength(grows, states), 1 - 1 / 1.25, rtol=1e-12)
+        np.testing.assert_allclose(forcing_strength(grows, states, growth="largest"), 1 - 1 / 1.25, rtol=1e-12)
+        assert forcing_strength(decays, states) == 0
+        shear = np.array([[1.1, 3.0], [0.0, 0.5]])
+        largest = np.linalg.norm(shear, 2)
+        product = np.linalg.norm(np.linalg.matrix_power(shear, 40), 2) ** (1 / 40)
+        np.testing.assert_allclose(forcing_strength(lambda x: shear @ x, states), 1 - 1 / product, rtol=1e-10)
+        np.testing.assert_allclose(
+            forcing_strength(lambda x: shear @ x, states, growth="largest"), 1 - 1 / largest, rtol=1e-10
+        )
+        # A map that forgets everything needs no forcing, and no NaN tells so.
+        assert forcing_strength(lambda x: 0 * x, states) == 0
+    with pytest.raises(ValueError, match="growth"):
+        forcing_strength(grows, states, growth="mean")
+    with pytest.raises(ValueError, match="states"):
+        forcing_strength(grows, states[0])
+
+
+def test_interval_and_sparse_forcing():
+    # Lorenz at steps of 0.05: ln 2 / 0.906 = 0.765 units of time.
+    assert forcing_interval(0.906, 0.05) == 15
+    assert forcing_interval(10.0) == 1
+    np.testing.assert_array_equal(sparse_forcing(7, 3), [0, 0, 1, 0, 0, 1, 0])
+    with pytest.raises(ValueError, match="exponent"):
+        forcing_interval(0.0)
+    with pytest.raises(ValueError, match="interval"):
+        sparse_forcing(7, 0)
+
+
+@pytest.fixture(scope="module")
+def model():
+    cell = rd.PiecewiseLinearCell(0, 2, num_hidden=5, key=jax.random.key(0))
+    readout = eqx.nn.Linear(2, 2, use_bias=False, key=jax.random.key(1))
+    return rd.RNN(cell, eqx.tree_at(lambda linear: linear.weight, readout, jnp.eye(2)))
+
+
+def by_hand(model, stretch, alphas):
+    """The error of forced runs, in plain NumPy, for a readout that is the state."""
+    cell = jax.tree.map(np.asarray, model.cell)
+    x, errors = stretch[0], []
+    for target, alpha in zip(stretch[1:], alphas):
+        hidden = np.maximum(cell.hidden_weight @ x + cell.hidden_bias, 0)
+        x = cell.diagonal * x + cell.weight_hh @ hidden + cell.bias
+        errors.append(np.mean((x - target) ** 2))
+        x = x + alpha * (target - x)
+    return np.mean(errors)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "alphas"),
+    [(0.3, [0.3] * 6), (np.asarray(sparse_forcing(6, 2)), [0, 1] * 3), (lambda step: 0.1 * (step + 1), [0.1] * 6)],
+    ids=["number", "steps", "schedule"],
+)
+def test_the_loss_is_that_of_forced_runs(model, alpha, alphas):
+    batch = np.random.default_rng(0).normal(size=(3, 7, 2)).astype(np.float32)
+    loss = forced_loss(alpha)
+    value, (_, step) = loss(model, batch, loss.first_carry())
+    np.testing.assert_allclose(value, np.mean([by_hand(model, s, alphas) for s in batch]), rtol=1e-5)
+    assert step == 1
+
+
+def test_the_adaptive_strength_follows_the_jacobians(model):
+    """A linear network that grows by 1.25: from 1 the strength falls towards 0.2 by the decay."""
+    linear = eqx.tree_at(lambda m: (m.cell.diagonal, m.cell.weight_hh), model, (jnp.full(2, 1.25), jnp.zeros((2, 5))))
+    loss = forced_loss("adaptive", decay=0.5)
+    batch = np.random.default_rng(0).normal(size=(3, 7, 2)).astype(np.float32)
+    value, carry = loss(linear, batch, loss.first_carry())
+    np.testing.assert_allclose(carry[0], 0.6, rtol=1e-5)
+    np.testing.assert_allclose(value, np.mean([by_hand(linear, s, [0.6] * 6) for s in batch]), rtol=1e-5)
+    np.testing.assert_allclose(loss(linear, batch, carry)[1][0], 0.4, rtol=1e-5)
+    for options in ({"alpha": "fitted"}, {"decay": 1.0}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            forced_loss(**options)
+    with pytest.raises(ValueError, match="batch"):
+        loss(linear, batch[0], carry)
+    lstm = rd.RNN(rd.LSTMCell(0, 2, key=jax.random.key(0)), linear.readout)
+    with pytest.raises(ValueError, match="one vector"):
+        loss(lstm, batch, carry)
+
+
+def test_it_trains_in_fit_and_keeps_a_fixed_readout(model):
+    t = 0.2 * np.arange(300)
+    windows = ds.SeriesWindows(np.stack([np.sin(t), np.cos(t)], axis=1), 6, 8)
+    loss = forced_loss(0.3, fixed_readout=True)
+    fitted = rd.fit(model, loss, windows, optax.adam(1e-2), num_steps=150, carry=loss.first_carry(),
+                    key=jax.random.key(2), progress=False)  # fmt: skip
+    losses = fitted.history.losses
+    assert losses[-10:].mean() < 0.1 * losses[:10].mean()
+    np.testing.assert_array_equal(fitted.last_model.readout.weight, np.eye(2))
+
+
+def test_shallow_start_is_the_regression_of_numpy():
+    series = ds.sample_system(ds.Henon(), 400, key=jax.random.key(0)).standardize()
+    with jax.enable_x64(True):
+        cell = rd.training.shallow_start(series, 12, ridge=1e-4, dtype=np.float64, key=jax.random.key(1))
+    assert cell.diagonal.dtype == np.float64
+    x, y = series.values[0, :-1], series.values[0, 1:]
+    features = np.maximum(x @ np.asarray(cell.hidden_weight).T + np.asarray(cell.hidden_bias), 0)
+    np.testing.assert_allclose(np.linalg.norm(cell.hidden_weight, axis=1), 1, rtol=1e-6)
+    for unit in range(2):
+        # Least squares with rows for the penalty: of the outer weights alone.
+        columns = np.column_stack([features, x[:, unit], np.ones(len(x))])
+        penalty = np.sqrt(1e-4 * len(x)) * np.eye(12, 14)
+        solution = np.linalg.lstsq(np.vstack([columns, penalty]), np.append(y[:, unit], np.zeros(12)), rcond=None)[0]
+        np.testing.assert_allclose(cell.weight_hh[unit], solution[:12], atol=1e-8)
+        np.testing.assert_allclose([cell.diagonal[unit], cell.bias[unit]], solution[12:], atol=1e-8)
+
+
+def test_multiple_shooting(model):
+    targets = np.random.default_rng(3).normal(size=(12, 2)).astype(np.float32)
+    shooting = rd.training.multiple_shooting(model, targets, 3)
+    np.testing.assert_allclose(shooting.starts, targets[:9:3], atol=1e-6)
+    shooting = eqx.tree_at(lambda s: s.starts, shooting, shooting.starts + 0.1)
+    cell = jax.tree.map(np.asarray, model.cell)
+    errors, ends = [], []
+    for piece, start in enumerate(np.asarray(shooting.starts)):
+        x = start
+        for t in range(3):
+            x = (
+                cell.diagonal * x
+                + cell.weight_hh @ np.maximum(cell.hidden_weight @ x + cell.hidden_bias, 0)
+                + cell.bias
+            )
+            errors.append(np.mean((x - targets[3 * piece + t + 1]) ** 2))
+        ends.append(x)
+    gaps = np.mean((np.array(ends[:-1]) - np.asarray(shooting.starts[1:])) ** 2)
+    value = rd.training.multiple_shooting_loss(2.5)(shooting, targets)
+    np.testing.assert_allclose(value, np.mean(errors) + 2.5 * gaps, rtol=1e-5)
+    with pytest.raises(ValueError, match="targets"):
+        rd.training.multiple_shooting(model, targets, 6)
+    with pytest.raises(ValueError, match="penalty"):
+        rd.training.multiple_shooting_loss(-1.0)
+
+
+def test_manifold_attractor_loss():
+    cell = rd.PiecewiseLinearCell(1, 4, num_rectified=2, key=jax.random.key(0))
+    a, w, h = (np.asarray(v) for v in (cell.diagonal, cell.weight_hh, cell.bias))
+    expected = 2 * ((a[:3] - 1) ** 2).sum() + 3 * (w[:3] ** 2).sum() + 5 * (h[:3] ** 2).sum()
+    value = rd.training.manifold_attractor_loss(cell, 3, diagonal=2, weight=3, bias=5)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    # Where it is zero, the regularised units keep what they hold.
+    held = rd.PiecewiseLinearCell.from_weights(
+        np.array([1.0, 0.5]), np.array([[0.0, 0.0], [0.3, 0.1]]), np.array([0.0, 0.2])
+    )
+    assert rd.training.manifold_attractor_loss(held, 1) == 0
+    assert held(jnp.array([0.7, -0.4]), jnp.zeros(0))[0] == np.float32(0.7)
+    with pytest.raises(ValueError, match="num_regularized"):
+        rd.training.manifold_attractor_loss(cell, 5)
+    with pytest.raises(ValueError, match="cell"):
+        rd.training.manifold_attractor_loss(rd.PiecewiseLinearCell(0, 2, num_hidden=3, key=jax.random.key(0)), 1)
