@@ -23,7 +23,7 @@ ORDER = (
     *("gru_portraits", "sine_wave", "cliffs", "two_neuron_bifurcations", "input_bifurcations"),
     *("training_bifurcations", "regimes", "parallel_time", "lorenz_reconstruction", "reservoir"),
 )
-"""Neighbours belong together: what networks compute, gradients, learning, what changes with parameters, copies of systems."""
+"""Neighbours belong together: computation, chaos and gradients, learning, what changes with parameters, copies."""
 
 HEAD = """# Gallery
 
