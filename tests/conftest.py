@@ -5,9 +5,14 @@ import os
 # Before JAX is imported: LAPACK threads fight with XLA's and with those of the other test process.
 for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The size of XLA's pool. Threads that share the compilation of one program cost more CPU than they save where the
+    # other worker wants the core too.
+    os.environ.setdefault("NPROC", "1")
 
 # ruff: noqa: E402
 import gc
+from pathlib import Path
 
 import compilation_counts
 import jax
@@ -26,12 +31,34 @@ def x64():
         yield
 
 
+AS_USERS_COMPILE = ("dynamics/proofs",)
+"""Where what is proved depends on the accuracy of compiled functions: these are compiled as they are outside tests."""
+
+QUICKLY = "jax_disable_most_optimizations"
+
+
 @pytest.fixture(autouse=True, scope="module")
-def forget_compiled_functions():
-    """Every compiled function keeps memory and maps of it; thousands of them in one process end in a crash."""
+def compile_quickly(request):
+    """Most of a test's time is compilation, and it is shorter where less is tried to better programs that run once."""
+    folder = request.path.relative_to(Path(__file__).parent).parent.as_posix()
+    quickly = folder not in AS_USERS_COMPILE
+    if jax.config.read(QUICKLY) != quickly:
+        jax.clear_caches()  # they do not tell the two apart
+        jax.config.update(QUICKLY, quickly)
     yield
-    jax.clear_caches()
-    gc.collect()
+    if too_many_maps():
+        jax.clear_caches()
+        gc.collect()
+
+
+def too_many_maps():
+    """Every compiled program holds memory maps, and a process may have 65 530 of them: beyond, it crashes. A quarter of
+    them leaves room for the file that needs most; below, files share what they have compiled."""
+    try:
+        with open("/proc/self/maps", "rb") as maps:
+            return sum(1 for _ in maps) > 16_000
+    except OSError:  # not Linux
+        return True
 
 
 def pytest_collection_modifyitems(items):

@@ -23,12 +23,9 @@ def folders(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def quick_compilation():
-    """Tiny settings take long to compile and no time to run: without optimisation a smoke run takes half as long."""
-    jax.config.update("jax_disable_most_optimizations", True)
+def separately():
+    """Studies share no compiled functions."""
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    # Studies share no compiled functions.
     jax.clear_caches()
 
 
@@ -41,7 +38,7 @@ def without_warnings(function):
     return call
 
 
-@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.usefixtures("separately")
 @pytest.mark.parametrize("name", studies())
 def test_study(name, folders, capsys, monkeypatch):
     study = _study.load_study(name)

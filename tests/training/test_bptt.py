@@ -25,15 +25,6 @@ CELLS = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Small programs that run once: compiling is what the tests would wait for."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def squared_error(output, target):
     return jnp.mean((output - target) ** 2)
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
+from scipy.spatial import KDTree
 
 from rnndyn.dynamics.attractors._orbits import SEGMENT, least_scale
 from rnndyn.dynamics.attractors._periodic_ends import PeriodicOrbit, closest_returns, is_same, polish_end
@@ -110,32 +111,40 @@ class AttractorSearch:
         for index in self._periodic:
             self._assign(index)
         num_failures = 0
+        judged = np.zeros(len(self.states), bool)
         for row in np.flatnonzero(returned).tolist():
-            if self.labels[row] != _OPEN:
+            if self.labels[row] != _OPEN or judged[row]:
                 continue
-            found, reason = self._periodic_end(self.states[row])
+            found, reason, near = self._periodic_end(self.states[row])
             if found is None:
-                self.reasons[row] = reason
+                # What was found of one state holds for all that stay on the same cycle, and there may be thousands.
+                alike = np.array([row])
+                if near is not None:
+                    others = np.flatnonzero((returned > 0) & (self.labels == _OPEN))
+                    alike = np.append(others[self._is_on(near, self.states[others])], row)
+                judged[alike] = True
+                self.reasons.update(dict.fromkeys(alike.tolist(), reason))
                 num_failures += 1
                 if num_failures == _MAX_FAILURES:
                     break
                 continue
             self._add_periodic(found, self.states[row], row)
 
-    def _periodic_end(self, x: np.ndarray) -> tuple[PeriodicOrbit | None, tuple[Any, str]]:
-        """The attracting cycle on which the orbit of x has settled; or why it is none: verdict and reason."""
+    def _periodic_end(self, x: np.ndarray) -> tuple[PeriodicOrbit | None, tuple[Any, str], PeriodicOrbit | None]:
+        """The attracting cycle on which the orbit of x has settled; or why it is none, verdict and reason, and the
+        cycle nearby that does not attract, if there is one."""
         orbit = np.asarray(orbits_from(self.f, x[None], 2 * self.max_period + 64))[0]
         if not np.isfinite(orbit).all():
-            return None, (AttractorVerdict.left_late, "the orbit came back once, and then left for infinity")
+            return None, (AttractorVerdict.left_late, "the orbit came back once, and then left for infinity"), None
         candidates, _ = closest_returns(orbit, self.max_period, self.scale, self.angles)
         why = f"the orbit came back once, but not with a period up to max_period = {self.max_period}"
-        reason = (AttractorVerdict.long_period, why)
+        reason, near = (AttractorVerdict.long_period, why), None
         for period in candidates:
             found = polish_end(self.f, orbit, period, self.scale)
             if found is None:
                 continue
             if found.stability == "stable" and found.holds and (self.flow is None or found.period == 1):
-                return found, (AttractorVerdict.attracting, "")
+                return found, (AttractorVerdict.attracting, ""), None
             what = "a fixed point" if found.period == 1 else f"a cycle of period {found.period}"
             verdict, state = {
                 "stable": (AttractorVerdict.slow, "slowly approached"),
@@ -144,8 +153,8 @@ class AttractorSearch:
             }[found.stability]
             if found.kink is not None and found.stability == "marginal":
                 verdict = AttractorVerdict.on_kink
-            reason = (verdict, f"near {what} that is {state} (|mu| = {found.spectral_radius:.6g})")
-        return None, reason
+            reason, near = (verdict, f"near {what} that is {state} (|mu| = {found.spectral_radius:.6g})"), found
+        return None, reason, near
 
     def _recognise(self, rows: Int[np.ndarray, " M"], last: bool) -> None:
         """Give orbits that do not return the label of the set they move on; new sets come from representatives."""
@@ -237,6 +246,9 @@ class AttractorSearch:
 _SAMPLE_EVERY = 2
 """Every other state of a segment makes a sample of 2048: the distance to a million states takes seconds."""
 
+_TREE_SIZE = 6
+"""Up to so many coordinates a tree finds the nearest state without a look at most others; beyond, at all of them."""
+
 
 class OrbitSet:
     """A sample of the set that an orbit moves on, and how near to it the orbit's later states come.
@@ -252,6 +264,7 @@ class OrbitSet:
         second = jax.device_get(follow(f, jnp.asarray(first[-1]), frame, SEGMENT)).states
         self.angles = period_of(f, x.size)
         self.sample = embedded(first[::_SAMPLE_EVERY], self.angles)
+        self.tree = KDTree(self.sample) if self.sample.shape[1] <= _TREE_SIZE else None
         # Three is coprime to most periods of bands; a thousand states fix a quantile of 99 % well.
         self.reach = float(np.quantile(self._distances(second[::3]), 0.99))
 
@@ -264,6 +277,8 @@ class OrbitSet:
 
     def _distances(self, states: np.ndarray) -> np.ndarray:
         """From each state to the nearest of the sample."""
+        if self.tree is not None:
+            return self.tree.query(embedded(states, self.angles))[0]
         centre = self.sample.mean(axis=0)
         sample = self.sample - centre
         states = embedded(states, self.angles)

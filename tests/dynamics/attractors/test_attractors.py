@@ -101,6 +101,16 @@ def henon():
     return find(Henon(np.array(1.4)), grid), grid
 
 
+def test_thousands_of_states_on_a_saddle_are_all_told_why():
+    # (x, y) -> (2 x, y / 2): what starts with x = 0 comes to the saddle and stays. More states than the search tries.
+    saddle = lambda s: jnp.stack([2 * s[0], s[1] / 2])
+    states = np.stack([np.zeros(2000), np.linspace(-1, 1, 2000)], axis=1)
+    undecided = find(saddle, states, max_map_steps=2048, escape_radius=10.0).undecided
+    assert len(undecided.rows) == 2000
+    assert np.all(undecided.result == rd.AttractorVerdict.unstable)
+    assert set(undecided.reasons) == {"near a fixed point that is unstable (|mu| = 2)"}
+
+
 def test_the_bounded_states_of_the_henon_map(henon):
     found, _ = henon
     assert found.kinds == ("chaotic",)
