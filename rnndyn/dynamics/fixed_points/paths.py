@@ -59,8 +59,8 @@ class HomotopyPaths(Judged):
         if other is None:
             return self
         names = ("starts", "num_steps", "lengths", "num_new")
-        columns = [np.concatenate([getattr(self, name), getattr(other, name)]) for name in names]
-        return HomotopyPaths(*columns, join_verdicts([self.result, other.result]))
+        columns: Any = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in names}
+        return HomotopyPaths(**columns, result=join_verdicts([self.result, other.result]))
 
     def table(self) -> str:
         return (
