@@ -45,8 +45,9 @@ def rescue(
     scale: float,
     period: Float[np.ndarray, " N"] | None,
     known_roots: Float[np.ndarray, "R N"],
-) -> tuple[Float[np.ndarray, "K N"], Bool[np.ndarray, " K"]]:
-    r"""Go on from ends where a monotone search stalled: the roots reached, and from which ends there is one.
+) -> tuple[Float[np.ndarray, "K N"], Bool[np.ndarray, " K"], bool]:
+    r"""Go on from ends where a monotone search stalled: the roots reached, from which ends there is one, and whether
+    one of them was not known.
 
     On a kink $|F(x) - x|$ has minima that are no roots, though its linear pieces have fixed points. Tried in turn are
 
@@ -69,6 +70,7 @@ def rescue(
     # A smooth map has minima of |F - x| that lead nowhere, or to the few roots that are known, and for long states each
     # try is dear: few first, and more only while they arrive at other roots.
     block, done = len(places) if places.shape[1] <= CHEAP else PROBES, 0
+    is_new = False
     while done < len(places):
         tried = np.arange(done, min(done + block, len(places)))
         for way in (_free_steps, _orbit, _homotopy):
@@ -82,13 +84,14 @@ def rescue(
         distances = np.max(np.abs(difference(arrived[:, None], known_roots, period)), axis=2)
         if not np.any(np.min(distances, axis=1, initial=np.inf) > 1e-6 * scale):
             break
+        is_new = True
         known_roots = np.concatenate([known_roots, arrived])
         block = done
     known = labels < len(places)
     points, success = ends.copy(), np.zeros(len(ends), bool)
     success[known] = reached[labels[known]]
     points[success] = places[labels[success]]
-    return points, success
+    return points, success, is_new
 
 
 def _free_steps(f, places, newton, keep, scale, period, target=None, stage=1.0, num_steps=FREE_STEPS):

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array
 
 from rnndyn.dynamics.fixed_points._newton_lanes import NewtonEnds, NewtonLanes
-from rnndyn.dynamics.fixed_points._rescue import rescue
+from rnndyn.dynamics.fixed_points._rescue import CHEAP, rescue
 from rnndyn.dynamics.numerics.completeness import draw_box
 from rnndyn.dynamics.numerics.deduplication import MERGE_FRACTION, group_points, thin_points
 from rnndyn.dynamics.numerics.evaluation import images_of
@@ -90,6 +90,7 @@ class FixedPointSearch:
         self.period = period
         self.progress = progress
         self.num_candidates = self.num_arrived = 0
+        self._rescue_pays = True
         self.roots = empty_roots(candidates.shape[1])
         self._unconverged: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self._images = images_of(f, candidates)
@@ -142,11 +143,13 @@ class FixedPointSearch:
         """Run Newton's method from `starts` and add the roots that are new."""
         ends = self._newton(starts)
         rescued = np.flatnonzero(ends.stalled)
-        if rescued.size:
+        if rescued.size and self._rescue_pays:
             known = np.concatenate([self.roots.points, ends.points[ends.converged][:KNOWN_ENDS]])
-            points, reached = rescue(
+            points, reached, is_new = rescue(
                 self.f, ends.points[rescued], self._newton, self.region, self.scale, self.period, known
             )
+            # The ends of later rounds are of the same kind; for short states another try costs nothing.
+            self._rescue_pays = is_new or starts.shape[1] <= CHEAP
             rescued = rescued[reached]
             ends.points[rescued], ends.converged[rescued], ends.stalled[rescued] = points[reached], True, False
         self.num_candidates += len(starts)
@@ -157,16 +160,15 @@ class FixedPointSearch:
             self._add(ends.points[ends.converged])
 
     def add_ends(self, ends: np.ndarray) -> bool:
-        """Add the roots next to `ends`, states close to them, and say whether there is one."""
+        """Add the roots next to `ends`, states close to them that no candidate hit, and say whether there is one."""
         if not len(ends):
             return False
         polished = polish(self.f, ends, period=self.period)
         row_sums = np.max(np.sum(np.abs(polished.jacobians[:, 0]), axis=2), axis=1)
         sizes = np.maximum(np.max(np.abs(ends), axis=1), self.scale)
         ok = polished.residuals <= rounding_floor(sizes, row_sums)
-        self.num_candidates += len(ends)
         if ok.any():
-            self._add(polished.points[ok, 0])
+            self._add(polished.points[ok, 0], hit=0)
             self._lanes.add_anchors(polished.points[ok, 0])
         return bool(ok.any())
 
@@ -206,7 +208,7 @@ class FixedPointSearch:
         seeds = np.concatenate(parts)
         return seeds if self.region is None else np.clip(seeds, self.region[0], self.region[1])
 
-    def _add(self, ends: np.ndarray) -> None:
+    def _add(self, ends: np.ndarray, hit: int = 1) -> None:
         # Repeats to eleven digits of their own size are merged first, so that few points need to be polished.
         places = embedded(ends, self.period)
         unit = 1e-11 * np.maximum(np.max(np.abs(places), axis=1), 1e-3 * self.scale)
@@ -221,7 +223,7 @@ class FixedPointSearch:
         everything = embedded(np.concatenate([self.roots.points, points]), self.period)
         labels = thin_points(everything, 0.25 * MERGE_FRACTION * robust_spread(everything))
         _, heads, owner = np.unique(labels, return_index=True, return_inverse=True)
-        counts = np.bincount(owner[num_known:], weights=hits, minlength=len(heads)).astype(int)
+        counts = np.bincount(owner[num_known:], weights=hit * hits, minlength=len(heads)).astype(int)
         known = heads < num_known
         self.roots.hits[heads[known]] += counts[known]
         fresh = heads[~known] - num_known

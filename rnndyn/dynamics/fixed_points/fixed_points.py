@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int
 
 from rnndyn._validation import check_at_least, check_states
+from rnndyn.dynamics.fixed_points._rescue import CHEAP
 from rnndyn.dynamics.fixed_points._search import FixedPointSearch, RootTable, distinct_roots
 from rnndyn.dynamics.fixed_points.leftovers import Continuum, Unconverged, describe_continuum
 from rnndyn.dynamics.fixed_points.paths import (
@@ -39,9 +40,6 @@ from rnndyn.results import Judged, first_verdict, join_verdicts, stack_verdicts,
 
 DENSE_LIMIT = 400
 """States longer than this are searched without forming Jacobians (measured in `benchmarks/fixed_points.py`)."""
-
-CHEAP = 16
-"""For states up to this length all candidates are run: a thousand of them take a tenth of a second."""
 
 
 def find_fixed_points(
@@ -79,7 +77,7 @@ def find_fixed_points(
     - `linear_solver`: `"dense"`, `"gmres"` (matrix-free) or `"auto"`: by the size of the state.
     - `num_paths`: how many such paths to follow, also where nothing says that points are missing; 0 for none. By
         default up to 8 where nothing was found in a region, and for states of up to 400 up to 4 where the indices do
-        not sum up, and one, followed on past s = 1, where more than 16 units have several points.
+        not sum up, and up to 3, followed on past s = 1, where more than 16 units have several points.
     - `all_candidates`: run every candidate. By default those for more than 16 units are run in blocks, each as large as
         all before it, in random order, until a block finds nothing new and at most one candidate in a hundred met a
         point that no other met: by Good and Turing's estimate that is how likely the next one finds something. The rest
@@ -161,7 +159,7 @@ class FixedPoints(Judged):
     - `jacobians`: DF at the points, `(K, N, N)`.
     - `multipliers`: eigenvalues of DF by falling modulus, `(K, N)` complex.
     - `singular_gaps`: the smallest singular value of I - DF, `(K,)`; zero at a degenerate point.
-    - `num_hits`: how many candidates ended there, `(K,)`.
+    - `num_hits`: how many candidates ended there, `(K,)`; 0 where only a path led there.
     - `num_candidates`: how many candidates were run, seeds of later rounds included.
     - `unconverged`: the candidates that ended elsewhere.
     - `near_jump`: whether the map jumps within four errors of the point, `(K,)`: the point may then be one side of a

@@ -21,6 +21,10 @@ RESTART = 60
 
 HALVINGS = 12
 
+# What is known of SciPy's types lacks these keywords.
+_operator: Any = LinearOperator
+_eigs: Any = eigs
+
 
 def find_large_fixed_point(
     f: Callable[[Array], Array],
@@ -153,7 +157,7 @@ def _newton_krylov(f: Any, tangent: _Tangent, x: np.ndarray, tol: float, max_ste
         product = tangent.at(x)
         if np.isfinite(before):
             forcing = float(np.clip(0.9 * (size / before) ** 2, 1e-8, 0.1))
-        operator = LinearOperator((x.size, x.size), matvec=lambda v, p=product: np.ravel(v) - p(v), dtype=np.float64)
+        operator = _operator((x.size, x.size), matvec=lambda v, p=product: np.ravel(v) - p(v), dtype=np.float64)
         step, _ = gmres(operator, g, rtol=forcing, atol=0.0, restart=min(RESTART, x.size), maxiter=10)
         # A step that GMRES left unfinished is a descent direction all the same; how far it goes the residual says.
         for halving in range(HALVINGS):
@@ -169,10 +173,10 @@ def _newton_krylov(f: Any, tangent: _Tangent, x: np.ndarray, tol: float, max_ste
 
 def _leading(product: Callable, size: int, number: int, seed: int) -> tuple[np.ndarray, bool]:
     """The eigenvalues of largest modulus, and whether all that were asked for converged."""
-    operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
+    operator = _operator((size, size), matvec=product, dtype=np.float64)
     start = np.random.default_rng(seed).standard_normal(size)
     try:
-        found = eigs(operator, k=number, which="LM", v0=start, tol=1e-9, return_eigenvectors=False)
+        found = _eigs(operator, k=number, which="LM", v0=start, tol=1e-9, return_eigenvectors=False)
     except ArpackNoConvergence as error:
         return by_modulus(np.asarray(error.eigenvalues, complex)[None])[0], False
     return by_modulus(np.asarray(found, complex)[None])[0][:number], True

@@ -21,8 +21,8 @@ PATHS_FOR_MORE = 4
 """Paths where the index sum says that points are missing: each ends at one, though maybe at one that is known."""
 
 
-STEPS_BEYOND, POINTS_BEYOND = 400, 16
-"""Of a path that is followed on past s = 1 to meet further points. For 256 random tanh units with five fixed points
+PATHS_BEYOND, STEPS_BEYOND, POINTS_BEYOND = 3, 400, 16
+"""Of paths that are followed on past s = 1 to meet further points. For 256 random tanh units with five fixed points
 three paths of five met all of them."""
 
 
@@ -59,8 +59,8 @@ class HomotopyPaths(Judged):
         if other is None:
             return self
         names = ("starts", "num_steps", "lengths", "num_new")
-        columns = [np.concatenate([getattr(self, name), getattr(other, name)]) for name in names]
-        return HomotopyPaths(*columns, join_verdicts([self.result, other.result]))
+        columns: Any = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in names}
+        return HomotopyPaths(**columns, result=join_verdicts([self.result, other.result]))
 
     def table(self) -> str:
         return (
@@ -95,12 +95,18 @@ def follow_paths(
 
 
 def follow_beyond(search: FixedPointSearch, seed: int) -> HomotopyPaths | None:
-    """One path from a candidate on past s = 1, where there are several points: it often leads through many of them."""
+    """Paths from candidates on past s = 1, where there are several points, until one meets no more of them."""
     size = search.candidates.shape[1]
     if search.region is None or search.period is not None or search.num_found < 2 or size > MOST_UNITS_BEYOND:
         return None
-    starts = path_starts(search, np.random.default_rng([seed, 2]), 2)[1:]
-    return follow_paths(search, starts, lambda: False, max_steps=STEPS_BEYOND, max_points=POINTS_BEYOND)
+    starts = path_starts(search, np.random.default_rng([seed, 2]), PATHS_BEYOND + 1)[1:]
+    counts = [search.num_found]
+
+    def enough() -> bool:
+        counts.append(search.num_found)
+        return counts[-1] == counts[-2] > counts[0]
+
+    return follow_paths(search, starts, enough, max_steps=STEPS_BEYOND, max_points=POINTS_BEYOND)
 
 
 def path_starts(search: FixedPointSearch, rng: np.random.Generator, number: int) -> np.ndarray:
