@@ -20,7 +20,7 @@ import rnndyn as rd
 from experiments._settings import Fraction, Seed, check, check_same_length, one_of
 from rnndyn import plotting
 
-CAPTION = """Three kinds of networks represent a task differently and solve it alike (Maheswaranathan et al. 2019).
+CAPTION = """Three kinds of networks represent a task differently, with the same fixed points (Maheswaranathan et al. 2019).
 
 Four networks of each of three kinds learn to hold two bits, and four to generate sine waves.
 

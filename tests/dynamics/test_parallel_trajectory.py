@@ -108,18 +108,18 @@ def test_a_chaotic_orbit_is_iterated_or_refused_and_says_why():
     chaotic = Logistic()
     x0 = np.array([0.3])
     with pytest.warns(UserWarning, match="exponent over the first steps is above 0"):
-        found = rd.parallel_trajectory(chaotic, x0, 400)
+        found = rd.parallel_trajectory(chaotic, x0, 96)
     assert found.result == rd.ParallelVerdict.chaotic
     assert found.num_iterations == 0
-    np.testing.assert_array_equal(found.states, rd.trajectory(chaotic, x0, 400))
+    np.testing.assert_array_equal(found.states, rd.trajectory(chaotic, x0, 96))
     np.testing.assert_allclose(found.exponent, np.log(2), atol=4 * found.exponent_stderr)
     with pytest.raises(ValueError, match="largest exponent over the first steps is above 0"):
-        rd.parallel_trajectory(chaotic, x0, 400, if_chaotic="raise")
+        rd.parallel_trajectory(chaotic, x0, 96, if_chaotic="raise")
     with pytest.raises(RuntimeError, match="largest exponent over the first steps is above 0"):
-        jax.block_until_ready(jax.jit(lambda x: rd.parallel_trajectory(chaotic, x, 400, if_chaotic="raise").states)(x0))
+        jax.block_until_ready(jax.jit(lambda x: rd.parallel_trajectory(chaotic, x, 96, if_chaotic="raise").states)(x0))
     # x -> 4 x (1 - x) doubles errors: nothing but the first iterations' worth of states is right.
     with pytest.warns(UserWarning, match="no convergence in 20 iterations"):
-        tried = rd.parallel_trajectory(chaotic, x0, 400, if_chaotic="continue", max_steps=20)
+        tried = rd.parallel_trajectory(chaotic, x0, 96, if_chaotic="continue", max_steps=20)
     assert tried.result == rd.ParallelVerdict.out_of_steps
     np.testing.assert_array_equal(tried.states, found.states)
 
