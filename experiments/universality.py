@@ -379,7 +379,7 @@ def draw_map(ax: Any, result: Universality) -> None:
             )
         ax.plot([], [], mark, color=plotting.COLORS["grey"], label=TASKS[task])
     ax.set(xlabel="first coordinate (rad)", ylabel="second (rad)")
-    ax.set_title("d  map of DSA distances", fontsize=8)
+    ax.set_title("d  map by DSA", fontsize=8)
     ax.locator_params(nbins=3)
     ax.legend(fontsize=5, loc="center", handletextpad=0.3, borderpad=0.1)
 
