@@ -161,7 +161,7 @@ def exponent_measurements(
         rows.append(measured(f"exponent {i + 1}", *pairs))
     pairs = [(None, None) if s is None else (s.kaplan_yorke_dimension, s.kaplan_yorke_stderr) for s in spectra]
     rows.append(measured("Kaplan-Yorke dimension", *pairs))
-    return rows, *spectra
+    return rows, spectra[0], spectra[1]
 
 
 def _spectrum(runs: Runs, num_exponents: int | None, dt: float) -> LyapunovSpectrum | None:
