@@ -241,7 +241,7 @@ def look_at(
     starts = driven[:, -1] if task == "flip_flop" else driven[:, 0]
     rng = np.random.default_rng([config.seed, seed])
     starts = starts + 0.5 * driven.reshape(-1, driven.shape[2]).std(0) * rng.standard_normal(starts.shape)
-    freely = np.asarray(go_on(model.cell, starts.astype(np.float32), held, config.num_free_steps), float)
+    freely = np.asarray(go_on(model.cell, starts.astype(np.float32), held, config.num_free_steps), float)  # pyright: ignore[reportArgumentType]
     level = np.median(np.asarray(inputs[:, -1]), axis=0) if task == "sine_wave" else held[0]
     points = rd.find_fixed_points(
         rd.as_map(model.cell, np.asarray(level, np.float32)),
@@ -396,7 +396,7 @@ def draw_map(ax: Any, result: Universality) -> None:
             )
         ax.plot([], [], mark, color=plotting.COLORS["grey"], label=TASKS[task])
     ax.set(xlabel="first coordinate (rad)", ylabel="second (rad)")
-    ax.set_title("d  map of DSA distances", fontsize=8)
+    ax.set_title("d  map by DSA", fontsize=8)
     ax.locator_params(nbins=3)
     ax.legend(fontsize=5, loc="center", handletextpad=0.3, borderpad=0.1)
 

@@ -11,7 +11,7 @@ LEAST_SIZE = 1e-6
 
 
 class Moments(NamedTuple):
-    """Sums over the steps of each block, in the principal coordinates p of the delay-embedded states of all blocks.
+    """Sums over the steps of each block, in the principal coordinates p, of unit size, of the states of all blocks.
 
     With z = (p, u, 1), u the input that acts between one step and the next where there is one:
     """
@@ -41,7 +41,8 @@ def moments(trials: Any, inputs: Any, num_delays: int, interval: int, rank: int,
         squares, left = jnp.linalg.eigh(rows @ rows.T)
         scores = left[:, ::-1][:, :rank] * jnp.sqrt(jnp.maximum(squares[::-1][:rank], 0))
     sizes = jnp.sqrt(jnp.maximum(squares[::-1], 0) / rows.shape[0])
-    scores = scores.reshape(num_trials, -1, rank)
+    # Of unit size, coordinates keep their digits in the sums however small they are beside the first.
+    scores = (scores / jnp.where(sizes[:rank] > 0, sizes[:rank], 1)).reshape(num_trials, -1, rank)
     acting = inputs[:, inputs.shape[1] - scores.shape[1] :]
     now = jnp.concatenate([scores, acting, jnp.ones((*scores.shape[:2], 1))], axis=2)[:, :-1]
     after = scores[:, 1:]
@@ -61,11 +62,15 @@ def embed(trials: Any, num_delays: int, interval: int) -> Any:
 
 
 def whitened(sums: Moments, weights: Any, rank: int) -> Moments:
-    """The moments of the blocks with these weights `(blocks,)`, in coordinates of unit variance of their own."""
+    """The moments of the blocks with these weights `(blocks,)`, in coordinates of unit variance of their own.
+
+    Of the bases of such coordinates, the one nearest to that of all blocks: those of two halves are then alike.
+    """
     now, after, later = (jnp.einsum("k,kij->ij", weights, part) for part in sums[:3])
+    steps = now[-1, -1]  # the sum of 1 * 1
+    now, after, later = now / steps, after / steps, later / steps
     variances, axes = jnp.linalg.eigh(now[:rank, :rank])
-    order = slice(None, None, -1)
-    turn = (axes / jnp.sqrt(variances))[:, order]
+    turn = (axes / jnp.sqrt(variances)) @ axes.T
     num_inputs = now.shape[0] - rank
     # Inputs keep their meaning, and their scale goes into the operator.
     full = jnp.block([[turn, jnp.zeros((rank, num_inputs))], [jnp.zeros((num_inputs, rank)), jnp.eye(num_inputs)]])

@@ -1,5 +1,6 @@
 """Each measure of a copy beside what its system shows against itself."""
 
+import functools
 from typing import Any
 
 import jax
@@ -94,14 +95,14 @@ def state_space_measurement(system: np.ndarray, copy: np.ndarray, num_bins: int)
     name, rows = "D_stsp", system.reshape(-1, system.shape[2])
     if rows.shape[1] <= MOST_BINNED:
         lower, upper = default_bounds(jnp.asarray(rows))
-        divergence = lambda x, y: binned_divergence(x, y, lower, upper, num_bins, 1e-5)
+        divergence = lambda x, y: _binned_divergences(x, y, lower, upper, num_bins)
         note = f"bins, {num_bins} to a dimension"
     else:
         scale = rows.std(0)
         system, copy, note = system / scale, copy / scale, "mixtures of Gaussians"
         if not np.isfinite(copy).all():
             return Measurement(name, None, None, None, None, LikenessVerdict.not_measured, "the copy diverges")
-        divergence = lambda x, y: mixture_divergence(x, y, 1.0, 1000, jax.random.key(0))
+        divergence = _mixture_divergences
     return measured(name, *_null_and_cross(divergence, jnp.asarray(system), jnp.asarray(copy)), side=1, note=note)
 
 
@@ -112,17 +113,38 @@ def spectrum_measurement(system: np.ndarray, copy: np.ndarray, smoothing: float)
         note = "the copy has no spectrum: it stands still or diverges"
         return Measurement(name, None, None, None, None, LikenessVerdict.not_measured, note)
     kernel = jnp.asarray(gaussian_kernel(smoothing))
-    spectra = [jax.lax.map(lambda s: smoothed_spectra(s, kernel), jnp.asarray(runs)) for runs in (system, copy)]
-    return measured(name, *_null_and_cross(hellinger_distance, *spectra), side=1, note=f"sigma {smoothing:g}")
+    spectra = [_spectra(jnp.asarray(runs), kernel) for runs in (system, copy)]
+    return measured(name, *_null_and_cross(_hellinger_distances, *spectra), side=1, note=f"sigma {smoothing:g}")
 
 
-def _null_and_cross(distance: Any, system: Any, copy: Any) -> tuple[tuple[float, float], tuple[float, float]]:
+def _null_and_cross(distances: Any, system: Any, copy: Any) -> tuple[tuple[float, float], tuple[float, float]]:
     """Mean and spread between different segments of the system, and between segments of system and copy."""
     i, j = np.nonzero(~np.eye(len(system), dtype=bool))
-    null = np.asarray(jax.lax.map(lambda pair: distance(*pair), (system[i], system[j])))
+    null = np.asarray(distances(system[i], system[j]))
     i, j = (a.ravel() for a in np.indices((len(system), len(copy))))
-    cross = np.asarray(jax.lax.map(lambda pair: distance(*pair), (system[i], copy[j])))
+    cross = np.asarray(distances(system[i], copy[j]))
     return (null.mean(), null.std(ddof=1)), (cross.mean(), cross.std(ddof=1))
+
+
+# Compiled here, once for all comparisons of series of one length.
+@functools.partial(jax.jit, static_argnames="num_bins")
+def _binned_divergences(xs: Any, ys: Any, lower: Any, upper: Any, num_bins: int) -> Any:
+    return jax.lax.map(lambda pair: binned_divergence(*pair, lower, upper, num_bins, 1e-5), (xs, ys))
+
+
+@jax.jit
+def _mixture_divergences(xs: Any, ys: Any) -> Any:
+    return jax.lax.map(lambda pair: mixture_divergence(*pair, 1.0, 1000, jax.random.key(0)), (xs, ys))
+
+
+@jax.jit
+def _spectra(runs: Any, kernel: Any) -> Any:
+    return jax.lax.map(lambda run: smoothed_spectra(run, kernel), runs)
+
+
+@jax.jit
+def _hellinger_distances(fs: Any, gs: Any) -> Any:
+    return jax.lax.map(lambda pair: hellinger_distance(*pair), (fs, gs))
 
 
 def exponent_measurements(
@@ -139,7 +161,7 @@ def exponent_measurements(
         rows.append(measured(f"exponent {i + 1}", *pairs))
     pairs = [(None, None) if s is None else (s.kaplan_yorke_dimension, s.kaplan_yorke_stderr) for s in spectra]
     rows.append(measured("Kaplan-Yorke dimension", *pairs))
-    return rows, *spectra
+    return rows, spectra[0], spectra[1]
 
 
 def _spectrum(runs: Runs, num_exponents: int | None, dt: float) -> LyapunovSpectrum | None:

@@ -63,7 +63,7 @@ def angle(first: Field, second: Field, turns: Any) -> Any:
 @functools.partial(jax.jit, static_argnames="chunk")
 def angles(first: Field, second: Field, turns: Any, chunk: int = 64) -> Any:
     """`angle` of each pair of two batches of fields."""
-    return jax.lax.map(lambda pair: angle(*pair, turns), (first, second), batch_size=chunk)
+    return jax.lax.map(lambda pair: angle(*pair, turns), (first, second), batch_size=chunk)  # pyright: ignore[reportCallIssue]
 
 
 def _turned(field: Field, turn: Any) -> Field:

@@ -56,7 +56,7 @@ def find_connections(
         values, vectors = np.linalg.eig(jacobian)
         unstable = vectors[:, np.argsort(-np.abs(values))[:count]]
         # Real and imaginary parts span the subspace of complex pairs.
-        basis = np.linalg.svd(np.concatenate([unstable.real, unstable.imag], axis=1))[0][:, :count]
+        basis = np.linalg.svd(np.concatenate([np.real(unstable), np.imag(unstable)], axis=1))[0][:, :count]
         v = rng.standard_normal((num_directions // 2, count)) @ basis.T
         v = v / np.linalg.norm(v, axis=1, keepdims=True)
         starts.append(point + offset * size * np.concatenate([v, -v]))

@@ -99,7 +99,7 @@ def dynamical_similarity(
         variances = [np.asarray(part.sizes) ** 2 for part in found]
         for index, variance in enumerate(variances):
             check_rank(index, variance, rank)
-        sums = Moments(*(jnp.stack(parts) for parts in zip(*(part[:3] for part in found))), jnp.zeros(len(found)))
+        sums = Moments(*(jnp.stack(parts) for parts in zip(*(part[:3] for part in found))), jnp.zeros(len(found)))  # pyright: ignore[reportCallIssue]
         halves = _random_halves(num_splits, sums.now.shape[1], np.random.default_rng(seed))
         wholes = _operators(sums, np.ones((1, halves.shape[1])), rank)
         split = [_operators(sums, weights, rank) for weights in (halves, 1 - halves)]

@@ -135,7 +135,7 @@ def binned_divergence(
         """How many states each visited cell holds, the share that gives it, and that of a cell that holds none."""
         held = jnp.zeros(states.shape[0], x.dtype).at[number].add((which & counted).astype(x.dtype))
         total = jnp.sum(held) + smoothing * num_cells
-        return held, (held + smoothing) / total, smoothing / total
+        return held, (held + smoothing) / total, smoothing / total  # pyright: ignore[reportReturnType]
 
     held_by_x, p, p_empty = shares(of_x)
     held_by_y, q, q_empty = shares(~of_x)

@@ -44,8 +44,8 @@ def test_conjugate_flows_are_at_the_null_and_others_above_its_99_percent_point()
     rng = np.random.default_rng(0)
     starts = lambda scale: scale * rng.standard_normal((16, 3))
     turned = lambda states: states @ np.linalg.qr(rng.standard_normal((3, 3)))[0].T + 1.0
-    strange = {"dt": 0.1, "num_steps": 300}
-    plain = {"dt": 0.1, "num_steps": 300, "num_skipped": 0}
+    strange = {"dt": 0.1, "num_steps": 600}
+    plain = {"dt": 0.1, "num_steps": 600, "num_skipped": 0}
     networks = [
         runge_kutta(lorenz, starts(5.0) + np.array([0, 0, 25]), **strange),
         turned(runge_kutta(lorenz, starts(5.0) + np.array([0, 0, 25]), **strange)),
