@@ -15,10 +15,11 @@ def crossings(a: Node, b: Node, *, collisions: int = 2) -> Counter[str]:
     Outside the circle, where nothing bifurcates, up to `collisions` pairs of real multipliers may have become complex,
     above 1 and below -1 each, or the reverse.
     """
-    plus, minus, pairs = (int(n) for n in counts_of(b) - counts_of(a))
-    shifts = range(-collisions, collisions + 1)
-    candidates = [(plus + 2 * i, minus + 2 * j, pairs - i - j) for i in shifts for j in shifts]
-    plus, minus, pairs = min(candidates, key=lambda c: sum(abs(n) for n in c))
+    plus, minus, pairs = (after - before for after, before in zip(b.counts, a.counts))
+    if plus or minus or pairs:  # between most nodes nothing changes, which needs no explanation
+        shifts = range(-collisions, collisions + 1)
+        candidates = [(plus + 2 * i, minus + 2 * j, pairs - i - j) for i in shifts for j in shifts]
+        plus, minus, pairs = min(candidates, key=lambda c: sum(abs(n) for n in c))
     turned = (a.tangent[-1] > 0) != (b.tangent[-1] > 0)
     events: Counter[str] = Counter()
     if plus % 2 == 1 and turned:
@@ -51,19 +52,6 @@ def distance_to_circle(kind: str, node: Node) -> float:
         candidates = mu[(np.imag(mu) == 0) & (np.real(mu) * (-1 if kind == FLIP else 1) > 0)]
     logs = np.log(np.abs(candidates))
     return float(logs[np.argmin(np.abs(logs))]) if logs.size else 0.0
-
-
-def counts_of(node: Node) -> np.ndarray:
-    """Real multipliers above 1, real ones below -1, and complex pairs outside the unit circle."""
-    mu = node.multipliers
-    outside, is_real = np.abs(mu) > 1, np.imag(mu) == 0
-    return np.array(
-        [
-            np.sum(outside & is_real & (np.real(mu) > 0)),
-            np.sum(outside & is_real & (np.real(mu) < 0)),
-            np.sum(outside & (np.imag(mu) > 0)),
-        ]
-    )
 
 
 def partners_of(a: Node, b: Node, rows: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """A curve of solutions as its nodes: traced, ended at the bounds, recognised as closed, and evaluated in between."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -46,6 +47,14 @@ class Node:
     residual: float
     multipliers: np.ndarray
     frame: tuple[np.ndarray, ...] = ()
+
+    @functools.cached_property
+    def counts(self) -> tuple[int, int, int]:
+        """Real multipliers above 1, real ones below -1, and complex pairs outside the unit circle."""
+        mu = self.multipliers[np.abs(self.multipliers) > 1]
+        is_real = np.imag(mu) == 0
+        above = int(np.sum(is_real & (np.real(mu) > 0)))
+        return above, int(np.sum(is_real)) - above, int(np.sum(np.imag(mu) > 0))
 
     def reversed(self) -> "Node":
         """The same point, passed in the other direction."""

@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 _devices: ContextVar[tuple[jax.Device, ...] | None] = ContextVar("devices", default=None)
 
 
-def check_devices(devices: "Sequence[jax.Device] | jax.sharding.Mesh") -> tuple[jax.Device, ...]:
+def check_devices(devices: Any) -> tuple[jax.Device, ...]:
     """The devices as a tuple; a `ValueError` where drivers cannot use them."""
     chosen = tuple(devices.devices.flat) if isinstance(devices, jax.sharding.Mesh) else devices
     if not isinstance(chosen, Sequence) or not chosen or not all(isinstance(d, jax.Device) for d in chosen):
