@@ -231,7 +231,8 @@ def plot(result: FlipFlop) -> Figure:
     draw_multipliers(figure.add_subplot(grid[1, 1]), result.networks[0])
     draw_counts(figure.add_subplot(grid[1, 2]), result, kinds)
     # A 3-D panel keeps room for what it does not draw; the band above the first row is cut off.
-    figure.get_layout_engine().set(rect=(0, 0, 1, 1.075))  # pyright: ignore[reportOptionalMemberAccess]
+    layout: Any = figure.get_layout_engine()
+    layout.set(rect=(0, 0, 1, 1.075))
     return figure
 
 

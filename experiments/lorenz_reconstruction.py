@@ -187,6 +187,7 @@ def compute(config: Config) -> LorenzReconstruction:
     truth, other = test.values
     before, _ = judge(cells, truth, config)
     after, runs = judge(trained, truth, config)
+    assert series.scale is not None
     true_points = series.scale.apply(np.asarray(SYSTEM.equilibria, float))
     found = [equilibria_near(cell, true_points) for cell in trained]
     points, num_unstable, certified = (np.array(column) for column in zip(*found))
@@ -256,7 +257,7 @@ def judge(cells: list[Any], truth: np.ndarray, config: Config) -> tuple[Judgemen
         moves = [stays and bool((np.std(run, axis=0) > 1e-9).all()) for run, stays in zip(runs, bounded)]
         divergence = [float(rd.state_space_divergence(truth, r)) if ok else np.nan for r, ok in zip(runs, bounded)]
         spectral = [float(rd.spectrum_distance(truth, r)) if ok else np.nan for r, ok in zip(runs, moves)]
-    finite = np.isfinite(exponents).all(axis=1)
+    finite = np.asarray(np.isfinite(exponents).all(axis=1))
     return (
         Judgement(
             valid_times=np.array(times),

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
@@ -193,7 +194,7 @@ def plot(result: ParallelTime) -> Figure:
     return figure
 
 
-def draw_gains(ax: plt.Axes, result: ParallelTime, colors: np.ndarray) -> None:
+def draw_gains(ax: Axes, result: ParallelTime, colors: np.ndarray) -> None:
     """The median over networks with its range, for each length; and where the exponent crosses zero."""
     crossings = threshold(result)
     if np.isfinite(crossings).any():
@@ -210,7 +211,7 @@ def draw_gains(ax: plt.Axes, result: ParallelTime, colors: np.ndarray) -> None:
     ax.legend(loc="upper left")
 
 
-def draw_lengths(ax: plt.Axes, result: ParallelTime) -> None:
+def draw_lengths(ax: Axes, result: ParallelTime) -> None:
     """Iterations over length at a few gains."""
     chosen = np.unique(np.linspace(0, len(result.gains) - 1, min(5, len(result.gains))).astype(int))
     colors = plt.get_cmap("cividis")(np.linspace(0.05, 0.85, len(chosen)))
@@ -229,12 +230,12 @@ def draw_lengths(ax: plt.Axes, result: ParallelTime) -> None:
     ax.set_title("b", loc="left")
 
 
-def draw_end(ax: plt.Axes, x: float, y: float, text: str, color: object) -> None:
+def draw_end(ax: Axes, x: float, y: float, text: str, color: object) -> None:
     """The name of a line, right of its end."""
     ax.annotate(text, (x, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=7, color=color)
 
 
-def draw_log_axis(ax: plt.Axes) -> None:
+def draw_log_axis(ax: Axes) -> None:
     """A logarithmic axis with the numbers themselves."""
     ax.set_yscale("log", base=2)
     ax.yaxis.set_major_formatter(ScalarFormatter())

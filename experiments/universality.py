@@ -20,7 +20,7 @@ import rnndyn as rd
 from experiments._settings import Fraction, Seed, check, check_same_length, one_of
 from rnndyn import plotting
 
-CAPTION = """Three kinds of networks represent a task differently, with the same fixed points (Maheswaranathan et al. 2019).
+CAPTION = """Three kinds of networks represent a task differently, with the same fixed points (Maheswaranathan 2019).
 
 Four networks of each of three kinds learn to hold two bits, and four to generate sine waves.
 
@@ -380,16 +380,16 @@ def draw_map(ax: Any, result: Universality) -> None:
     centre = np.eye(len(squares)) - 1 / len(squares)
     values, vectors = np.linalg.eigh(-0.5 * centre @ squares @ centre)
     places = vectors[:, -2:] * np.sqrt(np.maximum(values[-2:], 0))
-    colors = dict(zip(dict.fromkeys(m.cell for m in result.members), ("blue", "orange", "green")))
+    cells = dict.fromkeys(m.cell for m in result.members)
     for task, mark in zip(TASKS, "os"):
-        for cell, color in colors.items():
+        for cell in cells:
             chosen = [k for k, m in enumerate(result.members) if (m.task, m.cell) == (task, cell)]
             label = cell if task == "flip_flop" else None
             ax.plot(
                 places[chosen, 1],
                 places[chosen, 0],
                 mark,
-                color=plotting.COLORS[color],
+                color=plotting.CELL_COLORS[cell],
                 alpha=0.8,
                 markeredgewidth=0,
                 label=label,

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.extend.core as jex
 import jax.numpy as jnp
+from jax.core import ShapedArray
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, PyTree
 
@@ -139,7 +140,7 @@ def _new_primitive(name: str, compute: Any) -> Any:
     primitive.def_impl(compute)
     primitive.def_abstract_eval(
         lambda *avals, params: [
-            jax.core.ShapedArray(out.shape, out.dtype)
+            ShapedArray(out.shape, out.dtype)
             for out in jax.eval_shape(
                 lambda *args: compute(*args, params=params),
                 *(jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals),

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from rnndyn._programs import compiled
 from rnndyn._tracing import is_read_by_analyses
 from rnndyn._validation import check_at_least
 from rnndyn.networks.adapters import as_cell, check_transition, for_sequence, is_random, step_keys
@@ -91,7 +91,7 @@ def unroll(
 
 # Jitted here, with the cell as an argument, so that calls outside of any jit share one compilation. The checks of the
 # cell trace it and are inside, where they run once for each compilation.
-@eqx.filter_jit
+@compiled
 def scan_cell(
     cell: Any,
     inputs: Array | None,

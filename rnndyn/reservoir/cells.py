@@ -83,7 +83,7 @@ class ClosedLoopCell(eqx.Module):
 
     def output(self, state: Any) -> Float[Array, " I"]:
         """The signal y (I,), standardised."""
-        return self.weight_out @ features(state, self.squares) + self.bias_out
+        return jnp.matmul(self.weight_out, features(state, self.squares)) + self.bias_out
 
     def state_bounds(self, input: Any) -> tuple[Array, Array]:
         """Between -1 and 1: a step is a mean of the state and of a tanh, whatever drives it."""

@@ -4,12 +4,12 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
+from rnndyn._programs import compiled
 from rnndyn._validation import check_at_least
 from rnndyn.networks.unroll import unroll
 from rnndyn.reservoir.cells import ClosedLoopCell
@@ -182,7 +182,7 @@ def _pieces(values: np.ndarray, num_starts: int, num_washout: int, num_free: int
     return np.stack([values[k, place : place + length] for k, place in chosen])
 
 
-@eqx.filter_jit
+@compiled
 def _judge(
     weights: RandomWeights,
     settings: Array,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from rnndyn._programs import compiled
 from rnndyn._validation import check_at_least
 from rnndyn.maps import CellMap, as_map
 from rnndyn.networks.unroll import unroll
@@ -225,12 +226,12 @@ def prepare(series: Any, input_size: int | None, num_washout: int) -> Series:
     return series
 
 
-@eqx.filter_jit
+@compiled
 def _drive(cell: ReservoirCell, values: Array) -> Array:
     return jax.vmap(lambda signal: unroll(cell, signal)[-1])(values)
 
 
-@eqx.filter_jit
+@compiled
 def _run(cell: ClosedLoopCell, states: Array, num_steps: int) -> Array:
     def step(state: Array, _: None) -> tuple[Array, Array]:
         return cell(state, jnp.zeros(0, state.dtype)), cell.output(state)

@@ -2,12 +2,12 @@
 
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from rnndyn._programs import compiled
 from rnndyn.networks.unroll import unroll
 from rnndyn.reservoir.cells import ReservoirCell, features
 
@@ -22,7 +22,7 @@ class Sums(NamedTuple):
     target_variance: Float[Array, " I"]
 
 
-@eqx.filter_jit
+@compiled
 def gram(cell: ReservoirCell, values: Float[Array, "K T I"], num_washout: int, squares: bool) -> Sums:
     """The sums of all series: the features that have seen samples up to t - 1 stand beside sample t."""
     states = jax.vmap(lambda signal: unroll(cell, signal[:-1]))(values)[:, num_washout:]
@@ -32,7 +32,8 @@ def gram(cell: ReservoirCell, values: Float[Array, "K T I"], num_washout: int, s
     middle, target_middle = seen.mean(axis=0), targets.mean(axis=0)
     seen, targets = seen - middle, targets - target_middle
     number = len(seen)
-    return Sums(middle, target_middle, seen.T @ seen / number, seen.T @ targets / number, (targets**2).mean(axis=0))
+    covariance, cross = jnp.matmul(seen.T, seen) / number, jnp.matmul(seen.T, targets) / number
+    return Sums(middle, target_middle, covariance, cross, (targets**2).mean(axis=0))
 
 
 def solve(sums: Sums, ridge: Any) -> tuple[Float[Array, "I H"], Float[Array, " I"], Float[Array, " I"]]:

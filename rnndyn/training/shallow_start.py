@@ -68,6 +68,8 @@ def shallow_start(
         weight_hh[unit], diagonal[unit] = solution[:-1], solution[-1]
         bias[unit] = target_middle[unit] - solution @ middle[chosen]
     dtype = jax.numpy.result_type(float) if dtype is None else dtype
-    weights = {"diagonal": diagonal, "weight_hh": weight_hh, "bias": bias}
-    weights |= {"hidden_weight": directions, "hidden_bias": hidden_bias}
-    return PiecewiseLinearCell.from_weights(**{name: np.asarray(value, dtype) for name, value in weights.items()})
+    diagonal, weight_hh, bias = (np.asarray(value, dtype) for value in (diagonal, weight_hh, bias))
+    directions, hidden_bias = np.asarray(directions, dtype), np.asarray(hidden_bias, dtype)
+    return PiecewiseLinearCell.from_weights(
+        diagonal, weight_hh, bias, hidden_weight=directions, hidden_bias=hidden_bias
+    )

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Complex, Float
 
@@ -253,7 +254,7 @@ def _exponents(evaluate: Callable, circle: Circle, num_steps: int) -> np.ndarray
     # The tangent is where the first direction ends up: from there the others need not wait for it.
     tangent = derivative(samples)[0]
     frame = np.linalg.qr(np.column_stack([tangent, np.eye(tangent.size)[:, : tangent.size - 1]]))[0]
-    growth, weights = np.asarray(_growth_of_frame(frame, jacobians))[num_warm:], bump_weights(num_steps)
+    growth, weights = np.asarray(_growth_of_frame(jnp.asarray(frame), jacobians))[num_warm:], bump_weights(num_steps)
     # The first and last weights underflow, and zero times the ln 0 of a direction that is lost at once is no number.
     used = weights > 0
     return -np.sort(-(weights[used] @ growth[used]))

@@ -10,6 +10,7 @@ import jax.core
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from rnndyn._programs import compiled
 from rnndyn._validation import check_at_least
 from rnndyn.dynamics.numerics.parallel_scan import affine_recursion, affine_recursion_in_steps, damped_recursion
 from rnndyn.dynamics.numerics.statistics import batch_means, block_sums
@@ -88,7 +89,7 @@ def solve_checked(f: Any, x0: Array, rows: Any, guess: Array, settings: NewtonIn
     return found
 
 
-@eqx.filter_jit
+@compiled
 def _solve(f: Any, x0: Array, rows: Any, guess: Array, settings: NewtonInTime) -> "SolvedInTime":
     return solve_in_time(f, x0, rows, guess, settings=settings)
 

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from rnndyn._validation import check_at_least
@@ -138,7 +139,7 @@ class ClippedShallowCell(eqx.Module):
         where A cannot be looked at.
         """
         lower, upper = input_bounds(input, self.input_size)
-        if isinstance(self.diagonal, jax.core.Tracer) or not (np.abs(np.asarray(self.diagonal)) < 1).all():
+        if isinstance(self.diagonal, Tracer) or not (np.abs(np.asarray(self.diagonal)) < 1).all():
             return None
         low, high = affine_bounds(self.weight_ih, lower, upper)
         # A bracket is relu(a + h) - relu(a), between 0 and h.

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from rnndyn._programs import compiled
 from rnndyn._validation import check_at_least
 from rnndyn.dynamics.flows import time_map
 from rnndyn.dynamics.trajectory import trajectory
@@ -76,6 +76,6 @@ def sample_system(
     return series.with_noise(noise, key=noise_key) if noise else series
 
 
-@eqx.filter_jit
+@compiled
 def _run(step: Callable, starts: Any, num_steps: int, num_transient: int) -> Any:
     return jax.vmap(lambda x: trajectory(step, x, num_steps, num_transient=num_transient))(starts)
