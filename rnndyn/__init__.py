@@ -61,12 +61,12 @@ from rnndyn.dynamics.cycles.phase_response import PhaseResponse as PhaseResponse
 from rnndyn.dynamics.cycles.phase_response import phase_response as phase_response
 from rnndyn.dynamics.fixed_points.equilibria import Equilibria as Equilibria
 from rnndyn.dynamics.fixed_points.equilibria import find_equilibria as find_equilibria
-from rnndyn.dynamics.fixed_points.fixed_points import FixedPoints as FixedPoints
 from rnndyn.dynamics.fixed_points.fixed_points import find_fixed_points as find_fixed_points
 from rnndyn.dynamics.fixed_points.implicit import implicit_fixed_point as implicit_fixed_point
 from rnndyn.dynamics.fixed_points.large import LargeFixedPoint as LargeFixedPoint
 from rnndyn.dynamics.fixed_points.large import find_large_fixed_point as find_large_fixed_point
 from rnndyn.dynamics.fixed_points.paths import HomotopyPaths as HomotopyPaths
+from rnndyn.dynamics.fixed_points.point_list import FixedPoints as FixedPoints
 from rnndyn.dynamics.fixed_points.saddle_manifolds import SaddleManifolds as SaddleManifolds
 from rnndyn.dynamics.fixed_points.saddle_manifolds import find_saddle_manifolds as find_saddle_manifolds
 from rnndyn.dynamics.fixed_points.slow_manifold import SlowManifold as SlowManifold

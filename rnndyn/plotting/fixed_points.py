@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import ArrayLike
 
-from rnndyn.dynamics.fixed_points.fixed_points import FixedPoints
+from rnndyn.dynamics.fixed_points.point_list import FixedPoints
 from rnndyn.plotting.projection import Projection, principal_components
 from rnndyn.plotting.style import COLORS
 

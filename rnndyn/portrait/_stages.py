@@ -11,7 +11,8 @@ from rnndyn.dynamics.attractors.attractors import Attractors, find_attractors
 from rnndyn.dynamics.candidates import sample_candidates
 from rnndyn.dynamics.cycles.cycle_list import CycleSet
 from rnndyn.dynamics.cycles.cycles import find_cycles
-from rnndyn.dynamics.fixed_points.fixed_points import FixedPoints, find_fixed_points
+from rnndyn.dynamics.fixed_points.fixed_points import find_fixed_points
+from rnndyn.dynamics.fixed_points.point_list import FixedPoints
 from rnndyn.dynamics.fixed_points.slow_points import SlowPoints, find_slow_points
 from rnndyn.dynamics.growth.jacobian_products import MemoryHorizon, memory_horizon
 from rnndyn.dynamics.growth.lyapunov import LyapunovSpectrum, lyapunov_spectrum

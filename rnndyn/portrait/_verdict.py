@@ -8,7 +8,7 @@ import numpy as np
 from rnndyn.dynamics.attractors.attractors import Attractors
 from rnndyn.dynamics.attractors.classification import ClassifiedAttractor
 from rnndyn.dynamics.cycles.cycle_list import CycleSet
-from rnndyn.dynamics.fixed_points.fixed_points import FixedPoints
+from rnndyn.dynamics.fixed_points.point_list import FixedPoints
 from rnndyn.dynamics.fixed_points.slow_points import SlowPoints
 from rnndyn.dynamics.growth.jacobian_products import MemoryHorizon
 from rnndyn.dynamics.growth.lyapunov import LyapunovSpectrum

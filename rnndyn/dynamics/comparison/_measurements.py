@@ -20,7 +20,8 @@ from rnndyn.dynamics.comparison.state_space_divergence import (
     mixture_divergence,
 )
 from rnndyn.dynamics.comparison.verdicts import DimensionVerdict, LikenessVerdict
-from rnndyn.dynamics.fixed_points.fixed_points import FixedPoints, find_fixed_points
+from rnndyn.dynamics.fixed_points.fixed_points import find_fixed_points
+from rnndyn.dynamics.fixed_points.point_list import FixedPoints
 from rnndyn.dynamics.growth.lyapunov import LyapunovSpectrum, lyapunov_spectrum
 from rnndyn.results import Judged, is_verdict
 

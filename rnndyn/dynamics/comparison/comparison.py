@@ -19,7 +19,7 @@ from rnndyn.dynamics.comparison._measurements import (
 from rnndyn.dynamics.comparison._runs import Runs, check_system, judge_copy, make_runs
 from rnndyn.dynamics.comparison.fixed_point_matching import FixedPointMatch
 from rnndyn.dynamics.comparison.verdicts import CopyVerdict, LikenessVerdict
-from rnndyn.dynamics.fixed_points.fixed_points import FixedPoints
+from rnndyn.dynamics.fixed_points.point_list import FixedPoints
 from rnndyn.dynamics.growth.lyapunov import LyapunovSpectrum
 from rnndyn.dynamics.numerics.drivers import double_precision
 from rnndyn.results import Judged, is_verdict, stack_verdicts

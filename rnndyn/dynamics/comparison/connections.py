@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool
 
 from rnndyn._validation import check_at_least
 from rnndyn.dynamics.comparison._runs import iterate_from
-from rnndyn.dynamics.fixed_points.fixed_points import FixedPoints
+from rnndyn.dynamics.fixed_points.point_list import FixedPoints
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in
 from rnndyn.results import Result
 

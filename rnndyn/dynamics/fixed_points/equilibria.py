@@ -11,7 +11,8 @@ from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int
 
 from rnndyn._programs import compiled
 from rnndyn._validation import check_states
-from rnndyn.dynamics.fixed_points.fixed_points import FixedPoints, find_fixed_points
+from rnndyn.dynamics.fixed_points.fixed_points import find_fixed_points
+from rnndyn.dynamics.fixed_points.point_list import FixedPoints
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in, map_in_chunks
 from rnndyn.dynamics.numerics.verdicts import PointVerdict
 from rnndyn.results import Judged, first_verdict

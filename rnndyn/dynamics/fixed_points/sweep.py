@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Int
 from tqdm.auto import tqdm
 
-from rnndyn.dynamics.fixed_points.fixed_points import FixedPoints, find_fixed_points
+from rnndyn.dynamics.fixed_points.fixed_points import find_fixed_points
+from rnndyn.dynamics.fixed_points.point_list import FixedPoints
 from rnndyn.dynamics.numerics.devices import is_first_process, use_devices
 from rnndyn.dynamics.numerics.identity import identity
 from rnndyn.results import Result, load, stack_verdicts
