@@ -485,12 +485,12 @@ def test_traces_are_saved_and_let_go():
     store = sys.modules["rnndyn._programs.program"]
     for k in range(store._traces.size + 20):
         single(functools.partial(lambda k, x: x * (k + x), k), STATE)
-    assert len(store._traces.items) <= store._traces.size
-    store._traces.items.clear()
+    assert len(store._traces) <= store._traces.size
+    store._traces.shrink(0)
     gc.collect()
     before = len(store._codes)
     program = single(lambda x: jnp.cos(jnp.cos(jnp.sin(x))), STATE)
-    store._traces.items.clear()
+    store._traces.shrink(0)
     assert len(store._codes) == before + 1
     del program
     gc.collect()

@@ -32,8 +32,13 @@ def find_in_data(loss: Callable[[Any, Any], Any], model: Any, batch: Any, name: 
 
 
 def _is_finite(loss: Callable[[Any, Any], Any], model: Any, batch: Any) -> bool:
-    value, gradient = compiled(eqx.filter_value_and_grad(loss))(model, batch)
+    value, gradient = _value_and_gradient(loss, model, batch)
     return bool(jnp.isfinite(value) & jnp.isfinite(scaled_norm(gradient).largest))
+
+
+@compiled
+def _value_and_gradient(loss: Callable[[Any, Any], Any], model: Any, batch: Any) -> tuple[Any, Any]:
+    return eqx.filter_value_and_grad(loss)(model, batch)
 
 
 def _first_not_finite(batch: Any, name: str) -> str | None:
