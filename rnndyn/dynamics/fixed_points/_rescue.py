@@ -24,7 +24,8 @@ MAX_ENDS_ON_KINKS = 1024
 _JACOBIAN_ENTRIES = 2**24
 
 CHEAP, PROBES = 16, 4
-"""Up to this length of the states all ends are tried at once; of longer ones few, and more while they find roots."""
+"""Up to this length of the states, and where the map has kinks, all ends are tried at once; else few, and more while
+they find roots."""
 
 FREE_STEPS = 16
 """Full Newton steps in a row. Each goes to the fixed point of the linear piece it starts in, and the pieces on the way
@@ -35,6 +36,15 @@ ITERATIONS = 2048
 
 STAGES = np.linspace(0.1, 1.0, 10)
 """Values of s on the way from the constant map to F."""
+
+
+def tries_all(f: Callable, size: int) -> bool:
+    """Whether every end is worth a try: for short states, and where a kink may have stopped it anywhere."""
+    return size <= CHEAP or _has_kinks(f)
+
+
+def _has_kinks(f: Callable) -> bool:
+    return isinstance(f, Program) and may_have_kinks(f)
 
 
 def rescue(
@@ -62,14 +72,14 @@ def rescue(
     labels = thin_points(ends, np.full(len(ends), 1e-6 * scale))
     first = np.array([np.flatnonzero(labels == label)[0] for label in range(labels.max(initial=-1) + 1)], int)
     most = MAX_ENDS
-    if isinstance(f, Program) and may_have_kinks(f):
+    if _has_kinks(f):
         most = max(MAX_ENDS, min(MAX_ENDS_ON_KINKS, _JACOBIAN_ENTRIES // ends.shape[1] ** 2))
     places = ends[first[:most]].copy()
     reached = np.zeros(len(places), bool)
     keep = lambda x: x if region is None else np.clip(x, region[0], region[1])
     # A smooth map has minima of |F - x| that lead nowhere, or to the few roots that are known, and for long states each
     # try is dear: few first, and more only while they arrive at other roots.
-    block, done = len(places) if places.shape[1] <= CHEAP else PROBES, 0
+    block, done = len(places) if tries_all(f, places.shape[1]) else PROBES, 0
     is_new = False
     while done < len(places):
         tried = np.arange(done, min(done + block, len(places)))

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array
 
 from rnndyn.dynamics.fixed_points._newton_lanes import NewtonEnds, NewtonLanes
-from rnndyn.dynamics.fixed_points._rescue import CHEAP, rescue
+from rnndyn.dynamics.fixed_points._rescue import rescue, tries_all
 from rnndyn.dynamics.numerics.completeness import draw_box
 from rnndyn.dynamics.numerics.deduplication import MERGE_FRACTION, group_points, thin_points
 from rnndyn.dynamics.numerics.evaluation import images_of
@@ -149,7 +149,7 @@ class FixedPointSearch:
                 self.f, ends.points[rescued], self._newton, self.region, self.scale, self.period, known
             )
             # The ends of later rounds are of the same kind; for short states another try costs nothing.
-            self._rescue_pays = is_new or starts.shape[1] <= CHEAP
+            self._rescue_pays = is_new or tries_all(self.f, starts.shape[1])
             rescued = rescued[reached]
             ends.points[rescued], ends.converged[rescued], ends.stalled[rescued] = points[reached], True, False
         self.num_candidates += len(starts)
