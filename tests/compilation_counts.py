@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 
 import jax.monitoring
 
+from rnndyn._programs import compiling
+
 _EVENT = "/jax/core/compile/backend_compile_duration"
 
 
@@ -27,6 +29,11 @@ def count_compilations() -> Iterator[Callable[[], int]]:
     finally:
         active = False
         jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def num_programs(function: Callable) -> int:
+    """How many programs of one function of the library (`compiled`) are kept: one for each structure of arguments."""
+    return sum(key[0] is function.__wrapped__ for key in compiling._kept._items)
 
 
 class Watch:
