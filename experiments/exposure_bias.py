@@ -24,9 +24,9 @@ from rnndyn import plotting
 
 CAPTION = """Left to its own outputs (Bengio et al. 2015; Hess et al. 2023).
 
-Piecewise-linear networks learn the Lorenz system from noisy samples, four of them each way. A weak forcing makes free
-runs last longest, as Hess et al. find; but none of the networks is a faithful copy: what was learned is more chaotic
-than the Lorenz system, and is lost after less than two Lyapunov times.
+Piecewise-linear networks learn the Lorenz system from noisy samples, four of them each way. Free runs last
+longest with a forcing between none and teacher forcing, as Hess et al. find; but none of the networks is a faithful
+copy: what is learned that way is more chaotic than the Lorenz system, and is lost after less than two Lyapunov times.
 
 - **a** share of free runs that are still with the true trajectory, over time in Lyapunov times: grey, trained free
   running; pink, scheduled sampling; orange, teacher forcing; blue, generalised teacher forcing.

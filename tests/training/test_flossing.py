@@ -45,7 +45,7 @@ def test_targets_and_inputs():
         inputs=inputs,
         inputs_per_update=True,
         num_transient=5,
-        # Every update sees 25 other inputs: at a constant rate the loss that is left is noise, and no number to compare.
+        # Every update sees 25 other inputs: at a constant rate the loss that is left is noise.
         optimizer=optax.adam(optax.cosine_decay_schedule(2e-2, 150)),
     )
     assert result.history.loss_after < 0.2 * result.history.loss_before
