@@ -82,7 +82,18 @@ def linearize_one_sided(
 
 
 class KinkVerdict(eqx.Enumeration):
-    """What a fixed point or cycle is at a kink; `KinkVerdict[result]` is the message."""
+    """What a fixed point or cycle is at a kink; `KinkVerdict[result]` is the message.
+
+    - `smooth`: it lies on no kink, within its error; its multipliers decide.
+    - `stable`, `unstable`: growth in the long run of the linear maps that meet there, along every direction.
+    - `neutral`: that growth is 1 to rounding. Nonlinear terms decide: follow orbits from nearby.
+    - `rounding`: the point is within its error of the kink and the sides disagree. Give the weights in float64, or move
+        the point off the kink (a bias).
+    - `jumps`: the map itself jumps there, and no derivative says anything. Is a coordinate an angle (`on_torus`)?
+    - `not_finite`: a derivative is NaN or infinite there. Look at the map.
+    - `hidden`: the derivative jumps, in a `while` loop or a long scan that is not opened, so that its pieces are not
+        known. Follow orbits from nearby.
+    """
 
     smooth = "not on a kink"
     stable = "stable: every direction shrinks in the long run"

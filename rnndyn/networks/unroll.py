@@ -11,6 +11,7 @@ from rnndyn._tracing import is_read_by_analyses
 from rnndyn._validation import check_at_least
 from rnndyn.networks.adapters import as_cell, check_transition, for_sequence, is_random, step_keys
 from rnndyn.networks.cells.checks import check_weights
+from rnndyn.networks.cells.dropout import without_dropout
 from rnndyn.networks.fast_sequence import sequence
 from rnndyn.networks.precision import zero_input
 
@@ -111,7 +112,8 @@ def scan_cell(
     cell = for_sequence(cell, key)
     keys = step_keys(cell, key, length)
     if fast and not is_held and mask is None and keys is None and remat_every is None:
-        states = sequence(cell, start, inputs[::-1] if reverse else inputs)
+        # Without a key nothing is dropped: a cell inside of dropout runs as it does alone.
+        states = sequence(without_dropout(cell), start, inputs[::-1] if reverse else inputs)
         if states is not None:
             return jax.tree.map(lambda s: s[::-1], states) if reverse else states
     stand_in = inputs if mask is None or is_held else _first_entry(inputs, mask, reverse)

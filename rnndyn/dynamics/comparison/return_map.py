@@ -46,10 +46,12 @@ def return_map(signal: ArrayLike | Any, *, dt: float = 1.0) -> "ReturnMap":
 
 
 class ReturnMap(Result):
-    """Successive maxima of a signal.
+    """Successive maxima of a signal: where they lie on a curve, one maximum decides the next.
 
-    - `maxima`: their heights, (M,).
-    - `times`: when they are reached, from the first sample on, (M,).
+    - `maxima`: their heights in the unit of the signal, from the parabola through three samples, `(M,)`.
+    - `times`: when they are reached, from the first sample on, in the unit of `dt`, `(M,)`.
+
+    Reference: E. N. Lorenz (1963), "Deterministic nonperiodic flow" (the cusp map of the maxima of z).
     """
 
     maxima: Float[np.ndarray, " M"]

@@ -18,6 +18,7 @@ from rnndyn.dynamics.numerics.completeness import (
     completeness_of,
 )
 from rnndyn.dynamics.numerics.evidence import is_degenerate, robust_scale
+from rnndyn.dynamics.numerics.tables import one_sided_notes, rows_by_instability
 from rnndyn.dynamics.numerics.verdicts import PointVerdict
 from rnndyn.results import Judged, first_verdict, join_verdicts, stack_verdicts, take_verdicts
 
@@ -224,23 +225,10 @@ class FixedPoints(Judged):
             lines.append(
                 f"{len(self)} fixed points of {self.points.shape[1]} units from {self.num_candidates} candidates"
             )
-            lines.append("  unstable  points  spectral radius     largest residual  largest error")
-            for count in np.unique(self.num_unstable):
-                of = self.num_unstable == count
-                low, high = self.spectral_radii[of].min(), self.spectral_radii[of].max()
-                lines.append(
-                    f"  {count:8d}  {of.sum():6d}  {low:.4g} to {high:.4g}".ljust(40)
-                    + f"{self.residuals[of].max():16.2g}  {self.errors[of].max():13.2g}"
-                )
+            lines.extend(rows_by_instability("points", self))
             sums = self.index_sum, self.expected_index_sum, self.may_be_complete
             lines.append("  " + completeness_note(*sums, self.trap, self.is_trap_proved))
-            if self.near_jump.any():
-                lines.append(f"  {self.near_jump.sum()} next to a jump of the map (near_jump): one side of it only")
-            if self.kinks is not None:
-                lines.append(
-                    f"  {int(self.kinks.is_on_kink.sum())} on a kink of the map, where growth in the long run decides "
-                    f"({int(self.is_undecided.sum())} undecided): their multipliers are those of one side"
-                )
+            lines.extend(one_sided_notes(self))
             if self.is_degenerate.any():
                 lines.append(f"  {self.is_degenerate.sum()} degenerate (I - DF singular): not counted in the index sum")
         if self.continuum is not None:

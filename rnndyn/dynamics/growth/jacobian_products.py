@@ -67,7 +67,11 @@ def jacobian_product_spectrum(
 
 
 class JacobianProductSpectrum(Judged):
-    """Singular values of the products of Jacobians over L lags: by what factors perturbations of the start may grow."""
+    """Singular values of the products of Jacobians over L lags: by what factors perturbations of the start may grow.
+
+    Logarithms `(L, N)` in nats, for lags in steps; kept as logarithms of a graded factorisation, so that a product that
+    spans more digits than a number has loses none. `result` says for each lag whether there are numbers.
+    """
 
     lags: Int[Array, " L"]
     """The lags in steps, ascending, each once."""
@@ -144,7 +148,9 @@ def memory_horizon(
 class MemoryHorizon(Judged):
     """How the gradient falls with the lag, as a mean over times and random vectors.
 
-    Where the orbit or a derivative leaves the floating-point range, the numbers are NaN and `result` is `not_finite`.
+    Lags in steps `(L,)`, logarithms in nats with their standard errors over windows, and the lag at which the typical
+    gradient has fallen by the factor (S. Hochreiter 1991; R. Pascanu, T. Mikolov & Y. Bengio 2013). Where the
+    orbit or a derivative leaves the floating-point range, the numbers are NaN and `result` is `not_finite`.
     """
 
     horizon: Float[Array, ""]

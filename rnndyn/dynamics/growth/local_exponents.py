@@ -50,7 +50,12 @@ def local_exponents(
 
 
 class LocalExponents(Judged):
-    """States on an attractor with the growth rates of k orthonormal directions there; their means are the exponents."""
+    """States on an attractor with the growth rates of k orthonormal directions there; their means are the exponents.
+
+    T states `(T, N)`, and the rates over the step from each, `(T, k)`, in nats per step, or per unit time where `dt`
+    was given. They belong to the Gram-Schmidt directions (G. Benettin et al. 1980), which depend on the norm: only
+    their means do not. Error bars of the means: `lyapunov_spectrum`.
+    """
 
     states: Float[Array, "T N"]
     """The states $x_t$ visited after the transient; NaN or infinite from where the trajectory escaped."""

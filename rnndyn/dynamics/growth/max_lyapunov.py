@@ -60,7 +60,12 @@ def max_lyapunov_exponent(
 
 
 class MaxLyapunovExponent(Judged):
-    """The largest Lyapunov exponent, in nats per step or per unit time."""
+    """The largest Lyapunov exponent by two methods that share an orbit, in nats per step, or per unit time with `dt`.
+
+    Scalars, or a batch `(B,)` under `vmap`. The tangent vector (G. Benettin et al. 1980) is the value; two trajectories
+    at a small distance, pulled back to it after each step, are the check: they need no derivative. `agree` says whether
+    the two do, and `result` whether the error bars can be believed.
+    """
 
     exponent: Float[Array, ""]
     """From the tangent vector. NaN when the trajectory leaves the floating-point range."""

@@ -47,7 +47,13 @@ def zero_one_test(signal: ArrayLike, *, num_frequencies: int = 100) -> "ZeroOneT
 
 
 class ZeroOneTest(Judged):
-    """The outcome of the 0-1 test."""
+    """The outcome of the 0-1 test for chaos of a scalar signal, which needs neither a model nor an embedding.
+
+    For each of C frequencies the signal drives a walk in the plane; its mean square displacement grows with time where
+    the signal is chaotic (correlation 1) and stays bounded where it is regular (0). Scalars, or batches under `vmap`.
+
+    Reference: G. A. Gottwald & I. Melbourne (2009), "On the implementation of the 0-1 test for chaos".
+    """
 
     statistic: Float[Array, ""]
     """K, the median over frequencies: 0 regular, 1 chaotic."""

@@ -1,11 +1,21 @@
-"""What follows from a cell's ReLU form alone: its linear regions."""
+"""The form that all piecewise-linear cells have, and what follows from it alone: their linear regions."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from rnndyn.networks.cells.piecewise_linear import ReluForm
+from rnndyn.networks.initializers import uniform
+
+
+class ReluForm(NamedTuple):
+    """The arrays of z' = linear z + outer relu(inner z + inner_bias) + offset."""
+
+    linear: Float[Array, "H H"]
+    outer: Float[Array, "H L"]
+    inner: Float[Array, "L H"]
+    inner_bias: Float[Array, " L"]
+    offset: Float[Array, " H"]
 
 
 def pattern_of(form: ReluForm, state: Any) -> Array:
@@ -22,3 +32,8 @@ def affine_of(form: ReluForm, pattern: Any) -> tuple[Array, Array]:
         raise ValueError(f"pattern: expected shape {form.inner_bias.shape}, got {jnp.shape(pattern)}.")
     gated = form.outer * jnp.asarray(pattern, form.outer.dtype)
     return form.linear + gated @ form.inner, gated @ form.inner_bias + form.offset
+
+
+def slow_decay(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Diagonals of A as these cells begin with: uniform on [0.5, 0.9]."""
+    return 0.7 + uniform(0.2)(key, shape, dtype)

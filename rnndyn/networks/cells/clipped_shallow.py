@@ -10,13 +10,12 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from rnndyn._validation import check_at_least
-from rnndyn.networks.cells._relu_forms import affine_of, pattern_of
+from rnndyn.networks.cells._relu_forms import ReluForm, affine_of, pattern_of, slow_decay
 from rnndyn.networks.cells._weights import build_with_weights, draw, shape_of, sizes_of
 from rnndyn.networks.cells.bounds import affine_bounds, input_bounds
 from rnndyn.networks.cells.checks import check_hidden, check_input, check_sizes
 from rnndyn.networks.cells.claims import claim
-from rnndyn.networks.cells.piecewise_linear import ReluForm
-from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform, uniform
+from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform
 from rnndyn.networks.precision import Numbers, as_leaf
 
 
@@ -77,8 +76,7 @@ class ClippedShallowCell(eqx.Module):
         dtype = jnp.result_type(float) if dtype is None else dtype
         keys = jax.random.split(key, 6)
         default, outer = inverse_sqrt_uniform(hidden_size), inverse_sqrt_uniform(num_hidden)
-        slow = lambda key, shape, dtype: 0.7 + uniform(0.2)(key, shape, dtype)
-        self.diagonal = draw("diagonal_init", diagonal_init or slow, keys[0], (hidden_size,), dtype)
+        self.diagonal = draw("diagonal_init", diagonal_init or slow_decay, keys[0], (hidden_size,), dtype)
         self.weight_hh = draw("weight_hh_init", weight_hh_init or outer, keys[1], (hidden_size, num_hidden), dtype)
         self.bias = draw("bias_init", bias_init or default, keys[2], (hidden_size,), dtype)
         self.weight_ih = draw("weight_ih_init", weight_ih_init or default, keys[3], (hidden_size, input_size), dtype)

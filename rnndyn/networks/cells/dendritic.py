@@ -9,12 +9,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from rnndyn._validation import check_at_least
-from rnndyn.networks.cells._relu_forms import affine_of, pattern_of
+from rnndyn.networks.cells._relu_forms import ReluForm, affine_of, pattern_of, slow_decay
 from rnndyn.networks.cells._weights import build_with_weights, draw, shape_of, sizes_of
 from rnndyn.networks.cells.bounds import input_bounds
 from rnndyn.networks.cells.checks import check_hidden, check_input, check_sizes
 from rnndyn.networks.cells.claims import claim
-from rnndyn.networks.cells.piecewise_linear import ReluForm
 from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform, uniform
 from rnndyn.networks.precision import Numbers, as_leaf
 
@@ -77,8 +76,7 @@ class DendriticCell(eqx.Module):
         dtype = jnp.result_type(float) if dtype is None else dtype
         keys = jax.random.split(key, 6)
         default, size, branches = inverse_sqrt_uniform(hidden_size), hidden_size, num_branches
-        slow = lambda key, shape, dtype: 0.7 + uniform(0.2)(key, shape, dtype)
-        self.diagonal = draw("diagonal_init", diagonal_init or slow, keys[0], (size,), dtype)
+        self.diagonal = draw("diagonal_init", diagonal_init or slow_decay, keys[0], (size,), dtype)
         self.weight_hh = draw("weight_hh_init", weight_hh_init or default, keys[1], (size, size), dtype)
         self.bias = draw("bias_init", bias_init or default, keys[2], (size,), dtype)
         self.weight_ih = draw("weight_ih_init", weight_ih_init or default, keys[3], (size, input_size), dtype)

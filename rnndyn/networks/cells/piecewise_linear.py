@@ -1,6 +1,6 @@
 """Piecewise-linear recurrent cells (PLRNN), whose fixed points and cycles can be found exactly."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -9,11 +9,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from rnndyn._validation import check_at_least
+from rnndyn.networks.cells._relu_forms import ReluForm, affine_of, slow_decay
 from rnndyn.networks.cells._weights import build_with_weights, draw, shape_of, sizes_of
 from rnndyn.networks.cells.bounds import input_bounds
 from rnndyn.networks.cells.checks import check_hidden, check_input, check_sizes
 from rnndyn.networks.cells.claims import claim
-from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform, uniform
+from rnndyn.networks.initializers import Initializer, inverse_sqrt_uniform
 from rnndyn.networks.precision import Numbers, as_leaf
 
 
@@ -96,7 +97,7 @@ class PiecewiseLinearCell(eqx.Module):
         size, columns = hidden_size, num_hidden if num_hidden is not None else hidden_size
         diagonal_key, hh_key, bias_key, ih_key, weight_key, hidden_key = jax.random.split(key, 6)
         default, outer_default = inverse_sqrt_uniform(hidden_size), inverse_sqrt_uniform(columns)
-        self.diagonal = draw("diagonal_init", diagonal_init or _slow_decay, diagonal_key, (size,), dtype)
+        self.diagonal = draw("diagonal_init", diagonal_init or slow_decay, diagonal_key, (size,), dtype)
         self.weight_hh = draw("weight_hh_init", weight_hh_init or outer_default, hh_key, (size, columns), dtype)
         self.bias = draw("bias_init", bias_init or default, bias_key, (size,), dtype)
         self.weight_ih = draw("weight_ih_init", weight_ih_init or default, ih_key, (size, input_size), dtype)
@@ -179,7 +180,7 @@ class PiecewiseLinearCell(eqx.Module):
         input_bounds(input, self.input_size)
 
     @claim
-    def relu_form(self, input: Any) -> "ReluForm":
+    def relu_form(self, input: Any) -> ReluForm:
         """The cell with `input` (I,) held, as z' = linear z + outer relu(inner z + inner_bias) + offset."""
         check_input(input, self.input_size)
         linear = jnp.diag(self.diagonal)
@@ -212,22 +213,4 @@ class PiecewiseLinearCell(eqx.Module):
 
         **Raises:** `ValueError` for a pattern of another length.
         """
-        if jnp.shape(pattern) != (self.num_relus,):
-            raise ValueError(f"pattern: expected shape ({self.num_relus},), got {jnp.shape(pattern)}.")
-        form = self.relu_form(input)
-        gated = form.outer * jnp.asarray(pattern, form.outer.dtype)
-        return form.linear + gated @ form.inner, gated @ form.inner_bias + form.offset
-
-
-class ReluForm(NamedTuple):
-    """The arrays of z' = linear z + outer relu(inner z + inner_bias) + offset."""
-
-    linear: Float[Array, "H H"]
-    outer: Float[Array, "H L"]
-    inner: Float[Array, "L H"]
-    inner_bias: Float[Array, " L"]
-    offset: Float[Array, " H"]
-
-
-def _slow_decay(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Array:
-    return 0.7 + uniform(0.2)(key, shape, dtype)
+        return affine_of(self.relu_form(input), pattern)
