@@ -78,6 +78,19 @@ def test_the_hash_follows_the_helpers_of_a_study(monkeypatch):
     assert _study.config_hash(study, study.SMOKE) == before
 
 
+def test_the_hash_follows_the_library_but_not_what_draws(tmp_path):
+    (tmp_path / "plotting").mkdir()
+    cell, lines = tmp_path / "cell.py", tmp_path / "plotting" / "lines.py"
+    cell.write_text("gain = 1\n")
+    lines.write_text("width = 1\n")
+    digest = lambda: _study.library_digest.__wrapped__(tmp_path)
+    before = digest()
+    lines.write_text("width = 2\n")
+    assert digest() == before
+    cell.write_text("gain = 2\n")
+    assert digest() != before
+
+
 def test_drawing_alone_does_not_change_the_hash():
     source = "def compute(c):\n    return c\ndef plot(r):\n    return 1\ndef draw_it(r):\n    return 2\n"
     assert _study.computing_code(source) == _study.computing_code(source.replace("return 1", "return 3"))
