@@ -13,8 +13,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # The size of XLA's pool. Threads that share the compilation of one program cost more CPU than they save where the
     # other worker wants the core too.
     os.environ.setdefault("NPROC", "1")
-# Most of a test's time is compilation. XLA's older emitters of machine code take half of what the newer ones take, which
-# better programs that run once. `XLA_FLAGS= pytest` compiles as users do; XLA ends a process that has a flag it does not know.
+# Most of a test's time is compilation. XLA's older emitters of machine code take half as long as the newer ones, which
+# better programs that run once here. `XLA_FLAGS= pytest` compiles as users do. XLA ends a process on an unknown flag.
 if metadata.version("jaxlib").startswith("0.10."):
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 

@@ -36,5 +36,5 @@ class Account:
         return [
             f"{total:.0f} CPU s in {len(self._seconds)} tests; `make test` may take {limit:.0f} on an idle machine",
             *(f"{seconds:7.1f} {'!' if seconds > at_most else ' '} {test}" for test, seconds in dearest),
-            f"{above} above {at_most:.0f} CPU s (!): make these smaller, or mark them `slow` and keep a quick one beside them",
+            f"{above} above {at_most:.0f} CPU s (!): make these smaller, or mark them `slow` beside a quick one",
         ]
