@@ -80,6 +80,7 @@ PURE = {
 }
 
 
+@pytest.mark.slow
 def test_no_order_of_calls_changes_a_number():
     # Every pair of functions, one of them twice around the other, on one closure over float64 NumPy arrays; the right
     # numbers are those of a fresh closure for each call.
