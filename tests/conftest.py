@@ -25,6 +25,7 @@ from pathlib import Path
 import compilation_counts
 import cpu_seconds
 import jax
+import memory_maps
 import pytest
 from jaxtyping import install_import_hook
 
@@ -62,19 +63,9 @@ def compile_quickly(request):
         jax.clear_caches()  # they do not tell the two apart
         jax.config.update(QUICKLY, quickly)
     yield
-    if too_many_maps():
+    if memory_maps.too_many():
         jax.clear_caches()
         gc.collect()
-
-
-def too_many_maps():
-    """Every compiled program holds memory maps, and a process may have 65 530 of them: beyond, it crashes. A quarter of
-    them leaves room for the file that needs most; below, files share what they have compiled."""
-    try:
-        with open("/proc/self/maps", "rb") as maps:
-            return sum(1 for _ in maps) > 16_000
-    except OSError:  # not Linux
-        return True
 
 
 def pytest_collection_modifyitems(items):
