@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from rnndyn._programs import compiled
 from rnndyn.dynamics.cycles._starts import Starts
 from rnndyn.dynamics.cycles._tables import CycleTable, empty_cycles, group_cycles
-from rnndyn.dynamics.cycles.shooting import MultipleShooting, SequenceMap
+from rnndyn.dynamics.cycles.shooting import MultipleShooting
 from rnndyn.dynamics.numerics.completeness import IndexGoal, draw_box, within
 from rnndyn.dynamics.numerics.deduplication import MERGE_FRACTION
 from rnndyn.dynamics.numerics.drivers import MEMORY_BUDGET, map_in_chunks, run_in_lanes
@@ -28,6 +28,7 @@ from rnndyn.dynamics.numerics.evidence import (
 from rnndyn.dynamics.numerics.newton import polish
 from rnndyn.dynamics.numerics.newton_method import NewtonProblem, NewtonState
 from rnndyn.dynamics.numerics.periodic_orbits import CyclicSystem, canonical, divisors, from_smallest, smallest_period
+from rnndyn.dynamics.numerics.sequence_map import SequenceMap
 
 
 class CycleSearch:
