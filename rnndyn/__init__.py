@@ -183,9 +183,9 @@ from rnndyn.parameters import input_parameter as input_parameter
 from rnndyn.parameters import leaf_parameter as leaf_parameter
 from rnndyn.parameters import leak_parameter as leak_parameter
 from rnndyn.parameters import weight_segment as weight_segment
-from rnndyn.portrait.portrait import PlacePortrait as PlacePortrait
-from rnndyn.portrait.portrait import Portrait as Portrait
 from rnndyn.portrait.portrait import portrait as portrait
+from rnndyn.portrait.report import PlacePortrait as PlacePortrait
+from rnndyn.portrait.report import Portrait as Portrait
 from rnndyn.portrait.sentences import Sentence as Sentence
 from rnndyn.portrait.sentences import Strength as Strength
 from rnndyn.reservoir.grid import ReservoirGrid as ReservoirGrid

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "growth": {"numerics"},
     "linear_regions": {"numerics"},
     "attractors": {"numerics", "cycles"},
-    "proofs": {"numerics", "linear_regions", "cycles"},
+    "proofs": {"numerics", "linear_regions"},
     "bifurcations": {"numerics", "fixed_points", "cycles", "growth"},
     "comparison": {"numerics", "fixed_points", "growth"},
 }

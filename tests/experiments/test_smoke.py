@@ -5,6 +5,7 @@ import warnings
 
 import jax
 import matplotlib
+import memory_maps
 import pytest
 from PIL import Image
 
@@ -23,10 +24,11 @@ def folders(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def separately():
-    """Studies share no compiled functions."""
+def within_memory():
+    """Studies share few programs besides single operations; all are let go before there are too many."""
     yield
-    jax.clear_caches()
+    if memory_maps.too_many():
+        jax.clear_caches()
 
 
 def without_warnings(function):
@@ -38,7 +40,7 @@ def without_warnings(function):
     return call
 
 
-@pytest.mark.usefixtures("separately")
+@pytest.mark.usefixtures("within_memory")
 @pytest.mark.parametrize("name", studies())
 def test_study(name, folders, capsys, monkeypatch):
     study = _study.load_study(name)
