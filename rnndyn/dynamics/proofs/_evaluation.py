@@ -29,12 +29,13 @@ def evaluate_jaxpr(jaxpr, consts: Sequence[Any], args: Sequence[Any], trouble: T
     env.update(zip(jaxpr.constvars, consts))
     env.update(zip(jaxpr.invars, args))
     for eqn in jaxpr.eqns:
-        outs = _evaluate(eqn, [read(var) for var in eqn.invars], trouble)
+        outs = evaluate_equation(eqn, [read(var) for var in eqn.invars], trouble)
         env.update(zip(eqn.outvars, outs))
     return [read(var) for var in jaxpr.outvars]
 
 
-def _evaluate(eqn, operands: list[Any], trouble: Trouble) -> list[Any]:
+def evaluate_equation(eqn, operands: list[Any], trouble: Trouble) -> list[Any]:
+    """Evaluate one equation of a jaxpr on `Dual`s and plain arrays; returns the same."""
     name = eqn.primitive.name
     body = called(eqn)
     if body is not None:
@@ -154,6 +155,11 @@ _DISCRETE = (
         ]
     )
 )
+
+
+def only_moves(eqn) -> bool:
+    """Whether an equation leaves numbers as they are and moves them about at the most."""
+    return eqn.primitive.name in _MOVES | _SAME
 
 
 def _is_exact(eqn) -> bool:
