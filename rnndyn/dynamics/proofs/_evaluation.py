@@ -29,12 +29,12 @@ def evaluate_jaxpr(jaxpr, consts: Sequence[Any], args: Sequence[Any], trouble: T
     env.update(zip(jaxpr.constvars, consts))
     env.update(zip(jaxpr.invars, args))
     for eqn in jaxpr.eqns:
-        outs = _evaluate(eqn, [read(var) for var in eqn.invars], trouble)
+        outs = evaluate_equation(eqn, [read(var) for var in eqn.invars], trouble)
         env.update(zip(eqn.outvars, outs))
     return [read(var) for var in jaxpr.outvars]
 
 
-def _evaluate(eqn, operands: list[Any], trouble: Trouble) -> list[Any]:
+def evaluate_equation(eqn, operands: list[Any], trouble: Trouble) -> list[Any]:
     name = eqn.primitive.name
     body = called(eqn)
     if body is not None:
