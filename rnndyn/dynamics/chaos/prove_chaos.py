@@ -20,7 +20,7 @@ from rnndyn.results import Judged, is_verdict
 
 # Claims are this much weaker than what was computed: a checker with another order of summation agrees with them, and
 # one that is off by more than this is refused.
-CLAIM_SLACK = 1e-10
+CLAIM_SLACK = 4e-10
 _CONES = np.geomspace(0.01, 30, 60)
 _NUM_SADDLES = 3
 _NUM_PLANS = 8
