@@ -59,6 +59,8 @@ from rnndyn.dynamics.cycles.limit_cycles import LimitCycle as LimitCycle
 from rnndyn.dynamics.cycles.limit_cycles import find_limit_cycle as find_limit_cycle
 from rnndyn.dynamics.cycles.phase_response import PhaseResponse as PhaseResponse
 from rnndyn.dynamics.cycles.phase_response import phase_response as phase_response
+from rnndyn.dynamics.destinations.certified_basins import certify_basins as certify_basins
+from rnndyn.dynamics.destinations.trapping_balls import prove_trapping_balls as prove_trapping_balls
 from rnndyn.dynamics.fixed_points.equilibria import Equilibria as Equilibria
 from rnndyn.dynamics.fixed_points.equilibria import find_equilibria as find_equilibria
 from rnndyn.dynamics.fixed_points.fixed_points import find_fixed_points as find_fixed_points

@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "linear_regions": {"numerics"},
     "attractors": {"numerics", "cycles"},
     "proofs": {"numerics", "linear_regions", "cycles"},
+    "destinations": {"numerics", "proofs"},
     "bifurcations": {"numerics", "fixed_points", "cycles", "growth"},
     "comparison": {"numerics", "fixed_points", "growth"},
 }

@@ -1,10 +1,10 @@
-"""Bounds of norms, inverses and definiteness of matrices that hold in exact arithmetic, for float64 matrices on the host.
+"""Bounds of norms, inverses and definiteness that hold in exact arithmetic, for float64 matrices on the host.
 
 Matrices may be anything that `interval_arithmetic.Interval` holds, with any number of leading axes (a batch); a matrix
 of numbers is `point(A)`. Products are `interval_arithmetic.matmul`, which is fast on NumPy arrays: midpoint and radius,
-with the a-priori bound n u |A| |B| of the rounding of n products in whatever order (Rump 1999; Higham 2002, section 3.1),
-twice over, and a term for underflow. What is computed here besides (eigenvectors, inverses, factors) may be as wrong as
-it likes: it only enters inequalities, and those are evaluated outward. What cannot be shown is infinite, zero, NaN or
+with the a-priori bound n u |A| |B| of the rounding of n products in any order (Rump 1999; Higham 2002, section 3.1),
+taken twice, and a term for underflow. What is computed here besides (norms, inverses, factors) may be as wrong as it
+likes: it only enters inequalities, and those are evaluated outward. What cannot be shown is infinite, zero, NaN or
 false, whichever proves nothing.
 
 The norm of an ellipsoid is given by any regular matrix L of floats, |x|_L = |L x|_2; nothing asks whether L is the
@@ -23,7 +23,7 @@ from rnndyn.dynamics.proofs._inverses import inverses
 from rnndyn.dynamics.proofs.interval_arithmetic import UNIT_ROUNDOFF, Interval, point
 
 _UNDERFLOW = 1e-290
-"""Above what underflow, gradual or to zero, takes from any sum of fewer than 10^17 products (see `_UNDERFLOW` there)."""
+"""Above what underflow, gradual or to zero, takes from a sum of fewer than 10^17 products."""
 
 _NUM_POWER_STEPS = 6
 
@@ -74,40 +74,33 @@ def nonnegative_norm_bound(sizes: Float[Any, "... M N"]) -> Float[Any, "..."]:
 
 @np.errstate(all="ignore")
 def spectral_norm_bound(a: Interval) -> Float[Any, "..."]:
-    """Upper bounds of the spectral norm of every matrix in `a`, tight to about n^1.5 u for a matrix of numbers.
+    """Upper bounds of the spectral norm of every matrix in `a`, tight to about 4 n² u for a matrix of numbers.
 
-    With C the midpoint, R the radii, V the computed right singular vectors and B = C V: from x = V y,
-
-        |C|^2 = max |C x|^2 / |x|^2 <= |B'B|_inf / (1 - |V'V - I|_inf),
-
-    because the eigenvalues of a symmetric matrix are at most its largest absolute row sum. Then |C| + |R|.
+    The norm of the midpoint as computed, plus a little, is proved (`is_norm_below`); where that fails it is
+    sqrt(|C'C|_inf), for the eigenvalues of a symmetric matrix are at most its largest absolute row sum. The norm of
+    the radii is added.
     """
+    if a.shape[-2] < a.shape[-1]:  # the smaller of A'A and A A'
+        a = _transposed(a)
     center = np.asarray(ia.midpoint(a))
-    if center.shape[-2] < center.shape[-1]:  # the smaller of A'A and A A'
-        return spectral_norm_bound(a.map(lambda end: np.swapaxes(end, -1, -2)))
     usable = np.isfinite(center).all(axis=(-2, -1))
     safe = np.where(usable[..., None, None], center, 0.0)
     largest = np.max(np.abs(safe), axis=(-2, -1), initial=0.0)
     # A power of two: scaling is exact but for entries that vanish beside the largest, which the outward steps cover.
-    scale = np.ldexp(1.0, np.frexp(np.where(largest > 0, largest, 1.0))[1])[..., None, None]
-    scaled = point(safe / scale)
-    _, vectors = np.linalg.eigh(np.swapaxes(scaled.lo, -1, -2) @ scaled.lo)
-    basis = point(vectors)
-    image = ia.matmul(scaled, basis)
-    top = _largest_row_sum(ia.matmul(_transposed(image), image))
-    defect = _largest_row_sum(ia.sub(ia.matmul(_transposed(basis), basis), point(np.eye(center.shape[-1]))))
-    bound = round_up(np.sqrt(round_up(top / round_down(1 - defect))) * scale[..., 0, 0])
-    bound = np.where(defect < 0.5, bound, np.inf)
+    scale = np.ldexp(1.0, np.frexp(np.where(largest > 0, largest, 1.0))[1])
+    scaled = point(safe / scale[..., None, None])
+    num = center.shape[-1]
+    # What the shift in `is_positive_definite` and the rounding of A'A ask for.
+    claim = np.linalg.norm(scaled.lo, 2, axis=(-2, -1)) * (1 + 4 * (num + 8) * (num + 2) * UNIT_ROUNDOFF)
+    rows = np.sqrt(_largest_row_sum(ia.matmul(_transposed(scaled), scaled)))
+    bound = round_up(np.where(is_norm_below(scaled, claim), claim, round_up(rows)) * scale)
     if not a.is_exact:
         bound = round_up(bound + nonnegative_norm_bound(ia.radius_about(a, center)))
     return np.where(usable, _unless_nan(bound), np.inf)
 
 
 def is_norm_below(a: Interval, bound: Float[Any, "..."]) -> Bool[Any, "..."]:
-    """Whether the spectral norm of every matrix in `a` is proved to be below `bound`: s² I - A'A is positive definite.
-
-    Half as dear as `spectral_norm_bound`, where a bound is to be checked and not found.
-    """
+    """Whether the norm of every matrix in `a` is proved to be below `bound`: s² I - A'A is positive definite."""
     with np.errstate(all="ignore"):
         if a.shape[-2] < a.shape[-1]:
             a = _transposed(a)
