@@ -63,7 +63,7 @@ def find_homoclinics(
 
 
 def _returns(saddle: Saddle, states: np.ndarray, scale: float) -> list[tuple[int, int, int, int]]:
-    """(start, end, phase, end phase) of pieces of the trajectory, those most likely to be near a homoclinic orbit first."""
+    """(start, end, phase, end phase) of pieces of the trajectory, the most promising ones first."""
     outward = np.full((saddle.period, len(states)), np.inf)
     inward = outward.copy()
     for k in range(saddle.period):
@@ -117,7 +117,11 @@ def _prolonged(
         q = _along(saddle, end_phase)[u:, u:] @ q
         end_phase = (end_phase + 1) % period
         after.append(saddle.points[end_phase] + saddle.stable[end_phase] @ q)
-    return np.concatenate([np.reshape(before, (-1, piece.shape[1])), piece, np.reshape(after, (-1, piece.shape[1]))]), phase, end_phase
+    return (
+        np.concatenate([np.reshape(before, (-1, piece.shape[1])), piece, np.reshape(after, (-1, piece.shape[1]))]),
+        phase,
+        end_phase,
+    )
 
 
 def _along(saddle: Saddle, phase: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Loops of h-sets: from a set at a saddle along a homoclinic orbit and back, each made to be covered by the one before."""
+"""Loops of h-sets, from a set at a saddle along a homoclinic orbit and back: each is covered by the one before."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence

@@ -55,9 +55,7 @@ class Saddle:
         return z[:, : self.num_unstable], z[:, self.num_unstable :]
 
 
-def find_saddles(
-    f: Callable, states: Float[np.ndarray, "T N"], max_period: int, max_unstable: int
-) -> list[Saddle]:
+def find_saddles(f: Callable, states: Float[np.ndarray, "T N"], max_period: int, max_unstable: int) -> list[Saddle]:
     """Saddles of period up to `max_period` near the states, those of fewest unstable directions first.
 
     Fixed points are looked for from states spread over the trajectory, cycles from those that come closest to

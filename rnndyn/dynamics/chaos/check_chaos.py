@@ -25,9 +25,7 @@ class ChaosCheck(Result):
         return "ChaosCheck: accepted" if self.accepted else "ChaosCheck: refused\n  " + "\n  ".join(self.failures)
 
 
-def check_chaos(
-    proof: ChaosProof, weight: Any, bias: Any, leak: float = 1.0
-) -> ChaosCheck:
+def check_chaos(proof: ChaosProof, weight: Any, bias: Any, leak: float = 1.0) -> ChaosCheck:
     r"""Check a proof of chaos of the network $x' = (1 - a) x + a \tanh(W x + b)$ again, independently.
 
     Every covering relation, the separation of paths and the bound of the entropy are evaluated anew from the numbers

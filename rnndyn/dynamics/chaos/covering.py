@@ -224,7 +224,5 @@ def _spread(size: np.ndarray, inverse: Interval, radius: np.ndarray, rows: slice
     if not (len(part) and of.shape[1]):
         return 0.0
     entries = ia.matmul(point(part), point(of)).hi
-    whole = norms.round_up(
-        _norm(inverse.map(lambda end: end[rows])) * float(norms.nonnegative_norm_bound(of)), 1
-    )
+    whole = norms.round_up(_norm(inverse.map(lambda end: end[rows])) * float(norms.nonnegative_norm_bound(of)), 1)
     return float(min(norms.nonnegative_norm_bound(entries), whole))

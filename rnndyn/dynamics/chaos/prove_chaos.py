@@ -124,7 +124,7 @@ class ChaosProof(Judged):
 
     def table(self) -> str:
         if not self.proved:
-            return f"ChaosProof: not proved. {self.reason}"
+            return f"ChaosProof: {self.reason}"
         exponent = f">= {self.exponent_bound:.4f}" if self.exponent_bound > 0 else "open"
         return (
             "ChaosProof: a horseshoe exists\n"

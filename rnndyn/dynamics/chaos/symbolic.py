@@ -1,4 +1,4 @@
-"""The symbolic dynamics of a graph of covering relations: which paths are told apart, how many there are, how they grow."""
+"""The symbolic dynamics of a graph of covering relations: which paths differ, how many there are, how they grow."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ _SLACK = 1e-12
 
 
 def tells_paths_apart(edges: Int[np.ndarray, "E 2"], overlap: Bool[np.ndarray, "M M"]) -> bool:
-    """Whether any two different paths from one vertex visit disjoint sets at one time, at most a fixed number of steps on.
+    """Whether any two paths from one vertex that part visit disjoint sets at one time, a bounded number of steps on.
 
     Two paths that part are followed as a pair of vertices. While the sets of a pair may overlap nothing tells them
     apart; so no pair may come back to itself or to one vertex through pairs that may overlap.
