@@ -25,6 +25,14 @@ from rnndyn.dynamics.bifurcations.orbit_diagram import OrbitDiagram as OrbitDiag
 from rnndyn.dynamics.bifurcations.orbit_diagram import orbit_diagram as orbit_diagram
 from rnndyn.dynamics.bifurcations.training_history import FixedPointHistory as FixedPointHistory
 from rnndyn.dynamics.candidates import sample_candidates as sample_candidates
+from rnndyn.dynamics.chaos.check_chaos import ChaosCheck as ChaosCheck
+from rnndyn.dynamics.chaos.check_chaos import check_chaos as check_chaos
+from rnndyn.dynamics.chaos.prove_chaos import ChaosProof as ChaosProof
+from rnndyn.dynamics.chaos.prove_chaos import prove_chaos as prove_chaos
+from rnndyn.dynamics.chaos.prove_contraction import ContractionProof as ContractionProof
+from rnndyn.dynamics.chaos.prove_contraction import prove_contraction as prove_contraction
+from rnndyn.dynamics.chaos.verdicts import ChaosVerdict as ChaosVerdict
+from rnndyn.dynamics.chaos.verdicts import ContractionVerdict as ContractionVerdict
 from rnndyn.dynamics.comparison.clustering import LabelClustering as LabelClustering
 from rnndyn.dynamics.comparison.clustering import label_clustering as label_clustering
 from rnndyn.dynamics.comparison.comparison import DynamicsComparison as DynamicsComparison

@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "attractors": {"numerics", "cycles"},
     "proofs": {"numerics", "linear_regions"},
     "destinations": {"numerics", "proofs"},
+    "chaos": {"numerics", "proofs", "fixed_points", "cycles"},
     "bifurcations": {"numerics", "fixed_points", "cycles", "growth"},
     "comparison": {"numerics", "fixed_points", "growth"},
 }
