@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "growth": {"numerics"},
     "linear_regions": {"numerics"},
     "attractors": {"numerics", "cycles"},
+    "automata": {"numerics", "proofs"},
     "proofs": {"numerics", "linear_regions", "cycles"},
     "bifurcations": {"numerics", "fixed_points", "cycles", "growth"},
     "comparison": {"numerics", "fixed_points", "growth"},
