@@ -218,6 +218,10 @@ from rnndyn.training.truncated_gradient import TruncatedGradient as TruncatedGra
 
 __version__ = "0.1.0"
 from rnndyn.dynamics.attractors.verdicts import AttractorVerdict as AttractorVerdict
+from rnndyn.dynamics.automata.automata import Automaton as Automaton
+from rnndyn.dynamics.automata.certificate import AutomatonCertificate as AutomatonCertificate
+from rnndyn.dynamics.automata.certificate import certify_automaton as certify_automaton
+from rnndyn.dynamics.automata.verdicts import AutomatonVerdict as AutomatonVerdict
 from rnndyn.dynamics.bifurcations.verdicts import BifurcationVerdict as BifurcationVerdict
 from rnndyn.dynamics.bifurcations.verdicts import BranchVerdict as BranchVerdict
 from rnndyn.dynamics.bifurcations.verdicts import TrackVerdict as TrackVerdict

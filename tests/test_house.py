@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "proofs": {"numerics", "linear_regions"},
     "destinations": {"numerics", "proofs"},
     "chaos": {"numerics", "proofs", "fixed_points", "cycles"},
+    "automata": {"numerics", "proofs"},
     "bifurcations": {"numerics", "fixed_points", "cycles", "growth"},
     "comparison": {"numerics", "fixed_points", "growth"},
 }
