@@ -72,13 +72,13 @@ class Config:
 
 SMOKE = Config(
     gains=(0.8, 2.0),
-    sizes=(8, 16),
-    num_networks=(3, 2),
+    sizes=(16,),
+    num_networks=(2,),
     transient=10.0,
     time=20.0,
     shown_gains=(2.0,),
     max_lag=5.0,
-    num_theory=3,
+    num_theory=2,
 )
 
 
