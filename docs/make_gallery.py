@@ -15,6 +15,7 @@ ORDER = (
         "text_integration",
         "negation",
         "context_integration",
+        "mean_field_chaos",
         "lyapunov_spectra",
         "gated_chaos",
     ),
