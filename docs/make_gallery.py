@@ -15,6 +15,7 @@ ORDER = (
         "text_integration",
         "negation",
         "context_integration",
+        "excitable_networks",
         "lyapunov_spectra",
         "gated_chaos",
     ),
