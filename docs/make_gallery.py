@@ -16,6 +16,7 @@ ORDER = (
         "negation",
         "context_integration",
         "mean_field_chaos",
+        "excitable_networks",
         "lyapunov_spectra",
         "gated_chaos",
     ),
