@@ -105,7 +105,8 @@ def _in_blocks(f: Program, x: Array, rows: Any, num_steps: int, num_transient: i
         x, states = _block(f, x, block, np.full((), num, np.int32), size)
         if start + num > num_transient:
             kept.append(np.asarray(states)[max(num_transient - start, 0) : num])
-    return jnp.asarray(np.concatenate(kept) if len(kept) > 1 else kept[0].copy())
+    # Not `jnp.asarray`, which compiles a program for each shape of an array without dtype.
+    return jax.device_put(np.concatenate(kept) if len(kept) > 1 else kept[0].copy())
 
 
 @compiled

@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from dynamics.maps import polynomial
 
 import rnndyn as rd
