@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -65,15 +66,16 @@ def certify_connections(
     check_at_least("max_steps", max_steps, 0)
     check_at_least("max_pieces", max_pieces, 1)
     cycles = as_cycles("saddles", saddles)
-    balls = trapping_balls_of(f, points)
-    size = balls.centers.shape[1]
-    if cycles[0].shape[1] != size:
-        raise ValueError(f"saddles: expected states of {size} entries, those of points, got {cycles[0].shape[1]}.")
+    size = cycles[0].shape[1]
     with interval_precision():
-        f = let_in(f, cycles[0][0])
-        check_kept("saddles", f, cycles)
-        returns = {p: f if p == 1 else let_in(_Iterate(f, p), cycles[0][0]) for p in {len(c) for c in cycles}}
+        program = let_in(f, cycles[0][0])
+        check_kept("saddles", program, cycles)
+        returns = {p: program if p == 1 else let_in(_Iterate(program, p), cycles[0][0]) for p in map(len, cycles)}
         frames = [unstable_direction(returns[len(c)], c[0], f"row {k}") for k, c in enumerate(cycles)]
+    balls = trapping_balls_of(f, points)
+    if balls.centers.shape[1] != size:
+        raise ValueError(f"saddles: expected states of {balls.centers.shape[1]} entries, those of points, got {size}.")
+    with interval_precision():
         targets, rows = balls.targets()
         scale = 0.1 * float(np.max(np.abs(balls.centers - balls.centers.mean(axis=0)), initial=0.0) or 1.0)
         manifolds = [enclose_manifold(returns[len(c)], c[0], frame, scale) for c, (frame, _) in zip(cycles, frames)]
@@ -162,11 +164,11 @@ class CertifiedConnections(Judged):
 # --- helpers
 
 
-class _Iterate:
+class _Iterate(eqx.Module):
     """The map applied p times."""
 
-    def __init__(self, f: Callable, times: int) -> None:
-        self.f, self.times = f, times
+    f: Callable
+    times: int = eqx.field(static=True)
 
     def __call__(self, x: Array) -> Array:
         for _ in range(self.times):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import equinox as eqx
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
@@ -90,7 +91,7 @@ class CertifiedTransitions(Judged):
     - `result`: a batch (K, S) of `DestinationVerdict`.
     """
 
-    inputs: tuple[Float[np.ndarray, "T I"], ...]
+    inputs: tuple[Float[np.ndarray, "_ I"], ...]
     rest: Float[np.ndarray, " I"]
     labels: Int[np.ndarray, "K S"]
     steps: Int[np.ndarray, "K S"]
@@ -126,11 +127,11 @@ class CertifiedTransitions(Judged):
 # --- helpers
 
 
-class _Held:
+class _Held(eqx.Module):
     """The driven map with its input held."""
 
-    def __init__(self, g: Callable, held: np.ndarray) -> None:
-        self.g, self.held = g, held
+    g: Callable
+    held: np.ndarray
 
     def __call__(self, x: Array) -> Array:
         return self.g(x, self.held)

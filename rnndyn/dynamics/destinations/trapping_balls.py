@@ -172,11 +172,11 @@ def trapping_balls_of(f: Callable[[Array], Array], points: Points | TrappingBall
             f = let_in(f, points.centers[0])
             sets = Ellipsoids(points.centers[rows], points.factors[rows], points.radii[rows])
             after = points.successors[rows]
-            offsets, rates = ball_claims(f, sets, points.centers[after], vn.inverse(point(points.factors[after])))
-        # Computed again they may differ by rounding, but by no more than the slack of the claims.
-        room = 1 + _CLAIM_SLACK
-        holds = (offsets <= points.offsets[rows] * room) & (rates <= points.rates[rows] * room) & (rates < 1)
-        holds &= vn.round_up(offsets + vn.round_up(rates * sets.radii)) <= sets.radii
+            offsets, rates = ball_bounds(f, sets, points.centers[after], vn.inverse(point(points.factors[after])))
+        # Computed again, from another program of the same map, they differ by rounding: the claims have room for that.
+        claimed_offsets, claimed_rates = points.offsets[rows], points.rates[rows]
+        holds = (offsets <= claimed_offsets) & (rates <= claimed_rates) & (claimed_rates < 1)
+        holds &= vn.round_up(claimed_offsets + vn.round_up(claimed_rates * sets.radii)) <= sets.radii
         if not holds.all():
             raise ValueError(
                 f"points: row {rows[np.argmin(holds)]} of these trapping balls is not taken into its successor by this "
@@ -332,21 +332,23 @@ def _try(
     sets = Ellipsoids(np.concatenate(cycles), np.concatenate(factors), np.repeat(radii, lengths))
     following = np.concatenate([np.roll(cycle, -1, axis=0) for cycle in cycles])
     inverses = vn.inverse(point(np.concatenate([np.roll(q, -1, axis=0) for q in factors])))
-    offsets, rates = ball_claims(f, sets, following, inverses)
+    offsets, rates = ball_bounds(f, sets, following, inverses)
+    offsets = offsets * (1 + _CLAIM_SLACK) + sets.radii * _CLAIM_SLACK
+    rates = rates * (1 + _CLAIM_SLACK)
     ends = np.cumsum(lengths)[:-1]
     return list(zip(np.split(offsets, ends), np.split(rates, ends)))
 
 
-def ball_claims(
+def ball_bounds(
     f: Callable, sets: Ellipsoids, following: np.ndarray, inverses: Interval
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Upper bounds, with their slack, of |F(c) - c'| and of |DF| over each ball, in the norms of the balls."""
+    """Upper bounds of |F(c) - c'| and of |DF| over each ball, in the norms of the balls."""
     enclosure = enclose_sets(f, sets)
     with np.errstate(all="ignore"):
         _, rates = image_radii(enclosure, sets.radii, following, inverses)
         offsets = vn.vector_norm_bound(ia.matvec(inverses, ia.sub(enclosure.value, point(following))))
     rates = np.where(np.asarray(enclosure.jumps) | np.asarray(enclosure.undefined), np.inf, rates)
-    return offsets * (1 + _CLAIM_SLACK) + sets.radii * _CLAIM_SLACK, rates * (1 + _CLAIM_SLACK)
+    return offsets, rates
 
 
 def _assemble(cycles: list[np.ndarray], best: list[_Candidate]) -> TrappingBalls:
