@@ -11,6 +11,7 @@ PAGE = ROOT / "docs" / "gallery.md"
 ORDER = (
     *(
         "flip_flop",
+        "wiring",
         "universality",
         "text_integration",
         "negation",

@@ -67,7 +67,15 @@ from rnndyn.dynamics.cycles.limit_cycles import LimitCycle as LimitCycle
 from rnndyn.dynamics.cycles.limit_cycles import find_limit_cycle as find_limit_cycle
 from rnndyn.dynamics.cycles.phase_response import PhaseResponse as PhaseResponse
 from rnndyn.dynamics.cycles.phase_response import phase_response as phase_response
+from rnndyn.dynamics.destinations.certified_basins import CertifiedBasins as CertifiedBasins
 from rnndyn.dynamics.destinations.certified_basins import certify_basins as certify_basins
+from rnndyn.dynamics.destinations.checks import check_basins as check_basins
+from rnndyn.dynamics.destinations.checks import check_transitions as check_transitions
+from rnndyn.dynamics.destinations.connections import CertifiedConnections as CertifiedConnections
+from rnndyn.dynamics.destinations.connections import certify_connections as certify_connections
+from rnndyn.dynamics.destinations.transitions import CertifiedTransitions as CertifiedTransitions
+from rnndyn.dynamics.destinations.transitions import certify_transitions as certify_transitions
+from rnndyn.dynamics.destinations.trapping_balls import TrappingBalls as TrappingBalls
 from rnndyn.dynamics.destinations.trapping_balls import prove_trapping_balls as prove_trapping_balls
 from rnndyn.dynamics.fixed_points.equilibria import Equilibria as Equilibria
 from rnndyn.dynamics.fixed_points.equilibria import find_equilibria as find_equilibria
