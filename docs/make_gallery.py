@@ -15,6 +15,8 @@ ORDER = (
         "text_integration",
         "negation",
         "context_integration",
+        "multitask_motifs",
+        "working_memory",
         "excitable_networks",
         "lyapunov_spectra",
         "gated_chaos",
