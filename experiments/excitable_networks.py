@@ -43,7 +43,7 @@ Networks of 32 tanh units that hold two bits; panels a to c show one of five.
   responses found by continuation. Top row: random signs in place of the square wave.
 """
 
-MEMORY_COLORS = ("blue", "orange", "green", "yellow")
+MEMORY_COLORS = ("blue", "orange", "sky", "yellow")
 
 
 @dataclasses.dataclass(frozen=True)
