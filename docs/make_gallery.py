@@ -17,6 +17,8 @@ ORDER = (
         "negation",
         "context_integration",
         "mean_field_chaos",
+        "multitask_motifs",
+        "working_memory",
         "excitable_networks",
         "lyapunov_spectra",
         "gated_chaos",

@@ -48,7 +48,7 @@ class ForcedPeriod(eqx.Module):
     """The map over one period of an input of some amplitude."""
 
     f: Callable
-    wave: jax.Array
+    wave: np.ndarray
 
     def __call__(self, x: jax.Array, amplitude: jax.Array) -> jax.Array:
         step = lambda x, u: (self.f(x, amplitude * u), None)

@@ -43,7 +43,7 @@ Networks of 32 tanh units that hold two bits; panels a to c show one of five.
   responses found by continuation. Top row: random signs in place of the square wave.
 """
 
-MEMORY_COLORS = ("blue", "orange", "green", "yellow")
+MEMORY_COLORS = ("blue", "orange", "sky", "yellow")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -351,10 +351,10 @@ def pulse_and_settle(f: Any, start: Any, pulse: Any, num_steps: int) -> jax.Arra
 
 
 @eqx.filter_jit
-def switch_times(f: Any, start: Any, goal: Any, pulses: Any, near: Any) -> jax.Array:
+def switch_times(f: Any, start: Any, goal: Any, pulses: Any, near: Any) -> Any:
     """Steps after each pulse until the state is within `near` of the memory it goes to; at most 4000."""
 
-    def one(pulse: jax.Array) -> jax.Array:
+    def one(pulse: jax.Array) -> Any:
         waiting = lambda carry: (jnp.linalg.norm(carry[0] - goal) > near) & (carry[1] < 4000)
         step = lambda carry: (f(carry[0], jnp.zeros(2)), carry[1] + 1)
         return jax.lax.while_loop(waiting, step, (f(jnp.asarray(start), pulse), 0))[1]

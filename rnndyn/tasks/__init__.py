@@ -11,6 +11,8 @@ from rnndyn.tasks.negation import negation as negation
 from rnndyn.tasks.registry import TASKS as TASKS
 from rnndyn.tasks.registry import Task as Task
 from rnndyn.tasks.registry import find_task as find_task
+from rnndyn.tasks.ring_rules import RING_RULES as RING_RULES
+from rnndyn.tasks.ring_rules import ring_rules as ring_rules
 from rnndyn.tasks.sine_wave import sine_wave as sine_wave
 from rnndyn.tasks.text import Text as Text
 from rnndyn.tasks.text import TextPart as TextPart
