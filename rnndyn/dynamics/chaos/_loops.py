@@ -206,7 +206,11 @@ def _slab(plan: Plan, home: HSet, goal: HSet, u: int, margin: float) -> HSet | N
     place = np.linalg.solve(home.axes, orbit.points[plan.first] - home.center)
     if np.linalg.norm(place[:u]) + np.linalg.norm(widths, 2) > 1:
         return None
-    axes = np.concatenate([home.axes[:, :u] @ widths, home.axes[:, u:]], axis=1)
+    # The stable side of the slab lies along the directions that come back, which are tilted against those of the saddle
+    # by more than the slab is wide.
+    left, outward, inward = orbit.left[plan.first], home.axes[:, :u], home.axes[:, u:]
+    tilted = inward - outward @ np.linalg.solve(left @ outward, left @ inward)
+    axes = np.concatenate([outward @ widths, tilted], axis=1)
     return HSet(home.center + home.axes[:, :u] @ place[:u], axes)
 
 
