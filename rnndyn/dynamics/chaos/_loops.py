@@ -22,9 +22,9 @@ _MOST_PIECES = 8
 # Where along an orbit that has come back a loop may end.
 _NUM_ENDS = 3
 # A width in all stable directions, as a share of that which the bend of the unstable axes asks for.
-_ROUNDNESS = (1.0, 0.25)
+_ROUNDNESS = (1.0,)
 # Of the sets at the saddle: one is what the bend alone needs.
-_THICKNESSES = (1.4, 2.5)
+_THICKNESSES = (1.4, 5.0)
 # Pieces take their part of the errors only: above this, smaller ones will not do.
 _HOPELESS = 6.0
 
@@ -68,13 +68,11 @@ class Loop:
 def bases(f: Callable, saddle: Saddle, scale: float) -> Iterator[Base]:
     """Sets at the saddle that close, from large to small."""
     for size in _SIZES:
-        base = base_of_size(f, saddle, size * scale)
-        if base is not None:
-            yield base
+        yield from bases_of_size(f, saddle, size * scale)
 
 
-def base_of_size(f: Callable, saddle: Saddle, width: float) -> Base | None:
-    """Sets at the saddle, `width` along its unstable directions, each of which covers the next; if they close.
+def bases_of_size(f: Callable, saddle: Saddle, width: float) -> Iterator[Base]:
+    """Sets at the saddle, `width` along its unstable directions, each of which covers the next; thin ones first.
 
     The stable shapes are those that the sets need: the bend of the image of the unstable axes, and what this becomes
     step by step, with some width in all directions.
@@ -104,12 +102,11 @@ def base_of_size(f: Callable, saddle: Saddle, width: float) -> Base | None:
             for num_pieces in (1, _MOST_PIECES) if u == 1 else (1,):
                 closes, may_close = _close_up(f, sets, u, num_pieces)
                 if closes:
-                    return Base(saddle, sets, num_pieces)
-                if not may_close:
+                    yield Base(saddle, sets, num_pieces)
+                if closes or not may_close:
                     break
             if not saddle.squeezes.shape[1]:
-                return None
-    return None
+                return
 
 
 def _close_up(f: Callable, sets: list[HSet], u: int, num_pieces: int) -> tuple[bool, bool]:

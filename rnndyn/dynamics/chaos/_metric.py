@@ -4,12 +4,12 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
-from rnndyn.dynamics.chaos._sector_form import SectorForm
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
 from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
+from rnndyn.dynamics.proofs.sector_forms import SectorForm
 from rnndyn.dynamics.proofs.verified_norms import is_positive_definite, round_up
 
-_NUM_ITERATIONS = 300
+_NUM_ITERATIONS = 500
 _NUM_BISECTIONS = 9
 _NUM_REWEIGHTED = 4
 _STRICT = 1e-6
@@ -19,7 +19,8 @@ def slopes(form: SectorForm) -> tuple[np.ndarray, np.ndarray]:
     """Middles m and radii r of the slopes; a radius of zero would ask for an infinite multiplier."""
     middle = 0.5 * (form.low + form.high)
     radius = np.maximum(np.maximum(form.high - middle, middle - form.low), 1e-9)
-    return middle, np.asarray(round_up(radius, 4))
+    # More than the rounding of the middle and of the sums in which the bounds are checked.
+    return middle, np.asarray(round_up(radius + 8 * ia.UNIT_ROUNDOFF * np.abs(middle), 4))
 
 
 def find_metric(form: SectorForm, size: int) -> tuple[float, np.ndarray, np.ndarray] | None:
@@ -80,8 +81,7 @@ def _riccati(system, scales: np.ndarray, rate: float) -> np.ndarray | None:
         following = 0.5 * (following + following.T)
         change = np.linalg.norm(following - metric) / np.linalg.norm(following)
         metric = following
-        if change < 1e-9:
-            # A little more than the least solution, to be above it strictly.
+        if change < 1e-7:
             return metric
         if not np.isfinite(change) or np.trace(metric) > 1e12 * np.trace(source):
             return None

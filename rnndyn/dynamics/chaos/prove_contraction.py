@@ -11,12 +11,12 @@ from jaxtyping import Array, Float
 from rnndyn._programs import compiled
 from rnndyn._validation import check_state
 from rnndyn.dynamics.chaos._metric import find_metric, is_contraction
-from rnndyn.dynamics.chaos._sector_form import SectorForm, sector_form
 from rnndyn.dynamics.chaos.verdicts import ContractionVerdict
 from rnndyn.dynamics.numerics.drivers import let_in
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
 from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
 from rnndyn.dynamics.proofs.krawczyk import interval_precision
+from rnndyn.dynamics.proofs.sector_forms import SectorForm, sector_form
 from rnndyn.dynamics.proofs.verified_norms import (
     inverse,
     is_positive_definite,
