@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from rnndyn.dynamics.numerics.drivers import map_in_chunks
 from rnndyn.dynamics.proofs import interval_arithmetic as ia

@@ -18,7 +18,7 @@ from rnndyn.dynamics.proofs import interval_arithmetic as ia
 from rnndyn.dynamics.proofs import verified_norms as vn
 from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
 from rnndyn.dynamics.proofs.krawczyk import interval_precision
-from rnndyn.results import Judged, first_verdict, is_verdict
+from rnndyn.results import Judged, first_verdict, is_verdict, take_verdicts
 
 CLAIM_SLACK = 1e-10
 """What is claimed of a ball exceeds what was computed by this share, so that a checker with other roundings agrees."""
