@@ -14,7 +14,7 @@ from rnndyn.dynamics.chaos._metric import find_metric, is_contraction
 from rnndyn.dynamics.chaos.verdicts import ContractionVerdict
 from rnndyn.dynamics.numerics.drivers import let_in
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
-from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
+from rnndyn.dynamics.proofs.interval_arithmetic import UNIT_ROUNDOFF, Interval, point
 from rnndyn.dynamics.proofs.krawczyk import interval_precision
 from rnndyn.dynamics.proofs.sector_forms import SectorForm, sector_form
 from rnndyn.dynamics.proofs.verified_norms import (
@@ -276,8 +276,9 @@ def _offset(form: SectorForm, center: np.ndarray, metric: np.ndarray) -> float:
     spread = np.asarray(ia.radius_about(form.value, middle))
     root = np.linalg.cholesky(metric).T
     shift = np.abs(root @ (middle - center)) + np.abs(root) @ spread
-    # The factor is computed: P = F'F to a relative 1e-13 of its size, which the last factor pays for.
-    fine = float(np.linalg.norm(shift) * (1 + 1e-9) + 1e-9 * np.sqrt(np.trace(metric)) * np.linalg.norm(away.lo))
+    # Cholesky's backward error is below 2 (N + 1) u tr P, so that |x|_P <= |F x| + the root of it |x|.
+    loss = np.sqrt(4 * (len(metric) + 8) * UNIT_ROUNDOFF * np.trace(metric)) * np.linalg.norm(away.lo)
+    fine = float((np.linalg.norm(shift) + loss) * (1 + 1e-9))
     return float(round_up(min(crude, fine), 4))
 
 
