@@ -100,6 +100,8 @@ class ContractionProof(Judged):
       of the kept ellipsoid |x - c|_P <= radius; infinite for a box.
     - `lower`, `upper`: the box of inputs. `counterexample`: an input (I,) that, held, lets nearby states separate, or
       no entries. `reason`: what stood in the way.
+    - `core`: where every state of a box contracts, the proof of a smaller rate in an ellipsoid that is kept: every
+      trajectory approaches those in it. `None` where there is none.
     """
 
     rate: float
@@ -114,6 +116,12 @@ class ContractionProof(Judged):
     counterexample: Float[np.ndarray, " _"]
     result: ContractionVerdict
     reason: str
+    core: "ContractionProof | None"
+
+    @property
+    def exponent_bound(self) -> float:
+        """An upper bound of every conditional exponent: the log of the rate, in the core where there is one."""
+        return float(np.log(self.rate if self.core is None else self.core.rate))
 
     @property
     def proved(self) -> bool:
@@ -129,7 +137,7 @@ class ContractionProof(Judged):
         return (
             "ContractionProof: every input of the box contracts\n"
             f"  rate                        {self.rate:.6f} a step\n"
-            f"  largest conditional exponent <= {np.log(self.rate):.4f}\n"
+            f"  largest conditional exponent <= {self.exponent_bound:.4f}\n"
             f"  for                         {where}"
         )
 
@@ -151,7 +159,9 @@ def _prove(
             rate_in_box = found[0]
             if rate_in_box < 1:
                 none = np.zeros((size, 0))
-                return _proof(found, center, reach, none, np.inf, low, high, ContractionVerdict.everywhere)
+                inner, _ = _ellipsoid(g, low, high, start)
+                core = inner if inner is not None and inner.rate < rate_in_box else None
+                return _proof(found, center, reach, none, np.inf, low, high, ContractionVerdict.everywhere, core)
     bad = _counterexample(g, low, high, start, seed)
     if bad is not None:
         return _refused(
@@ -233,7 +243,7 @@ def _ellipsoid(
     if found is None:
         return None, np.inf
     best = found[0]
-    axes = _half_inverse(found[1]) * 2 * _offset(form, center, found[1]) / (1 - min(found[0], 0.99))
+    axes = _half_inverse(found[1]) * 1.3 * _offset(form, center, found[1]) / (1 - min(found[0], 0.99))
     for _ in range(_NUM_ELLIPSOIDS):
         reach = np.asarray(vector_norm_bound(point(axes)))
         form = sector_form(g, center, reach, axes, low, high)
@@ -317,9 +327,11 @@ def _counterexample(g: Callable, low: np.ndarray, high: np.ndarray, start: np.nd
     return inputs[worst] if found[worst] > _SEPARATES else None
 
 
-def _proof(found, center, reach, axes, radius: float, low, high, verdict: Any) -> ContractionProof:
+def _proof(found, center, reach, axes, radius: float, low, high, verdict: Any, core: Any = None) -> ContractionProof:
     rate, metric, scales = found
-    return ContractionProof(rate, metric, scales, center, reach, axes, radius, low, high, np.zeros(0), verdict, "")
+    return ContractionProof(
+        rate, metric, scales, center, reach, axes, radius, low, high, np.zeros(0), verdict, "", core
+    )
 
 
 def _refused(size: int, low, high, bad: np.ndarray, verdict: Any, reason: str) -> ContractionProof:
@@ -337,4 +349,5 @@ def _refused(size: int, low, high, bad: np.ndarray, verdict: Any, reason: str) -
         bad,
         verdict,
         reason,
+        None,
     )

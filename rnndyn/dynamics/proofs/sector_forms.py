@@ -30,8 +30,8 @@ _LINEAR = frozenset(["add", "sub", "add_any", "neg", "reduce_sum", "convert_elem
 _BILINEAR = frozenset(["mul", "dot_general"])
 # Each entry of the result is a function of the entries in its place: only these have a slope for each entry.
 _ELEMENTWISE = frozenset(
-    "mul div add sub max min abs sign tanh logistic exp exp2 expm1 log log1p sqrt rsqrt cbrt sin cos tan asin acos atan "
-    "sinh cosh asinh acosh atanh erf erfc integer_pow pow square select_n clamp".split()
+    "mul div add sub max min abs sign tanh logistic exp exp2 expm1 log log1p sqrt rsqrt cbrt sin cos tan asin acos "
+    "atan sinh cosh asinh acosh atanh erf erfc integer_pow pow square select_n clamp".split()
 )
 
 
