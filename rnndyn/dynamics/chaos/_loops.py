@@ -229,7 +229,8 @@ def _next_set(over: Images, orbit: Homoclinic, j: int, u: int) -> HSet | None:
             rest = np.linalg.norm(radius[:, :u], axis=1) + np.linalg.norm(radius[:, u:], axis=1)
             thin, errors = dual @ linear[:, u:], dual * rest
             bend = dual @ np.column_stack([np.asarray(midpoint(image.center)) - orbit.points[j], linear[:, :u]])
-            total += (2 * thin @ thin.T + 2 * errors @ errors.T) / len(over.pieces) + 4 * bend @ bend.T
+            # An ellipsoid around a box of errors in N units is larger than the one in it by the root of N.
+            total += (2 * thin @ thin.T + 4 * len(rest) * errors @ errors.T) / len(over.pieces) + 4 * bend @ bend.T
         inward = kernel @ root(total)
     trial = HSet(orbit.points[j], np.concatenate([outward, inward], axis=1))
     found = covering(over, trial, u, with_cones=False)

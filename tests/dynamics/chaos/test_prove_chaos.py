@@ -95,7 +95,7 @@ def test_the_logistic_map_has_at_most_log_two():
     assert 0.0 < proof.exponent_bound < np.log(1.9)
 
 
-@pytest.mark.parametrize("a", [0.2, 1.0, 1.3])  # a fixed point, cycles of periods 4 and 7
+@pytest.mark.parametrize("a", [0.2, 1.0, pytest.param(1.3, marks=pytest.mark.slow)])  # a point, periods 4 and 7
 def test_what_is_periodic_is_refused(a):
     proof = rd.prove_chaos(Henon(a=a), henon_orbit(a))
     assert not proof.proved
