@@ -23,12 +23,13 @@ def slopes(form: SectorForm) -> tuple[np.ndarray, np.ndarray]:
     return middle, np.asarray(round_up(radius + 8 * ia.UNIT_ROUNDOFF * np.abs(middle), 4))
 
 
-def find_metric(form: SectorForm, size: int) -> tuple[float, np.ndarray, np.ndarray] | None:
+def find_metric(form: SectorForm, size: int, relaxed: float = 0.0) -> tuple[float, np.ndarray, np.ndarray] | None:
     r"""The smallest rate found with a metric P and multipliers: (rate, P, Lambda), floats that prove nothing yet.
 
     With gains s = m + r d, |d| <= 1, the map is dx' = A_0 dx + B_0 v, eta = C_0 dx + D_0 v, |v_i| <= |eta_i|, and
     |dx'|_P <= rho |dx|_P follows from the discrete bounded real lemma with diagonal scalings, whose least solution
-    is the limit of the Riccati iteration.
+    is the limit of the Riccati iteration. At the smallest rate the ellipsoids of P are as flat as they can be: `relaxed`
+    gives away this share of its logarithm for rounder ones.
     """
     middle, radius = slopes(form)
     if not (np.isfinite(middle).all() and np.isfinite(radius).all()):
@@ -59,7 +60,11 @@ def find_metric(form: SectorForm, size: int) -> tuple[float, np.ndarray, np.ndar
         if best is None:
             break
         scales = _reweighted(system, scales, best[1], best[0])
-    return best
+    if best is None or relaxed == 0.0:
+        return best
+    rate = best[0] ** (1 - relaxed)
+    rounder = _riccati(system, best[2], rate)
+    return best if rounder is None else (rate, rounder, best[2])
 
 
 def _riccati(system, scales: np.ndarray, rate: float) -> np.ndarray | None:

@@ -29,6 +29,7 @@ from rnndyn.results import Judged, is_verdict
 _RADII = tuple(2.0**k for k in range(11))
 _NUM_NARROWED = 5
 _NUM_ELLIPSOIDS = 8
+_RELAXED = 0.12
 _NUM_SETTLING = 1000
 _NUM_PROBES = 8
 _SEPARATES = 1e-2
@@ -188,9 +189,9 @@ def _prove(
     )
 
 
-def _proved_metric(form: SectorForm, size: int) -> tuple[float, np.ndarray, np.ndarray] | None:
+def _proved_metric(form: SectorForm, size: int, relaxed: float = 0.0) -> tuple[float, np.ndarray, np.ndarray] | None:
     """A metric whose inequality is verified, at the least of a few rates above the one found."""
-    found = find_metric(form, size)
+    found = find_metric(form, size, relaxed)
     if found is None:
         return None
     rate, metric, scales = found
@@ -239,7 +240,7 @@ def _ellipsoid(
         return None, np.inf
     nothing = np.full((size, size), 0.0)
     form = sector_form(g, center, np.zeros(size), nothing, low, high)
-    found = find_metric(form, size)
+    found = find_metric(form, size, _RELAXED)
     if found is None:
         return None, np.inf
     best = found[0]
@@ -247,7 +248,7 @@ def _ellipsoid(
     for _ in range(_NUM_ELLIPSOIDS):
         reach = np.asarray(vector_norm_bound(point(axes)))
         form = sector_form(g, center, reach, axes, low, high)
-        found = _proved_metric(form, size)
+        found = _proved_metric(form, size, _RELAXED)
         if found is None or not found[0] < 1:
             break
         best = min(best, found[0])
