@@ -7,7 +7,7 @@ import pytest
 
 import rnndyn as rd
 
-# The chaotic module of two neurons of Pasemann (2002, Complex dynamics and the structure of small neural networks), with
+# The chaotic pair of neurons of Pasemann (2002, Complex dynamics and the structure of small neural networks), with
 # logistic units y = (1 + x) / 2 written as tanh units.
 WEIGHT = np.array([[-5.0, 1.5], [-1.5, 0.0]])
 BIAS = np.array([-4.5, 0.0])
@@ -39,7 +39,7 @@ def test_what_was_proved_is_accepted(proof):
     assert check.accepted, str(check)
 
 
-@pytest.mark.parametrize("field, step", [("expansions", 1e-9), ("contractions", -1e-9), ("entropy_bound", 1e-9)])
+@pytest.mark.parametrize(("field", "step"), [("expansions", 1e-9), ("contractions", -1e-9), ("entropy_bound", 1e-9)])
 def test_claims_a_billionth_better_are_refused(proof, field, step):
     better = eqx.tree_at(lambda p: getattr(p, field), proof, getattr(proof, field) + step)
     check = rd.check_chaos(better, WEIGHT, BIAS)
