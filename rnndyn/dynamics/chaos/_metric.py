@@ -28,8 +28,8 @@ def find_metric(form: SectorForm, size: int, relaxed: float = 0.0) -> tuple[floa
 
     With gains s = m + r d, |d| <= 1, the map is dx' = A_0 dx + B_0 v, eta = C_0 dx + D_0 v, |v_i| <= |eta_i|, and
     |dx'|_P <= rho |dx|_P follows from the discrete bounded real lemma with diagonal scalings, whose least solution
-    is the limit of the Riccati iteration. At the smallest rate its ellipsoids are as flat as can be: `relaxed` gives away
-    this share of the logarithm of the rate for rounder ones.
+    is the limit of the Riccati iteration. At the smallest rate its ellipsoids are as flat as can be:
+    `relaxed` gives away this share of the logarithm of the rate for rounder ones.
     """
     middle, radius = slopes(form)
     if not (np.isfinite(middle).all() and np.isfinite(radius).all()):

@@ -130,7 +130,8 @@ def _image(proof: ChaosProof, i: int, place: float, width: float, w, b, leak: fl
     center, (goal, inverse, inverse_radius) = proof.centers[i], target
     cut = axes.copy()
     cut[:, :u] *= width
-    blur = 8 * _U * (np.abs(center) + np.abs(axes[:, :u]).sum(1))
+    # A piece has a rounded centre, a whole set has not.
+    blur = 8 * _U * (np.abs(center) + np.abs(axes[:, :u]).sum(1)) * (width < 1)
     center = center + axes[:, 0] * place if u == 1 else center
     drive, drive_radius = _product(w, center, blur)
     drive, drive_radius = drive + b, drive_radius + 4 * _U * np.abs(drive + b)

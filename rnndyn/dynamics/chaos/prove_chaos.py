@@ -232,12 +232,19 @@ def _graph(f: Callable, base: Base, loops: list[Loop]) -> _Graph | None:
     over = {i: images(f, sets[i], u, pieces[i]) for i in sorted({i for i, _ in edges})}
     for i, j in edges:
         bounds.append(covering(over[i], sets[j], u))
-        if not bounds[-1].expansion - CLAIM_SLACK > 1 or not bounds[-1].contraction + CLAIM_SLACK < 1:
+        slack = claim_slack(sets[j])
+        if not bounds[-1].expansion - slack > 1 or not bounds[-1].contraction + slack < 1:
             return None
     pairs = np.asarray(edges)
     if not tells_paths_apart(pairs, overlaps(sets, u)):
         return None
     return _Graph(sets, pieces, edges, bounds, entropy_bound(pairs, len(sets)))
+
+
+def claim_slack(target: HSet) -> float:
+    """How much a claim gives away: more where the set is so small that rounding errors of f show in its coordinates."""
+    largest = np.abs(np.linalg.inv(target.axes)).sum(axis=1).max()
+    return float(CLAIM_SLACK + 4e-14 * largest * max(1.0, np.abs(target.center).max()))
 
 
 def overlaps(sets: list[HSet], num_unstable: int) -> np.ndarray:
@@ -285,6 +292,7 @@ def _cones(edges: np.ndarray, bounds: list[Covering], count: int) -> np.ndarray:
 def _proof(saddle: Saddle, loops: list[Loop], graph: _Graph) -> ChaosProof:
     edges, count = np.asarray(graph.edges), len(graph.sets)
     exponent, growths = 0.0, np.zeros(len(edges))
+    slacks = np.asarray([claim_slack(graph.sets[j]) for _, j in graph.edges])
     slopes = _cones(edges, graph.bounds, count)
     if np.isfinite(slopes).all():
         growths = cone_growths(edges, graph.bounds, slopes) - CLAIM_SLACK
@@ -301,8 +309,8 @@ def _proof(saddle: Saddle, loops: list[Loop], graph: _Graph) -> ChaosProof:
         axes=np.stack([one.axes for one in graph.sets]),
         num_pieces=np.asarray(graph.num_pieces),
         edges=edges,
-        expansions=np.asarray([one.expansion for one in graph.bounds]) - CLAIM_SLACK,
-        contractions=np.asarray([one.contraction for one in graph.bounds]) + CLAIM_SLACK,
+        expansions=np.asarray([one.expansion for one in graph.bounds]) - slacks,
+        contractions=np.asarray([one.contraction for one in graph.bounds]) + slacks,
         growths=growths,
         result=HorseshoeVerdict.horseshoe,
         reason="",
