@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from rnndyn._validation import check_at_least, check_states
+from rnndyn._verdicts import verdict_words
 from rnndyn.dynamics.chaos._homoclinic import Homoclinic, find_homoclinics
 from rnndyn.dynamics.chaos._loops import Base, Loop, bases, close, plans
 from rnndyn.dynamics.chaos._saddles import Saddle, find_saddles, spread
@@ -334,5 +335,5 @@ def _refused(verdict: Any, size: int, numbers: str) -> ChaosProof:
         contractions=zero,
         growths=zero,
         result=verdict,
-        reason=f"{HorseshoeVerdict[verdict]}: {numbers}",
+        reason=f"{verdict_words(verdict)}: {numbers}",
     )

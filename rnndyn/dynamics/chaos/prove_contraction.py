@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from rnndyn._programs import compiled
 from rnndyn._validation import check_state
+from rnndyn._verdicts import verdict_words
 from rnndyn.dynamics.chaos._metric import find_metric, is_contraction
 from rnndyn.dynamics.chaos.verdicts import ContractionVerdict
 from rnndyn.dynamics.numerics.drivers import let_in
@@ -171,7 +172,7 @@ def _prove(
             high,
             bad,
             ContractionVerdict.counterexample,
-            f"{ContractionVerdict[ContractionVerdict.counterexample]}.",
+            f"{verdict_words(ContractionVerdict.counterexample)}.",
         )
     local, best = _ellipsoid(g, low, high, start)
     if local is not None:
@@ -185,7 +186,7 @@ def _prove(
         high,
         np.zeros(0),
         ContractionVerdict.open,
-        f"{ContractionVerdict[ContractionVerdict.open]}: {numbers}",
+        f"{verdict_words(ContractionVerdict.open)}: {numbers}",
     )
 
 
