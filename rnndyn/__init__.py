@@ -31,8 +31,8 @@ from rnndyn.dynamics.chaos.prove_chaos import ChaosProof as ChaosProof
 from rnndyn.dynamics.chaos.prove_chaos import prove_chaos as prove_chaos
 from rnndyn.dynamics.chaos.prove_contraction import ContractionProof as ContractionProof
 from rnndyn.dynamics.chaos.prove_contraction import prove_contraction as prove_contraction
-from rnndyn.dynamics.chaos.verdicts import ChaosVerdict as ChaosVerdict
 from rnndyn.dynamics.chaos.verdicts import ContractionVerdict as ContractionVerdict
+from rnndyn.dynamics.chaos.verdicts import HorseshoeVerdict as HorseshoeVerdict
 from rnndyn.dynamics.comparison.clustering import LabelClustering as LabelClustering
 from rnndyn.dynamics.comparison.clustering import label_clustering as label_clustering
 from rnndyn.dynamics.comparison.comparison import DynamicsComparison as DynamicsComparison

@@ -11,8 +11,9 @@ from rnndyn.dynamics.numerics.evaluation import evaluate
 
 _NUM_NEWTON = 12
 _CONVERGED = 1e-11
-# Ends of the orbit lie this close to the saddle, in units of the spread of the states.
-_ENDS = 1e-4
+# Ends of the orbit lie this close to the saddle, in units of the spread of the states. Sets at the saddle are much
+# thinner than wide.
+_START, _END = 1e-4, 1e-7
 _LONGEST_END = 60
 _LEAST_ANGLE = 1e-3
 
@@ -103,7 +104,7 @@ def _prolonged(
     period, u = saddle.period, saddle.num_unstable
     before, after = [], []
     z = saddle.coordinates(phase, piece[:1])[0][0]
-    while np.linalg.norm(saddle.unstable[phase] @ z) > _ENDS * scale:
+    while np.linalg.norm(saddle.unstable[phase] @ z) > _START * scale:
         if len(before) == _LONGEST_END:
             return None
         step = _along(saddle, (phase - 1) % period)
@@ -111,7 +112,7 @@ def _prolonged(
         z = np.linalg.solve(step[:u, :u], z)
         before.insert(0, saddle.points[phase] + saddle.unstable[phase] @ z)
     q = saddle.coordinates(end_phase, piece[-1:])[1][0]
-    while q.size and np.linalg.norm(saddle.stable[end_phase] @ q) > _ENDS * scale:
+    while q.size and np.linalg.norm(saddle.stable[end_phase] @ q) > _END * scale:
         if len(after) == _LONGEST_END:
             return None
         q = _along(saddle, end_phase)[u:, u:] @ q

@@ -22,9 +22,9 @@ _MOST_PIECES = 8
 # Where along an orbit that has come back a loop may end.
 _NUM_ENDS = 3
 # A width in all stable directions, as a share of that which the bend of the unstable axes asks for.
-_ROUNDNESS = (1.0, 0.25)
+_ROUNDNESS = (1.0,)
 # Of the sets at the saddle: one is what the bend alone needs.
-_THICKNESSES = (1.4, 2.5)
+_THICKNESSES = (1.4, 5.0)
 # Pieces take their part of the errors only: above this, smaller ones will not do.
 _HOPELESS = 6.0
 
@@ -68,13 +68,11 @@ class Loop:
 def bases(f: Callable, saddle: Saddle, scale: float) -> Iterator[Base]:
     """Sets at the saddle that close, from large to small."""
     for size in _SIZES:
-        base = base_of_size(f, saddle, size * scale)
-        if base is not None:
-            yield base
+        yield from bases_of_size(f, saddle, size * scale)
 
 
-def base_of_size(f: Callable, saddle: Saddle, width: float) -> Base | None:
-    """Sets at the saddle, `width` along its unstable directions, each of which covers the next; if they close.
+def bases_of_size(f: Callable, saddle: Saddle, width: float) -> Iterator[Base]:
+    """Sets at the saddle, `width` along its unstable directions, each of which covers the next; thin ones first.
 
     The stable shapes are those that the sets need: the bend of the image of the unstable axes, and what this becomes
     step by step, with some width in all directions.
@@ -104,12 +102,11 @@ def base_of_size(f: Callable, saddle: Saddle, width: float) -> Base | None:
             for num_pieces in (1, _MOST_PIECES) if u == 1 else (1,):
                 closes, may_close = _close_up(f, sets, u, num_pieces)
                 if closes:
-                    return Base(saddle, sets, num_pieces)
-                if not may_close:
+                    yield Base(saddle, sets, num_pieces)
+                if closes or not may_close:
                     break
             if not saddle.squeezes.shape[1]:
-                return None
-    return None
+                return
 
 
 def _close_up(f: Callable, sets: list[HSet], u: int, num_pieces: int) -> tuple[bool, bool]:
@@ -206,7 +203,11 @@ def _slab(plan: Plan, home: HSet, goal: HSet, u: int, margin: float) -> HSet | N
     place = np.linalg.solve(home.axes, orbit.points[plan.first] - home.center)
     if np.linalg.norm(place[:u]) + np.linalg.norm(widths, 2) > 1:
         return None
-    axes = np.concatenate([home.axes[:, :u] @ widths, home.axes[:, u:]], axis=1)
+    # The stable side of the slab lies along the directions that come back, which are tilted against those of the saddle
+    # by more than the slab is wide.
+    left, outward, inward = orbit.left[plan.first], home.axes[:, :u], home.axes[:, u:]
+    tilted = inward - outward @ np.linalg.solve(left @ outward, left @ inward)
+    axes = np.concatenate([outward @ widths, tilted], axis=1)
     return HSet(home.center + home.axes[:, :u] @ place[:u], axes)
 
 
@@ -228,7 +229,8 @@ def _next_set(over: Images, orbit: Homoclinic, j: int, u: int) -> HSet | None:
             rest = np.linalg.norm(radius[:, :u], axis=1) + np.linalg.norm(radius[:, u:], axis=1)
             thin, errors = dual @ linear[:, u:], dual * rest
             bend = dual @ np.column_stack([np.asarray(midpoint(image.center)) - orbit.points[j], linear[:, :u]])
-            total += (2 * thin @ thin.T + 2 * errors @ errors.T) / len(over.pieces) + 4 * bend @ bend.T
+            # An ellipsoid around a box of errors in N units is larger than the one in it by the root of N.
+            total += (2 * thin @ thin.T + 4 * len(rest) * errors @ errors.T) / len(over.pieces) + 4 * bend @ bend.T
         inward = kernel @ root(total)
     trial = HSet(orbit.points[j], np.concatenate([outward, inward], axis=1))
     found = covering(over, trial, u, with_cones=False)

@@ -130,7 +130,8 @@ def _image(proof: ChaosProof, i: int, place: float, width: float, w, b, leak: fl
     center, (goal, inverse, inverse_radius) = proof.centers[i], target
     cut = axes.copy()
     cut[:, :u] *= width
-    blur = 8 * _U * (np.abs(center) + np.abs(axes[:, :u]).sum(1))
+    # A piece has a rounded centre, a whole set has not.
+    blur = 8 * _U * (np.abs(center) + np.abs(axes[:, :u]).sum(1)) * (width < 1)
     center = center + axes[:, 0] * place if u == 1 else center
     drive, drive_radius = _product(w, center, blur)
     drive, drive_radius = drive + b, drive_radius + 4 * _U * np.abs(drive + b)
@@ -156,9 +157,13 @@ def _image(proof: ChaosProof, i: int, place: float, width: float, w, b, leak: fl
     turned = inverse @ linear
     turned_radius = size_b @ (gamma * np.abs(linear)) + inverse_radius @ np.abs(linear)
     rest_here = size_b @ rest
-    whole = _spectral(inverse[u:]) * _norm(rest) + _norm(inverse_radius[u:]) * _norm(rest)
-    if len(rest_here) > u and whole < _norm(rest_here[u:]):
-        rest_here = np.concatenate([rest_here[:u], np.full(len(rest_here) - u, whole / np.sqrt(len(rest_here) - u))])
+    if len(rest_here) > u:
+        blur = _norm(inverse_radius[u:])
+        whole = (_spectral(inverse[u:]) + blur) * _norm(rest)
+        scaled = (_spectral(inverse[u:] * rest) + _norm(inverse_radius[u:] * rest)) * np.sqrt(len(rest))
+        best = min(whole, scaled, _norm(rest_here[u:]))
+        # Only the norm of the stable part is asked for.
+        rest_here = np.concatenate([rest_here[:u], [best]])
     return offset, error, turned, turned_radius, rest_here
 
 

@@ -163,9 +163,13 @@ def _bounds(image: SetImage, width: float, target: HSet, inverse: Interval, u: i
     blocks = ia.matmul(inverse, point(linear))
     size = ia.magnitude(inverse)
     rest_u = _at_most(size[:u], rest)
+    # Three bounds of |B_s e|: signs by themselves, B_s as a whole, and B_s in units of the entries of e.
+    inward = inverse.map(lambda end: end[u:])
+    scaled = _norm(ia.mul(inward, point(rest[None, :])))
     rest_s = min(
         _at_most(size[u:], rest),
-        float(norms.round_up(_norm(inverse.map(lambda end: end[u:])) * norms.vector_norm_bound(point(rest)), 1)),
+        float(norms.round_up(_norm(inward) * norms.vector_norm_bound(point(rest)), 1)),
+        float(norms.round_up(scaled * np.sqrt(len(rest)), 2)),
     )
     growth = float(norms.smallest_singular_value_bound(blocks.map(lambda end: end[:u, :u])))
     mixing = _norm(blocks.map(lambda end: end[:u, u:]))

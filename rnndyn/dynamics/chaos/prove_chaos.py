@@ -8,12 +8,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from rnndyn._validation import check_at_least, check_states
+from rnndyn._verdicts import verdict_words
 from rnndyn.dynamics.chaos._homoclinic import Homoclinic, find_homoclinics
 from rnndyn.dynamics.chaos._loops import Base, Loop, bases, close, plans
 from rnndyn.dynamics.chaos._saddles import Saddle, find_saddles, spread
 from rnndyn.dynamics.chaos.covering import Covering, HSet, covering, images, is_disjoint
 from rnndyn.dynamics.chaos.symbolic import entropy_bound, least_cycle_mean, tells_paths_apart
-from rnndyn.dynamics.chaos.verdicts import ChaosVerdict
+from rnndyn.dynamics.chaos.verdicts import HorseshoeVerdict
 from rnndyn.dynamics.numerics.drivers import let_in
 from rnndyn.dynamics.proofs.krawczyk import interval_precision
 from rnndyn.results import Judged, is_verdict
@@ -21,7 +22,7 @@ from rnndyn.results import Judged, is_verdict
 # Claims are this much weaker than what was computed: a checker with another order of summation agrees with them, and
 # one that is off by more than this is refused.
 CLAIM_SLACK = 4e-10
-_CONES = np.geomspace(0.01, 30, 60)
+_NUM_ROUNDS = 200
 _NUM_SADDLES = 3
 _NUM_PLANS = 8
 _NUM_ORBITS = 30
@@ -92,18 +93,18 @@ class ChaosProof(Judged):
     - `entropy_bound`: a lower bound of the topological entropy (nats a step); 0 where nothing is proved.
     - `exponent_bound`: a lower bound of the largest Lyapunov exponent of every orbit in the horseshoe, from cones that
       every step maps into one another; 0 where the cones do not show it.
-    - `cone`: the slope k of the cones |q| <= k |p|.
+    - `cones` (M,): the slopes k of the cones |q| <= k |p| of each set; NaN where there are none.
     - `centers` (M, N), `axes` (M, N, N): the h-sets c + A z. `num_unstable`: u.
     - `edges` (E, 2): the covering relations, from set to set; `expansions`, `contractions` (E,): claimed bounds of
       |p'| on |p| = 1 from below, of |q'| from above; `growths` (E,): of |p'| / |p| on the cones, from below.
     - `num_pieces` (M,): into how many pieces each set was cut to show them.
     - `saddle`: the points (p, N) of the saddle, first sets of all; `loop_lengths`: steps from the saddle and back.
-    - `result`, a `ChaosVerdict`, and `reason`: what stood in the way, with the numbers of the case.
+    - `result`, a `HorseshoeVerdict`, and `reason`: what stood in the way, with the numbers of the case.
     """
 
     entropy_bound: float
     exponent_bound: float
-    cone: float
+    cones: Float[np.ndarray, " M"]
     num_unstable: int
     saddle: Float[np.ndarray, "p N"]
     loop_lengths: Int[np.ndarray, " L"]
@@ -114,13 +115,13 @@ class ChaosProof(Judged):
     expansions: Float[np.ndarray, " E"]
     contractions: Float[np.ndarray, " E"]
     growths: Float[np.ndarray, " E"]
-    result: ChaosVerdict
+    result: HorseshoeVerdict
     reason: str
 
     @property
     def proved(self) -> bool:
         """Whether there is a horseshoe."""
-        return bool(is_verdict(self.result, ChaosVerdict.horseshoe))
+        return bool(is_verdict(self.result, HorseshoeVerdict.horseshoe))
 
     def table(self) -> str:
         if not self.proved:
@@ -155,7 +156,9 @@ def _prove(f: Callable, states: np.ndarray, max_period: int, max_unstable: int, 
     scale = spread(states)
     saddles = find_saddles(f, states, max_period, max_unstable) if scale > 0 else []
     if not saddles:
-        return _refused(ChaosVerdict.no_saddle, size, f"none of period up to {max_period} near {len(states)} states.")
+        return _refused(
+            HorseshoeVerdict.no_saddle, size, f"none of period up to {max_period} near {len(states)} states."
+        )
     num_returns = num_orbits = num_bases = num_tried = 0
     best = 0.0
     for saddle in saddles[:_NUM_SADDLES]:
@@ -173,17 +176,17 @@ def _prove(f: Callable, states: np.ndarray, max_period: int, max_unstable: int, 
                     return _proof(saddle, *_enlarged(f, base, orbits, loop, graph, max_loops))
     if num_returns == 0:
         tried = ", ".join(f"period {s.period} with {s.num_unstable} unstable" for s in saddles[:_NUM_SADDLES])
-        return _refused(ChaosVerdict.no_return, size, f"saddles near the states: {tried}. Try more states.")
+        return _refused(HorseshoeVerdict.no_return, size, f"saddles near the states: {tried}. Try more states.")
     if num_orbits == 0:
-        return _refused(ChaosVerdict.not_transversal, size, f"{num_returns} near returns, none led to one.")
+        return _refused(HorseshoeVerdict.not_transversal, size, f"{num_returns} near returns, none led to one.")
     if num_bases == 0:
         return _refused(
-            ChaosVerdict.not_closed,
+            HorseshoeVerdict.not_closed,
             size,
             f"{num_orbits} homoclinic orbits, but no set at a saddle covers itself, or f has no enclosure there.",
         )
     return _refused(
-        ChaosVerdict.not_closed,
+        HorseshoeVerdict.not_closed,
         size,
         f"{num_orbits} homoclinic orbits, {num_tried} loops tried; the best reached {best:.3g} of the 1 that is needed."
         " Try more states, or a larger max_period.",
@@ -230,12 +233,19 @@ def _graph(f: Callable, base: Base, loops: list[Loop]) -> _Graph | None:
     over = {i: images(f, sets[i], u, pieces[i]) for i in sorted({i for i, _ in edges})}
     for i, j in edges:
         bounds.append(covering(over[i], sets[j], u))
-        if not bounds[-1].expansion - CLAIM_SLACK > 1 or not bounds[-1].contraction + CLAIM_SLACK < 1:
+        slack = claim_slack(sets[j])
+        if not bounds[-1].expansion - slack > 1 or not bounds[-1].contraction + slack < 1:
             return None
     pairs = np.asarray(edges)
     if not tells_paths_apart(pairs, overlaps(sets, u)):
         return None
     return _Graph(sets, pieces, edges, bounds, entropy_bound(pairs, len(sets)))
+
+
+def claim_slack(target: HSet) -> float:
+    """How much a claim gives away: more where the set is so small that rounding errors of f show in its coordinates."""
+    largest = np.abs(np.linalg.inv(target.axes)).sum(axis=1).max()
+    return float(CLAIM_SLACK + 4e-14 * largest * max(1.0, np.abs(target.center).max()))
 
 
 def overlaps(sets: list[HSet], num_unstable: int) -> np.ndarray:
@@ -250,29 +260,49 @@ def overlaps(sets: list[HSet], num_unstable: int) -> np.ndarray:
     return found
 
 
-def cone_growths(bounds: list[Covering], cone: float) -> np.ndarray:
-    """Lower bounds of |p'| / |p| on |q| <= k |p| for each relation; -inf where the cone is not mapped into itself."""
+def cone_growths(edges: np.ndarray, bounds: list[Covering], slopes: np.ndarray) -> np.ndarray:
+    """Lower bounds of |p'| / |p| on the cones |q| <= k_i |p| for each relation from set i.
+
+    -inf where the cone at i is not mapped into that at j.
+    """
     found = []
-    for one in bounds:
-        growth = one.growth - one.mixing * cone
-        keeps = one.shear + one.squeeze * cone <= cone * growth * (1 - 1e-12)
-        found.append(growth - 1e-12 * abs(growth) if keeps and growth > 0 else -np.inf)
+    for (i, j), one in zip(edges, bounds):
+        growth = one.growth - one.mixing * slopes[i]
+        keeps = one.shear + one.squeeze * slopes[i] <= slopes[j] * growth * (1 - 1e-12)
+        found.append(growth - 1e-12 * (one.growth + one.mixing * slopes[i]) if keeps and growth > 0 else -np.inf)
     return np.asarray(found)
+
+
+def _cones(edges: np.ndarray, bounds: list[Covering], count: int) -> np.ndarray:
+    """Slopes of cones, the narrowest that every relation maps into one another; NaN where there are none."""
+    slopes = np.full(count, 1e-6)
+    for _ in range(_NUM_ROUNDS):
+        following = np.full(count, 1e-6)
+        for (i, j), one in zip(edges, bounds):
+            room = one.growth - one.mixing * slopes[i]
+            if not room > 0:
+                return np.full(count, np.nan)
+            following[j] = max(following[j], (one.shear + one.squeeze * slopes[i]) / room * (1 + 1e-6))
+        if np.all(following <= slopes):
+            return slopes
+        # Above the fixed point that the iteration tends to from below.
+        slopes = np.maximum(following * (1 + 1e-6), slopes)
+    return np.full(count, np.nan)
 
 
 def _proof(saddle: Saddle, loops: list[Loop], graph: _Graph) -> ChaosProof:
     edges, count = np.asarray(graph.edges), len(graph.sets)
-    exponent, cone, growths = 0.0, 0.0, np.zeros(len(edges))
-    for slope in _CONES:
-        found = cone_growths(graph.bounds, float(slope)) - CLAIM_SLACK
-        if np.all(found > 0):
-            mean = least_cycle_mean(edges, list(np.log(found)), count)
-            if mean > exponent:
-                exponent, cone, growths = mean, float(slope), found
+    exponent, growths = 0.0, np.zeros(len(edges))
+    slacks = np.asarray([claim_slack(graph.sets[j]) for _, j in graph.edges])
+    slopes = _cones(edges, graph.bounds, count)
+    if np.isfinite(slopes).all():
+        growths = cone_growths(edges, graph.bounds, slopes) - CLAIM_SLACK
+        if np.all(growths > 0):
+            exponent = max(0.0, least_cycle_mean(edges, list(np.log(growths)), count))
     return ChaosProof(
         entropy_bound=graph.entropy,
         exponent_bound=exponent,
-        cone=cone,
+        cones=slopes,
         num_unstable=saddle.num_unstable,
         saddle=saddle.points,
         loop_lengths=np.asarray([loop.length for loop in loops]),
@@ -280,10 +310,10 @@ def _proof(saddle: Saddle, loops: list[Loop], graph: _Graph) -> ChaosProof:
         axes=np.stack([one.axes for one in graph.sets]),
         num_pieces=np.asarray(graph.num_pieces),
         edges=edges,
-        expansions=np.asarray([one.expansion for one in graph.bounds]) - CLAIM_SLACK,
-        contractions=np.asarray([one.contraction for one in graph.bounds]) + CLAIM_SLACK,
+        expansions=np.asarray([one.expansion for one in graph.bounds]) - slacks,
+        contractions=np.asarray([one.contraction for one in graph.bounds]) + slacks,
         growths=growths,
-        result=ChaosVerdict.horseshoe,
+        result=HorseshoeVerdict.horseshoe,
         reason="",
     )
 
@@ -293,7 +323,7 @@ def _refused(verdict: Any, size: int, numbers: str) -> ChaosProof:
     return ChaosProof(
         entropy_bound=0.0,
         exponent_bound=0.0,
-        cone=0.0,
+        cones=zero,
         num_unstable=0,
         saddle=none,
         loop_lengths=np.zeros(0, int),
@@ -305,5 +335,5 @@ def _refused(verdict: Any, size: int, numbers: str) -> ChaosProof:
         contractions=zero,
         growths=zero,
         result=verdict,
-        reason=f"{ChaosVerdict[verdict]}: {numbers}",
+        reason=f"{verdict_words(verdict)}: {numbers}",
     )

@@ -10,13 +10,14 @@ from jaxtyping import Array, Float
 
 from rnndyn._programs import compiled
 from rnndyn._validation import check_state
+from rnndyn._verdicts import verdict_words
 from rnndyn.dynamics.chaos._metric import find_metric, is_contraction
-from rnndyn.dynamics.chaos._sector_form import SectorForm, sector_form
 from rnndyn.dynamics.chaos.verdicts import ContractionVerdict
 from rnndyn.dynamics.numerics.drivers import let_in
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
-from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
+from rnndyn.dynamics.proofs.interval_arithmetic import UNIT_ROUNDOFF, Interval, point
 from rnndyn.dynamics.proofs.krawczyk import interval_precision
+from rnndyn.dynamics.proofs.sector_forms import SectorForm, sector_form
 from rnndyn.dynamics.proofs.verified_norms import (
     inverse,
     is_positive_definite,
@@ -29,6 +30,7 @@ from rnndyn.results import Judged, is_verdict
 _RADII = tuple(2.0**k for k in range(11))
 _NUM_NARROWED = 5
 _NUM_ELLIPSOIDS = 8
+_RELAXED = 0.12
 _NUM_SETTLING = 1000
 _NUM_PROBES = 8
 _SEPARATES = 1e-2
@@ -100,6 +102,8 @@ class ContractionProof(Judged):
       of the kept ellipsoid |x - c|_P <= radius; infinite for a box.
     - `lower`, `upper`: the box of inputs. `counterexample`: an input (I,) that, held, lets nearby states separate, or
       no entries. `reason`: what stood in the way.
+    - `core`: where every state of a box contracts, the proof of a smaller rate in an ellipsoid that is kept: every
+      trajectory approaches those in it. `None` where there is none.
     """
 
     rate: float
@@ -114,6 +118,12 @@ class ContractionProof(Judged):
     counterexample: Float[np.ndarray, " _"]
     result: ContractionVerdict
     reason: str
+    core: "ContractionProof | None"
+
+    @property
+    def exponent_bound(self) -> float:
+        """An upper bound of every conditional exponent: the log of the rate, in the core where there is one."""
+        return float(np.log(self.rate if self.core is None else self.core.rate))
 
     @property
     def proved(self) -> bool:
@@ -129,7 +139,7 @@ class ContractionProof(Judged):
         return (
             "ContractionProof: every input of the box contracts\n"
             f"  rate                        {self.rate:.6f} a step\n"
-            f"  largest conditional exponent <= {np.log(self.rate):.4f}\n"
+            f"  largest conditional exponent <= {self.exponent_bound:.4f}\n"
             f"  for                         {where}"
         )
 
@@ -151,7 +161,9 @@ def _prove(
             rate_in_box = found[0]
             if rate_in_box < 1:
                 none = np.zeros((size, 0))
-                return _proof(found, center, reach, none, np.inf, low, high, ContractionVerdict.everywhere)
+                inner, _ = _ellipsoid(g, low, high, start)
+                core = inner if inner is not None and inner.rate < rate_in_box else None
+                return _proof(found, center, reach, none, np.inf, low, high, ContractionVerdict.everywhere, core)
     bad = _counterexample(g, low, high, start, seed)
     if bad is not None:
         return _refused(
@@ -160,7 +172,7 @@ def _prove(
             high,
             bad,
             ContractionVerdict.counterexample,
-            f"{ContractionVerdict[ContractionVerdict.counterexample]}.",
+            f"{verdict_words(ContractionVerdict.counterexample)}.",
         )
     local, best = _ellipsoid(g, low, high, start)
     if local is not None:
@@ -174,13 +186,13 @@ def _prove(
         high,
         np.zeros(0),
         ContractionVerdict.open,
-        f"{ContractionVerdict[ContractionVerdict.open]}: {numbers}",
+        f"{verdict_words(ContractionVerdict.open)}: {numbers}",
     )
 
 
-def _proved_metric(form: SectorForm, size: int) -> tuple[float, np.ndarray, np.ndarray] | None:
+def _proved_metric(form: SectorForm, size: int, relaxed: float = 0.0) -> tuple[float, np.ndarray, np.ndarray] | None:
     """A metric whose inequality is verified, at the least of a few rates above the one found."""
-    found = find_metric(form, size)
+    found = find_metric(form, size, relaxed)
     if found is None:
         return None
     rate, metric, scales = found
@@ -229,15 +241,15 @@ def _ellipsoid(
         return None, np.inf
     nothing = np.full((size, size), 0.0)
     form = sector_form(g, center, np.zeros(size), nothing, low, high)
-    found = find_metric(form, size)
+    found = find_metric(form, size, _RELAXED)
     if found is None:
         return None, np.inf
     best = found[0]
-    axes = _half_inverse(found[1]) * 2 * _offset(form, center, found[1]) / (1 - min(found[0], 0.99))
+    axes = _half_inverse(found[1]) * 1.3 * _offset(form, center, found[1]) / (1 - min(found[0], 0.99))
     for _ in range(_NUM_ELLIPSOIDS):
         reach = np.asarray(vector_norm_bound(point(axes)))
         form = sector_form(g, center, reach, axes, low, high)
-        found = _proved_metric(form, size)
+        found = _proved_metric(form, size, _RELAXED)
         if found is None or not found[0] < 1:
             break
         best = min(best, found[0])
@@ -276,8 +288,9 @@ def _offset(form: SectorForm, center: np.ndarray, metric: np.ndarray) -> float:
     spread = np.asarray(ia.radius_about(form.value, middle))
     root = np.linalg.cholesky(metric).T
     shift = np.abs(root @ (middle - center)) + np.abs(root) @ spread
-    # The factor is computed: P = F'F to a relative 1e-13 of its size, which the last factor pays for.
-    fine = float(np.linalg.norm(shift) * (1 + 1e-9) + 1e-9 * np.sqrt(np.trace(metric)) * np.linalg.norm(away.lo))
+    # Cholesky's backward error is below 2 (N + 1) u tr P, so that |x|_P <= |F x| + the root of it |x|.
+    loss = np.sqrt(4 * (len(metric) + 8) * UNIT_ROUNDOFF * np.trace(metric)) * np.linalg.norm(away.lo)
+    fine = float((np.linalg.norm(shift) + loss) * (1 + 1e-9))
     return float(round_up(min(crude, fine), 4))
 
 
@@ -316,9 +329,11 @@ def _counterexample(g: Callable, low: np.ndarray, high: np.ndarray, start: np.nd
     return inputs[worst] if found[worst] > _SEPARATES else None
 
 
-def _proof(found, center, reach, axes, radius: float, low, high, verdict: Any) -> ContractionProof:
+def _proof(found, center, reach, axes, radius: float, low, high, verdict: Any, core: Any = None) -> ContractionProof:
     rate, metric, scales = found
-    return ContractionProof(rate, metric, scales, center, reach, axes, radius, low, high, np.zeros(0), verdict, "")
+    return ContractionProof(
+        rate, metric, scales, center, reach, axes, radius, low, high, np.zeros(0), verdict, "", core
+    )
 
 
 def _refused(size: int, low, high, bad: np.ndarray, verdict: Any, reason: str) -> ContractionProof:
@@ -336,4 +351,5 @@ def _refused(size: int, low, high, bad: np.ndarray, verdict: Any, reason: str) -
         bad,
         verdict,
         reason,
+        None,
     )

@@ -3,8 +3,8 @@
 import equinox as eqx
 
 
-class ChaosVerdict(eqx.Enumeration):
-    """Whether a horseshoe was proved; `ChaosVerdict[result]` is the message.
+class HorseshoeVerdict(eqx.Enumeration):
+    """Whether a horseshoe was proved; `HorseshoeVerdict[result]` is the message.
 
     Proved:
 

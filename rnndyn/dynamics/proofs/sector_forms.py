@@ -28,6 +28,11 @@ from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
 # Linear in each real operand when all others are known exactly.
 _LINEAR = frozenset(["add", "sub", "add_any", "neg", "reduce_sum", "convert_element_type"])
 _BILINEAR = frozenset(["mul", "dot_general"])
+# Each entry of the result is a function of the entries in its place: only these have a slope for each entry.
+_ELEMENTWISE = frozenset(
+    "mul div add sub max min abs sign tanh logistic exp exp2 expm1 log log1p sqrt rsqrt cbrt sin cos tan asin acos "
+    "atan sinh cosh asinh acosh atanh erf erfc integer_pow pow square select_n clamp".split()
+)
 
 
 class SectorForm(NamedTuple):
@@ -140,6 +145,10 @@ class _Walk:
 
     def _gains(self, eqn: Any, operands: list[_Quantity], formed: list[int], over: list[Any]) -> Interval:
         """New generators, one for each entry of each operand, with the slopes of the operation along it."""
+        if eqn.primitive.name not in _ELEMENTWISE:
+            raise NotImplementedError(
+                f"g: `{eqn.primitive.name}` of the state is neither linear nor elementwise: no sector form."
+            )
         shape = over[0].value.shape
         same = len(eqn.invars) == 2 and eqn.invars[0] is eqn.invars[1]
         first = self.count
