@@ -70,7 +70,7 @@ def as_relu_layer(place: Place, border: Bool[np.ndarray, " S"]) -> ReluLayer | N
         return None
     a, b = ab[:, :size], ab[:, size:]
     kinked = np.max(np.abs(b), axis=0, initial=0.0) > 1e-11 * np.max(np.abs(ab))
-    return ReluLayer(a, b[:, kinked], c[kinked])
+    return ReluLayer(a, b[:, kinked], c[kinked]) if kinked.any() else None
 
 
 def growth_bound(layer: ReluLayer, aim: float) -> float:

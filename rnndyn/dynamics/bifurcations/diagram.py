@@ -84,8 +84,9 @@ def bifurcation_diagram(
     check_at_least("depth", depth, 1)
     check_at_least("max_branches", max_branches, 1)
     check_at_least("num_searches", num_searches, 0)
-    for p, _ in others:
+    for p, states in others:
         check_span("others", p, "p_span", p_span)
+        check_states("others", np.atleast_2d(states), points.shape[1])
     if num_searches and (box is None or not all(np.isfinite(np.asarray(bound)).all() for bound in box)):
         raise ValueError("num_searches: it needs `box`, two finite bounds on the states to search in.")
     options = CurveOptions(box, max_points, initial_step, min_step, max_step, state_scale)
