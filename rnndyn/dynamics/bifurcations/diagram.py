@@ -247,7 +247,7 @@ def _searched(f: Callable, span: np.ndarray, box: Any, size: int, num: int) -> l
     lower, upper = (np.broadcast_to(np.asarray(bound, float), (size,)) for bound in box)
     starts = np.random.default_rng(0).uniform(lower, upper, (_NUM_STARTS, size))
     found = []
-    for p in np.linspace(*span, num + 2)[1:-1]:
+    for p in np.linspace(span[0], span[1], num + 2)[1:-1]:
         for point in search_at(_Held(f, np.asarray(p)), starts, 1):
             # At a fold or branch point there is no one branch to start on.
             is_singular = np.min(np.abs(point.multipliers - 1)) < 1e-6
