@@ -157,7 +157,7 @@ tangent_p = _new_primitive("rnndyn_states_tangent", _tangent)
 gradients_p = _new_primitive("rnndyn_states_gradients", _gradients)
 
 
-# What analyses read instead: the scan and its derivatives. What was kept is for the gradients, which do without it there.
+# What analyses read instead: the scan and its derivatives. Gradients need nothing that was kept there.
 
 
 def _plain_states(*operands: Any, params: _Params) -> list[Array]:

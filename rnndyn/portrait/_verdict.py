@@ -147,7 +147,7 @@ def cycle_sentence(cycles: CycleSet, place: str) -> Sentence:
     tried = f"{cycles.cycles[0].num_candidates} candidates"
     found = [c for c in cycles if len(c)]
     expected = [c for c in cycles if c.expected_index_sum is not None]
-    wrong = [c.period for c in expected if c.may_be_complete is False]
+    wrong = [c.period for c in expected if c.is_balanced is False]
     if wrong:
         scope = f"some of period {', '.join(map(str, wrong))} are missing: their index sum is not what it must be"
         if any(c.trap is not None and not c.is_trap_proved for c in expected):
@@ -180,9 +180,9 @@ def stability_counts(points: FixedPoints) -> str:
 
 def completeness(points: FixedPoints) -> str:
     """What the index sum says of points that may be missing."""
-    if points.may_be_complete is None:
+    if points.is_balanced is None:
         return "nothing tells whether others exist"
-    if points.may_be_complete:
+    if points.is_balanced:
         return (
             f"completeness not proved: the index sum is {points.index_sum}, as it must be, but pairs of opposite index "
             "could be missing"

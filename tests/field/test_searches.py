@@ -240,6 +240,9 @@ def test_what_is_known_of_a_trap_is_said():
             lambda x: 3 * x / (1 + x**2), np.array([[0.0], [2.0], [-2.0]]), max_steps=1, max_rounds=1
         )
     assert missing.completeness == rd.CompletenessVerdict.unbalanced
+    # The sum differs, and the box is only seen: that points are missing is not known.
+    assert missing.may_be_complete is None
+    assert missing.is_balanced is False
 
 
 @pytest.mark.parametrize("period", [np.array(2), jnp.asarray(2), np.int64(2), 2, [2]])
