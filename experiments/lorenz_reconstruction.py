@@ -230,8 +230,8 @@ def compute(config: Config) -> LorenzReconstruction:
     test = sample(config.num_judged, num_series=2, key=test_key).standardize(like=series)
     exponent = SYSTEM.published.exponents[0]
     clean = Task(
-        "clean", series, *test.values, exponent, config.num_hidden, config.num_directions, config.ridge,
-        config.num_updates, config.learning_rate, config.strength, config.num_exponent_steps, config.num_networks,
+        "clean", series, *test.values, exponent, config.num_hidden, config.num_directions, config.ridge,  # pyright: ignore[reportCallIssue]
+        config.num_updates, config.learning_rate, config.strength, config.num_exponent_steps, config.num_networks,  # pyright: ignore[reportCallIssue]
     )  # fmt: skip
     noisy = clean._replace(
         name="noisy", series=series.with_noise(config.noise, key=noise_key), num_hidden=config.noisy_hidden,
@@ -275,9 +275,9 @@ def ring(config: Config, key: Any) -> Task:
         num_steps = min(4000, config.num_judged)
         spectrum = rd.lyapunov_spectrum(flow, test.values[0, 0], num_steps, num_exponents=1, dt=config.sites_dt)
     return Task(
-        "Lorenz 96", series, *test.standardize(like=series).values, float(spectrum.exponents[0]), config.sites_hidden,
-        None, config.sites_ridge, config.sites_updates, config.sites_learning_rate, config.sites_strength,
-        max(config.num_exponent_steps // 5, 64),
+        "Lorenz 96", series, *test.standardize(like=series).values, float(spectrum.exponents[0]), config.sites_hidden,  # pyright: ignore[reportCallIssue]
+        None, config.sites_ridge, config.sites_updates, config.sites_learning_rate, config.sites_strength,  # pyright: ignore[reportCallIssue]
+        max(config.num_exponent_steps // 5, 64),  # pyright: ignore[reportCallIssue]
     )  # fmt: skip
 
 

@@ -123,7 +123,7 @@ def test_an_encoder_finds_the_state_of_a_rotation():
     windows = ds.SeriesWindows(np.cos(t)[:, None], 10, 16)
     c, s = np.cos(0.3), np.sin(0.3)
     turn = np.array([[0.0, -s], [s, 0.0]], np.float32)
-    cell = rd.PiecewiseLinearCell.from_weights(np.float32([c, c]), turn, np.zeros(2, np.float32), num_rectified=0)
+    cell = rd.PiecewiseLinearCell.from_weights(np.array([c, c], np.float32), turn, np.zeros(2, np.float32), num_rectified=0)
     first = eqx.tree_at(lambda r: r.weight, eqx.nn.Linear(2, 1, key=jax.random.key(1)), jnp.array([[1.0, 0.0]]))
     model = rd.RNN(cell, first)
     loss = forced_loss(0.0)

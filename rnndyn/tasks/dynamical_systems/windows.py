@@ -15,11 +15,11 @@ from rnndyn.tasks.dynamical_systems.series import values_of
 class Stretches(NamedTuple):
     """Stretches of series with what belongs to them; without the axis B, one of them."""
 
-    values: Float[Array, "B T1 N"]
+    values: Float[Array | np.ndarray, "B T1 N"]
     """The samples."""
-    inputs: Float[Array, "B T I"] | None
+    inputs: Float[Array | np.ndarray, "B T I"] | None
     """What drives the step from each sample to the next."""
-    series: Int[Array, " B"] | None
+    series: Int[Array | np.ndarray, " B"] | None
     """The numbers of the series that they are from."""
 
 
