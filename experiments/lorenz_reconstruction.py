@@ -34,8 +34,8 @@ Shallow piecewise-linear networks start from a regression of one step and are tr
   a dot for each network, before (grey) and after (blue) training.
 - **h** their largest exponents over those of the systems, with two standard errors.
 
-What makes the copies good is where their kinks are: a thousand ReLUs that share ten directions miss a step by some
-hundred-thousandths, and exponents, dimension and predictions follow. From clean samples forcing has nothing left to
+What makes the copies good is where their kinks are: a thousand ReLUs that share ten directions miss a step by a
+few hundred-thousandths, and exponents, dimension and predictions follow. From clean samples forcing has nothing left to
 mend; from noisy ones, where the regression is biased, it has. Twenty variables are too many for shared directions:
 there the regression alone runs away, and forcing makes a copy that stays, but predicts for less than a Lyapunov time.
 Training amplifies rounding, so that two machines differ by about as much as two seeds.
