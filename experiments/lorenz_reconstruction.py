@@ -548,5 +548,5 @@ def draw_exponents(axes: Any, result: LorenzReconstruction) -> None:
             )  # fmt: skip
     axes.axhline(1.0, color="black", linewidth=0.8, linestyle=":")
     axes.set_xticks(range(4), ["clean", "noisy", "$x$", "L96"])
-    axes.set(xlim=(-0.5, 3.5), ylim=(0.6, 1.4), ylabel=r"$\lambda_1$ / true $\lambda_1$")
+    axes.set(xlim=(-0.5, 3.5), ylim=(0.5, 1.2), ylabel=r"$\lambda_1$ / true $\lambda_1$")
     axes.set_title("h  largest exponent", loc="left")
