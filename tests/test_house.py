@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "chaos": {"numerics", "proofs", "fixed_points", "cycles"},
     "automata": {"numerics", "proofs"},
     "bifurcations": {"numerics", "fixed_points", "cycles", "growth"},
-    "comparison": {"numerics", "fixed_points", "growth"},
+    "comparison": {"numerics", "fixed_points", "cycles", "growth"},
 }
 
 # One file of a room above that searches ask whether a box is kept: a proof where there is one, and no search in it.
