@@ -83,7 +83,11 @@ def certify_automaton(
     extraction*; Girard (2005), *Reachability of uncertain linear systems using zonotopes*.
     """
     target = as_automaton(automaton)
-    start, inputs = _check_inputs(x0, symbols, target)
+    start, inputs = check_inputs(x0, symbols)
+    if len(inputs) != target.num_symbols:
+        raise ValueError(
+            f"symbols: expected one input for each of the automaton's {target.num_symbols} symbols, got {len(inputs)}."
+        )
     check_at_least("max_sets", max_sets, target.num_states)
     check_at_least("max_depth", max_depth, 1)
     if max_depth >= LONGEST:
@@ -205,7 +209,7 @@ class _OneNumber(eqx.Module):
 
 
 def refuted(network: Network, automaton: Automaton, string: tuple[int, ...]) -> AutomatonCertificate:
-    answer = network.answer(string)
+    answer = float(network.answers([string])[0])
     expected = "accepts" if automaton.accepts(string) else "rejects"
     kind = "a tie at the threshold" if answer == 0 else f"the readout is {answer:.4g}"
     words = f"after {len(string)} symbols {kind}, where the automaton {expected}."
@@ -243,19 +247,15 @@ def refusal(
     )
 
 
-def _check_inputs(x0: Any, symbols: Any, automaton: Automaton) -> tuple[np.ndarray, np.ndarray]:
+def check_inputs(x0: Any, symbols: Any) -> tuple[np.ndarray, np.ndarray]:
     check_state("x0", x0)
     start, inputs = np.asarray(x0, np.float64), np.asarray(symbols, np.float64)
     if not np.isfinite(start).all():
         raise ValueError("x0: expected finite entries, got NaN or infinity.")
-    if inputs.ndim != 2:
+    if inputs.ndim != 2 or inputs.size == 0:
         raise ValueError(f"symbols: expected the input of each symbol, shape (S, I), got {inputs.shape}.")
     if not np.isfinite(inputs).all():
         raise ValueError("symbols: expected finite entries, got NaN or infinity.")
-    if len(inputs) != automaton.num_symbols:
-        raise ValueError(
-            f"symbols: expected one input for each of the automaton's {automaton.num_symbols} symbols, got {len(inputs)}."
-        )
     return start, inputs
 
 
@@ -263,11 +263,11 @@ _FAILURES: dict[str, tuple[Any, str]] = {
     "time": (AutomatonVerdict.out_of_time, "Raise budget; state noise in training makes networks contract faster."),
     "threshold": (
         AutomatonVerdict.near_threshold,
-        "Raise max_sets for smaller sets; if the answers of the network itself are this close to the threshold, train on.",
+        "Raise max_sets for smaller sets; where the network's own answers are this close to the threshold, train on.",
     ),
     "closing": (
         AutomatonVerdict.not_closed,
-        "Raise max_sets, or max_depth where sets shrink slowly; state noise in training makes networks contract faster.",
+        "Raise max_sets, or max_depth where sets shrink slowly; state noise in training makes networks contract.",
     ),
     "values": (AutomatonVerdict.unknown_values, "Look at where g or readout jumps, divides by zero or overflows."),
 }
