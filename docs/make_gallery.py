@@ -15,6 +15,7 @@ ORDER = (
         "text_integration",
         "negation",
         "context_integration",
+        "automata",
         "lyapunov_spectra",
         "gated_chaos",
     ),

@@ -10,11 +10,28 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 import optax
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 import rnndyn as rd
 from experiments._settings import NotNegative, Seed, check
+from rnndyn import plotting
+
+CAPTION = """Which automaton a trained network is, proved for every string (languages of Tomita 1982).
+
+Networks answer after every symbol; noise is added to their states in training.
+
+- **a** states of the first network that is proved, in two principal components, coloured by the state of the automaton
+  that it is, and the outlines of the boxes that the proof stores.
+- **b** which networks are proved to be their language's automaton for every string (filled) and which are not (crossed
+  out), with the distance of all answers from the threshold that is proved.
+- **c** how much the product of the Jacobians along random strings stretches at the most: the largest over strings.
+  Above the dashed line sets may grow.
+- **d** after how many symbols the images of the stored boxes lie in a stored box again.
+"""
 
 CellName = Literal["vanilla", "gru", "lstm"]
 LanguageName = Literal["1", "2", "3", "4", "5", "6", "7", "parity"]
@@ -47,12 +64,19 @@ class Config:
     noise: NotNegative = 0.3
     """Standard deviation of what is added to every state in training."""
     learning_rate: float = 5e-3
+    num_test: int = 500
+    """Strings of 200 symbols to judge by, after every symbol."""
     budget: float = 60.0
     """Seconds for each proof."""
     seed: Seed = 0
 
     def __post_init__(self) -> None:
         check(self)
+
+
+SMOKE = Config(
+    languages=("2",), cells=("vanilla",), num_units=4, num_updates=4, batch_size=4, length=8, num_test=8, budget=2.0
+)
 
 
 class Strings(eqx.Module):
@@ -118,6 +142,7 @@ class NoisyLoss(eqx.Module):
         return jnp.mean(optax.sigmoid_binary_cross_entropy(found, answers))
 
 
+NAMES = {"vanilla": "vanilla", "gru": "GRU", "lstm": "LSTM"}
 CELLS = {"vanilla": rd.VanillaCell, "gru": rd.GRUCell, "lstm": rd.LSTMCell}
 
 
@@ -161,3 +186,188 @@ def certify(model: Any, language: str, budget: float) -> rd.AutomatonCertificate
         budget=budget,
         progress=False,
     )
+
+
+TEST_LENGTH, NUM_SHOWN, LONGEST_PRODUCT, NUM_PRODUCTS = 200, 600, 12, 64
+
+
+class Judged(rd.Result):
+    """One network: what samples say of it, and what is proved.
+
+    - `accuracy`: the share of answers after every symbol of new strings that are right.
+    - `stretch`: the largest norm of the product of the Jacobians along 1, 2, ... symbols, over random strings.
+    - `states`, `places`: states along some strings, with those of the automaton.
+    """
+
+    language: str
+    cell: str
+    accuracy: float
+    stretch: np.ndarray
+    states: np.ndarray
+    places: np.ndarray
+    proof: rd.AutomatonCertificate
+
+
+class Automata(rd.Result):
+    """All networks of the study."""
+
+    networks: tuple[Judged, ...]
+
+    @property
+    def num_certified(self) -> int:
+        """How many are proved to be their automaton."""
+        return sum(network.proof.certified for network in self.networks)
+
+
+def compute(config: Config) -> Automata:
+    """Train, try and prove one network of every kind for every language."""
+    return Automata(tuple(judge(config, language, cell) for cell in config.cells for language in config.languages))
+
+
+def judge(config: Config, language: str, cell_name: str) -> Judged:
+    """One network."""
+    model = train(config, language, cell_name)
+    g = rd.as_driven_map(model.cell)
+    strings = strings_of(language, config.num_test, TEST_LENGTH)
+    inputs, answers = strings(jax.random.key(config.seed + 1))
+    transitions = np.asarray(strings.transitions)
+    start = g.flatten(model.cell.initial_state())
+    states = np.asarray(run(g, start, inputs))
+    found = np.asarray(jax.vmap(jax.vmap(FirstOutput(model.readout, model.cell.hidden_size)))(states))
+    places = np.zeros((config.num_test, TEST_LENGTH), int)
+    state = np.zeros(config.num_test, int)
+    for t, symbols in enumerate(np.asarray(inputs[..., 1]).astype(int).T):
+        state = transitions[state, symbols]
+        places[:, t] = state
+    shown = slice(None, None, max(1, states[:, 20:].size // states.shape[-1] // NUM_SHOWN))
+    return Judged(
+        language=language,
+        cell=cell_name,
+        accuracy=float(np.mean((found > 0) == (np.asarray(answers) > 0))),
+        stretch=np.asarray(stretches(g, start, inputs[:NUM_PRODUCTS])).max(axis=0),
+        states=states[:, 20:].reshape(-1, states.shape[-1])[shown],
+        places=places[:, 20:].ravel()[shown],
+        proof=certify(model, language, config.budget),
+    )
+
+
+@eqx.filter_jit
+def run(g: Any, start: jax.Array, inputs: jax.Array) -> jax.Array:
+    """States along strings."""
+    return jax.vmap(lambda string: rd.trajectory(g, start, len(string), inputs=string))(inputs)
+
+
+@eqx.filter_jit
+def stretches(g: Any, start: jax.Array, inputs: jax.Array) -> jax.Array:
+    """Norms of the products of the Jacobians along the last symbols of strings, from the state before them."""
+
+    def along(string: jax.Array) -> jax.Array:
+        states = rd.trajectory(g, start, len(string), inputs=string)
+        before, read = states[-LONGEST_PRODUCT - 1 : -1], string[-LONGEST_PRODUCT:]
+
+        def grow(product: jax.Array, given: Any) -> Any:
+            product = jax.jacfwd(g)(*given) @ product
+            return product, jnp.linalg.norm(product, 2)
+
+        return jax.lax.scan(grow, jnp.eye(start.size), (before, read))[1]
+
+    return jax.vmap(along)(inputs)
+
+
+def report(result: Automata) -> str:
+    """The table of the networks, and how many are proved."""
+    lines = ["language  cell     accuracy  proved  margin   sets  symbols to the next set  stretch of 1 and 8 symbols"]
+    for network in result.networks:
+        proof = network.proof
+        numbers = (
+            f"yes     {proof.margin:6.2f}  {len(proof.states):5d}  {int(proof.lengths.max()):23d}"
+            if proof.certified
+            else f"no      {'':6}  {'':5}  {'':23}"
+        )
+        lines.append(
+            f"{network.language:8}  {NAMES[network.cell]:7}  {network.accuracy:8.4f}  {numbers}  "
+            f"{network.stretch[0]:.2f}, {network.stretch[7]:.3f}"
+        )
+        if not proof.certified:
+            lines.append(f"          {proof.reason}")
+    lines.append(
+        f"proved: {result.num_certified} of {len(result.networks)} (Kolen 1994 and Casey 1996 on why samples do not "
+        "suffice; Weiss, Goldberg & Yahav 2018 extract without a proof)"
+    )
+    return "\n".join(lines)
+
+
+PLACE_COLORS = ("blue", "orange", "green", "purple", "yellow")
+
+
+def plot(result: Automata) -> Figure:
+    """States and boxes of one network, what is proved of each, stretching, and how long sets are followed."""
+    figure, axes = plt.subplots(1, 4, figsize=(plotting.PAGE_WIDTH, 2.1), width_ratios=[1.15, 1.1, 1, 1])
+    shown = next((network for network in result.networks if network.proof.certified), result.networks[0])
+    _plot_boxes(axes[0], shown)
+    _plot_proved(axes[1], result)
+    for network in result.networks:
+        color = plotting.CELL_COLORS[NAMES[network.cell]]
+        axes[2].semilogy(np.arange(1, len(network.stretch) + 1), network.stretch, color=color, linewidth=0.8)
+    axes[2].axhline(1, color=plotting.COLORS["grey"], linestyle="--", linewidth=0.8)
+    axes[2].set(title="c  products of Jacobians", xlabel="symbols", ylabel="largest norm")
+    for cell in dict.fromkeys(network.cell for network in result.networks):
+        lengths = [n.proof.lengths for n in result.networks if n.cell == cell and n.proof.certified]
+        if lengths:
+            counts = np.bincount(np.concatenate(lengths))
+            share = np.cumsum(counts) / counts.sum()
+            axes[3].step(np.arange(len(share)), share, where="post", color=plotting.CELL_COLORS[NAMES[cell]])
+        axes[3].plot([], [], color=plotting.CELL_COLORS[NAMES[cell]], label=NAMES[cell])
+    axes[3].set(title="d  until a stored set", xlabel="symbols", ylabel="share of images", ylim=(0, 1.05))
+    axes[3].legend(loc="lower right")
+    return figure
+
+
+def _plot_boxes(axes: Axes, network: Judged) -> None:
+    projection = plotting.principal_components(network.states, 2)
+    flat = projection(network.states)
+    proof = network.proof
+    color = lambda place: plotting.COLORS[PLACE_COLORS[place]]
+    for k in range(len(proof.states)):
+        corners = _outline(projection, proof.centers[k], proof.radii[k][:, None] * proof.frames[k])
+        axes.fill(*corners.T, facecolor="none", edgecolor=color(int(proof.states[k])), linewidth=0.5)
+    for place in np.unique(network.places):
+        rows = network.places == place
+        axes.plot(*flat[rows].T, "o", color=color(int(place)), markersize=1.5, markeredgewidth=0, label=str(place))
+    axes.set(
+        title=f"a  {NAMES[network.cell]}, language {network.language}",
+        xlabel=projection.label(0),
+        ylabel=projection.label(1),
+        xticks=[],
+        yticks=[],
+    )
+    axes.legend(title="automaton", fontsize=6, title_fontsize=6, handlelength=0.7, borderpad=0.1)
+
+
+def _outline(projection: Any, center: np.ndarray, generators: np.ndarray) -> np.ndarray:
+    """The outline of a projected box: the edges, ordered by direction, once forth and once back."""
+    middle = projection(center[None])[0]
+    edges = projection(center + generators) - middle
+    edges = np.where((edges[:, 1] < 0)[:, None], -edges, edges)
+    edges = edges[np.argsort(np.arctan2(edges[:, 1], edges[:, 0]))]
+    forth = middle - edges.sum(axis=0) + 2 * np.concatenate([np.zeros((1, 2)), np.cumsum(edges, axis=0)])
+    return np.concatenate([forth, 2 * middle - forth])
+
+
+def _plot_proved(axes: Axes, result: Automata) -> None:
+    languages = list(dict.fromkeys(network.language for network in result.networks))
+    cells = list(dict.fromkeys(network.cell for network in result.networks))
+    for network in result.networks:
+        x, y = cells.index(network.cell), languages.index(network.language)
+        color = plotting.CELL_COLORS[NAMES[network.cell]]
+        if network.proof.certified:
+            axes.add_patch(plt.Rectangle((x - 0.45, y - 0.45), 0.9, 0.9, color=color, alpha=0.4, linewidth=0))
+            axes.text(x, y, f"{network.proof.margin:.1f}", ha="center", va="center", fontsize=6.5)
+        else:
+            axes.plot([x], [y], "x", color=plotting.COLORS["grey"], markersize=6)
+    axes.set(
+        xlim=(-0.5, len(cells) - 0.5), ylim=(len(languages) - 0.5, -0.5), title="b  proved margin", ylabel="language"
+    )
+    axes.set_xticks(range(len(cells)), [NAMES[cell] for cell in cells])
+    axes.set_yticks(range(len(languages)), languages)
+    axes.tick_params(length=0)

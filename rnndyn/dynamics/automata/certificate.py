@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from rnndyn._programs import as_program
 from rnndyn._validation import check_at_least, check_state
-from rnndyn.dynamics.automata._covering import LONGEST, START, Covering, Moved
+from rnndyn.dynamics.automata._covering import LONGEST, START, Covering, Failure, Moved
 from rnndyn.dynamics.automata._strings import Network, try_strings
 from rnndyn.dynamics.automata.automata import Automaton, as_automaton
 from rnndyn.dynamics.automata.verdicts import AutomatonVerdict
@@ -114,8 +114,7 @@ def certify_automaton(
         with tqdm(desc="Certifying", delay=2.0, leave=False, disable=None if progress else True, unit="image") as bar:
             failure = covering.close(deadline, bar)
         if failure is not None:
-            verdict, advice = _FAILURES[failure.kind]
-            return refusal(target, verdict, f"{failure.words}. {advice}", covering)
+            return failed(covering, target, failure)
         return _certificate(covering, target, empty_string)
 
 
@@ -216,6 +215,11 @@ def refuted(network: Network, automaton: Automaton, string: tuple[int, ...]) -> 
     return refusal(automaton, AutomatonVerdict.refuted, words, counterexample=string)
 
 
+def failed(covering: Covering, automaton: Automaton, failure: Failure) -> AutomatonCertificate:
+    verdict, advice = _FAILURES[failure.kind]
+    return refusal(automaton, verdict, f"{failure.words}. {advice}", covering)
+
+
 def refusal(
     automaton: Automaton,
     verdict: Any,
@@ -311,11 +315,14 @@ def _certificate(covering: Covering, automaton: Automaton, empty_string: bool) -
     margin = np.inf
     if empty_string:
         margin = abs(_answer_bounds(covering.network)[1 if not automaton.accepting[0] else 0])
-    for moved, inside in covering.follow_all():
+    for found in covering.follow_all():
+        if isinstance(found, Failure):
+            return failed(covering, automaton, found)
+        moved, inside = found
         margin = min(margin, float(moved.margin.min()))
         parts.append(_led(moved, inside))
     led = _Led(*(np.concatenate(fields) for fields in zip(*parts)))
-    names = sorted(covering.sets)
+    names = sorted(covering.needed() - {START})
     number = {START: -1} | {which: k for k, which in enumerate(names)}
     sets = [covering.sets[which] for which in names]
     renumber = np.vectorize(number.__getitem__, otypes=[np.int64])

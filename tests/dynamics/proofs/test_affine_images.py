@@ -26,9 +26,7 @@ def gated(x, xp, sigmoid):
 
 @jax.jit
 def image(center, generators):
-    return affine_image(
-        lambda x: gated(x, jnp, jax.nn.sigmoid), AffineForm(center, generators, jnp.zeros_like(center))
-    )
+    return affine_image(lambda x: gated(x, jnp, jax.nn.sigmoid), AffineForm(center, generators, jnp.zeros_like(center)))
 
 
 @pytest.mark.parametrize("size", [1e-12, 1e-3, 0.3, 3.0])
