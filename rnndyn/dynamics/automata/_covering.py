@@ -98,7 +98,8 @@ class Covering:
         self.num_steps = 0
         self._partition = Partition(automaton.num_states, network.start.size)
         self._points, self._nodes = {}, {}
-        self._scale = float(np.std(tried.states, axis=0).max())
+        # A network that stands still has no spread of its own.
+        self._scale = max(float(np.std(tried.states, axis=0).max()), 1e-6 * (1 + float(np.abs(tried.states).max())))
         self._version: dict[int, int] = {START: 0}
         self._targets_of: dict[int, set[int]] = {START: set()}
         self._growth: dict[int, int] = {}
@@ -190,7 +191,7 @@ class Covering:
             center, state = self.sets[which].center, self.sets[which].state
             generators[0, :num_units], spread = self.generators[which]
         row = lambda value: np.array([value])
-        path = np.zeros((1, LONGEST), np.int8)
+        path = np.zeros((1, LONGEST), np.int16)
         return Items(
             row(which), row(self._version[which]), row(0), row(state), path, center[None], generators, spread[None]
         )

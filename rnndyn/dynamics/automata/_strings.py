@@ -130,6 +130,8 @@ def _random_strings(
 
     Uniform symbols leave long runs out, so half of the strings have a chance of their own to repeat a symbol.
     """
+    if num_random < 1:
+        return
     rng = np.random.default_rng(seed)
     states = np.repeat(network.start[None], num_random, axis=0)
     places = np.zeros(num_random, np.int64)

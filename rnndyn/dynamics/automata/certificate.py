@@ -63,8 +63,8 @@ def certify_automaton(
     - `progress`: whether a progress bar may appear.
 
     **Returns:** an `AutomatonCertificate`. Where `certified` is false, `reason` says what stood in the way, and
-    `counterexample` has a string that is answered wrongly, where one was found: the shortest, as long as all strings
-    of its length were tried.
+    `counterexample` has a string that is answered wrongly, where one was found (by evaluation in float64, without error
+    bounds): the shortest, as long as all strings of its length were tried.
 
     **Raises:** `ValueError` for an automaton that is not total, symbols that do not fit it or the width of the input,
     a state or symbols with NaN or infinity; `NotImplementedError` naming the operation when g or readout uses one
@@ -94,6 +94,8 @@ def certify_automaton(
         raise ValueError(f"max_depth: expected less than {LONGEST}, got {max_depth}.")
     num_generators = 2 * start.size if num_generators is None else num_generators
     check_at_least("num_generators", num_generators, start.size)
+    check_at_least("num_strings", num_strings, 0)
+    check_at_least("longest_string", longest_string, 1)
     deadline = time.monotonic() + budget
     with interval_precision():
         network = let_network_in(g, readout, start, inputs)

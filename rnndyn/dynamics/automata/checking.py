@@ -65,8 +65,6 @@ class _Tree(NamedTuple):
 def _check_structure(certificate: AutomatonCertificate) -> str:
     """Whether the strings from every set are such that each string has exactly one of them as a beginning."""
     automaton = certificate.automaton
-    if certificate.covers_empty_string:
-        return "this checker does not know the claim about the empty string"
     if not (certificate.ratios.min() > 0 and certificate.ratios.max() <= 1):
         return "ratios: an image is said to lie outside of its set"
     if not certificate.margin > 0:
@@ -108,6 +106,10 @@ def _check_source(
     except ValueError as error:
         return f"set {source}: {error}"
     state = 0 if source < 0 else int(certificate.states[source])
+    if source < 0 and certificate.covers_empty_string:
+        margin = _margins(images, weight, bias, automaton.accepting[:1])[0]
+        if not margin >= certificate.margin:
+            return f"the empty string: the answer is {margin:.17g} from the threshold, less than the margin"
     strings: list[tuple[int, ...]] = [()]
     states = np.array([state])
     while strings:
