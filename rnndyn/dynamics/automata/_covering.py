@@ -76,6 +76,13 @@ class Moved(NamedTuple):
     size: Float[np.ndarray, " B"]
 
 
+class Failure(NamedTuple):
+    """Why the sets were not closed: the kind, and the numbers of the case."""
+
+    kind: str
+    words: str
+
+
 class Covering:
     """Sets, and their images followed until they lie in a set again."""
 
@@ -236,7 +243,7 @@ class Covering:
 
     # --- the search
 
-    def close(self, deadline: float, progress) -> "Failure | None":
+    def close(self, deadline: float, progress) -> Failure | None:
         """Follow, enlarge and split until no set waits; what stands in the way, if anything does."""
         stack: list[Items] = []
         counts: dict[int, int] = {}
@@ -262,7 +269,7 @@ class Covering:
             if failure is not None:
                 return failure
 
-    def follow_all(self) -> Iterator[tuple["Moved", np.ndarray] | "Failure"]:
+    def follow_all(self) -> Iterator[tuple[Moved, np.ndarray] | Failure]:
         """Once closed: all images of all sets, batch by batch, with those that lie in a set; or what fails after all.
 
         An image is computed in another company than before, so that its last bits may differ.
@@ -301,7 +308,7 @@ class Covering:
             items = take(items, slice(most))
         return items
 
-    def _follow(self, items: Items, stack: list[Items], counts: dict[int, int]) -> "Failure | None":
+    def _follow(self, items: Items, stack: list[Items], counts: dict[int, int]) -> Failure | None:
         moved = self.move(items)
         for source, count in zip(*np.unique(items.source, return_counts=True)):
             counts[int(source)] += int(count)
@@ -411,13 +418,6 @@ class Covering:
         if source != START:
             words += f", size {moved.size[row]:.3g} of {self._size_of(source):.3g} at the start"
         return words
-
-
-class Failure(NamedTuple):
-    """Why the sets were not closed: the kind, and the numbers of the case."""
-
-    kind: str
-    words: str
 
 
 def _in_rows(function, arguments):
