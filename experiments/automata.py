@@ -5,7 +5,7 @@ that none of any length does. State noise in training makes the images of sets s
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import equinox as eqx
 import jax
@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import rnndyn as rd
-from experiments._settings import NotNegative, Seed, check
+from experiments._settings import NotNegative, Seed, check, one_of
 from rnndyn import plotting
 
 CAPTION = """Which automaton a trained network is, proved for every string (languages of Tomita 1982).
@@ -33,9 +33,6 @@ Networks answer after every symbol; noise is added to their states in training.
 - **d** after how many symbols the images of the stored boxes lie in a stored box again.
 """
 
-CellName = Literal["vanilla", "gru", "lstm"]
-LanguageName = Literal["1", "2", "3", "4", "5", "6", "7", "parity"]
-
 LANGUAGES: dict[str, tuple[list[list[int]], list[int]]] = {
     "1": ([[1, 0], [1, 1]], [1, 0]),
     "2": ([[2, 1], [0, 2], [2, 2]], [1, 0, 0]),
@@ -50,12 +47,15 @@ LANGUAGES: dict[str, tuple[list[list[int]], list[int]]] = {
 numbers of both, as many 0s as 1s modulo 3, 0*1*0*1*; and an even number of 1s."""
 MOST_STATES = 5
 
+Language = Annotated[str, one_of(LANGUAGES)]
+CellName = Annotated[str, one_of(("vanilla", "gru", "lstm"))]
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Everything that decides the result."""
 
-    languages: tuple[LanguageName, ...] = ("2", "4", "6")
+    languages: tuple[Language, ...] = ("2", "4", "6")
     cells: tuple[CellName, ...] = ("vanilla", "gru", "lstm")
     num_units: int = 32
     num_updates: int = 1000

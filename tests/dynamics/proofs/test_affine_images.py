@@ -20,8 +20,8 @@ def gated(x, xp, sigmoid):
     a, b, c = (WEIGHT.astype(x.dtype) @ x).reshape(3, SIZE)
     gate = sigmoid(a)
     kept = gate * x + (1 - gate) * xp.tanh(b + gate * c)
-    bent = xp.maximum(kept, 0.25) - abs(c) / (2 + xp.exp(-b)) + kept**3
-    return xp.where(MASK, bent, 0.5 * kept) + xp.sum(kept) + xp.sin(b)
+    bent = xp.maximum(kept, 0.25) - abs(c) / (4 + xp.tanh(b)) + kept**3
+    return xp.where(MASK, bent, 0.5 * kept) + xp.sum(kept) + xp.sin(b) + xp.exp(-b)
 
 
 @jax.jit
