@@ -20,6 +20,7 @@ ORDER = (
         "multitask_motifs",
         "working_memory",
         "excitable_networks",
+        "automata",
         "lyapunov_spectra",
         "gated_chaos",
     ),

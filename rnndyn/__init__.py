@@ -229,6 +229,9 @@ from rnndyn.dynamics.attractors.verdicts import AttractorVerdict as AttractorVer
 from rnndyn.dynamics.automata.automata import Automaton as Automaton
 from rnndyn.dynamics.automata.certificate import AutomatonCertificate as AutomatonCertificate
 from rnndyn.dynamics.automata.certificate import certify_automaton as certify_automaton
+from rnndyn.dynamics.automata.checking import check_automaton_certificate as check_automaton_certificate
+from rnndyn.dynamics.automata.extraction import ExtractedAutomaton as ExtractedAutomaton
+from rnndyn.dynamics.automata.extraction import extract_automaton as extract_automaton
 from rnndyn.dynamics.automata.verdicts import AutomatonVerdict as AutomatonVerdict
 from rnndyn.dynamics.bifurcations.verdicts import BifurcationVerdict as BifurcationVerdict
 from rnndyn.dynamics.bifurcations.verdicts import BranchVerdict as BranchVerdict

@@ -76,6 +76,13 @@ class Moved(NamedTuple):
     size: Float[np.ndarray, " B"]
 
 
+class Failure(NamedTuple):
+    """Why the sets were not closed: the kind, and the numbers of the case."""
+
+    kind: str
+    words: str
+
+
 class Covering:
     """Sets, and their images followed until they lie in a set again."""
 
@@ -98,9 +105,10 @@ class Covering:
         self.num_steps = 0
         self._partition = Partition(automaton.num_states, network.start.size)
         self._points, self._nodes = {}, {}
-        self._scale = float(np.std(tried.states, axis=0).max())
+        # A network that stands still has no spread of its own.
+        self._scale = max(float(np.std(tried.states, axis=0).max()), 1e-6 * (1 + float(np.abs(tried.states).max())))
         self._version: dict[int, int] = {START: 0}
-        self._sources_of: dict[int, set[int]] = {}
+        self._targets_of: dict[int, set[int]] = {START: set()}
         self._growth: dict[int, int] = {}
         self._waiting: set[int] = {START}
         self._next = 0
@@ -120,7 +128,6 @@ class Covering:
         which, self._next = self._next, self._next + 1
         self._partition.place(node, which)
         self._points[which], self._nodes[which] = points, node
-        self._sources_of[which] = set()
         self._version[which], self._growth[which] = 0, 0
         self._replace(which, stored)
         return which
@@ -132,7 +139,17 @@ class Covering:
 
     def _restart(self, which: int) -> None:
         self._version[which] += 1
+        self._targets_of[which] = set()
         self._waiting.add(which)
+
+    def needed(self) -> set[int]:
+        """The sets that images of the initial state lie in, or images of such a set, as far as they were followed."""
+        found, stack = {START}, [START]
+        while stack:
+            for target in self._targets_of[stack.pop()] - found:
+                found.add(target)
+                stack.append(target)
+        return found
 
     def split(self, which: int) -> bool:
         """Put two sets in the place of one; whether that was possible."""
@@ -141,9 +158,9 @@ class Covering:
         old, points, node = self.sets.pop(which), self._points.pop(which), self._nodes.pop(which)
         del self.generators[which]
         self._waiting.discard(which)
-        for source in self._sources_of.pop(which) - {which}:
-            if source == START or source in self.sets:
-                self._restart(source)
+        del self._targets_of[which]
+        for source in [s for s, targets in self._targets_of.items() if which in targets]:
+            self._restart(source)
         cut = best_cut(points)
         if cut is None:
             self._halve(old, node, points)
@@ -181,7 +198,7 @@ class Covering:
             center, state = self.sets[which].center, self.sets[which].state
             generators[0, :num_units], spread = self.generators[which]
         row = lambda value: np.array([value])
-        path = np.zeros((1, LONGEST), np.int8)
+        path = np.zeros((1, LONGEST), np.int16)
         return Items(
             row(which), row(self._version[which]), row(0), row(state), path, center[None], generators, spread[None]
         )
@@ -226,16 +243,19 @@ class Covering:
 
     # --- the search
 
-    def close(self, deadline: float, progress) -> "Failure | None":
+    def close(self, deadline: float, progress) -> Failure | None:
         """Follow, enlarge and split until no set waits; what stands in the way, if anything does."""
         stack: list[Items] = []
         counts: dict[int, int] = {}
-        while stack or self._waiting:
+        while True:
             if time.monotonic() > deadline:
-                return Failure("time", f"{len(self._waiting)} of {len(self.sets)} sets were still to be followed")
+                waiting = len(self._waiting & self.needed())
+                return Failure("time", f"{waiting} of {len(self.sets)} sets were still to be followed")
             if not stack:
-                # The initial state last: its images lie in the sets once these are settled.
-                order = sorted(self._waiting, key=lambda w: (w == START, self._growth.get(w, 0), w))
+                # A set that no image lies in need not be closed: it was made where no state comes.
+                order = sorted(self._waiting & self.needed(), key=lambda w: (self._growth.get(w, 0), w))
+                if not order:
+                    return None
                 chosen = order[: max(1, ROWS // 8)]
                 self._waiting.difference_update(chosen)
                 counts = dict.fromkeys(chosen, 0)
@@ -248,17 +268,23 @@ class Covering:
             progress.update(len(items))
             if failure is not None:
                 return failure
-        return None
 
-    def follow_all(self) -> Iterator[tuple["Moved", np.ndarray]]:
-        """Once closed: all images of all sets, batch by batch, with those that lie in a set."""
-        for which in [START, *sorted(self.sets)]:
+    def follow_all(self) -> Iterator[tuple[Moved, np.ndarray] | Failure]:
+        """Once closed: all images of all sets, batch by batch, with those that lie in a set; or what fails after all.
+
+        An image is computed in another company than before, so that its last bits may differ.
+        """
+        for which in sorted(self.needed()):
             stack = [self.first_items(which)]
             while (items := self._pop(stack)) is not None:
                 moved = self.move(items)
                 inside = moved.ratio <= 1
-                if (moved.items.depth[~inside] >= LONGEST).any() or not (moved.margin > 0).all():
-                    raise AssertionError("sets that were closed are closed")
+                if not (moved.margin > 0).all():
+                    yield Failure("threshold", self.describe(moved, int(np.argmin(moved.margin))))
+                    return
+                if (moved.items.depth[~inside] >= LONGEST).any():
+                    yield Failure("closing", self.describe(moved, int(np.argmin(inside))))
+                    return
                 yield moved, inside
                 if not inside.all():
                     stack.append(take(moved.items, ~inside))
@@ -282,7 +308,7 @@ class Covering:
             items = take(items, slice(most))
         return items
 
-    def _follow(self, items: Items, stack: list[Items], counts: dict[int, int]) -> "Failure | None":
+    def _follow(self, items: Items, stack: list[Items], counts: dict[int, int]) -> Failure | None:
         moved = self.move(items)
         for source, count in zip(*np.unique(items.source, return_counts=True)):
             counts[int(source)] += int(count)
@@ -294,14 +320,14 @@ class Covering:
         for row in np.flatnonzero(moved.margin <= 0).tolist():
             to_split.setdefault(int(moved.items.source[row]), row)
         for row in np.flatnonzero(inside).tolist():
-            self._sources_of[int(moved.target[row])].add(int(moved.items.source[row]))
+            self._targets_of[int(moved.items.source[row])].add(int(moved.target[row]))
         going = ~inside
         for row in np.flatnonzero(going).tolist():
             source, target = int(moved.items.source[row]), int(moved.target[row])
             if source in to_split:
                 continue
             if target == NOWHERE:
-                self._sources_of[self._store_image(moved, row, int(moved.leaf[row]))].add(source)
+                self._targets_of[source].add(self._store_image(moved, row, int(moved.leaf[row])))
                 going[row] = False
                 continue
             decision = self._decide(moved, row, counts[source])
@@ -309,7 +335,7 @@ class Covering:
                 to_split[source] = row
             elif decision == "enlarge":
                 self.enlarge(target, moved.coordinates[row])
-                self._sources_of[target].add(source)
+                self._targets_of[source].add(target)
                 going[row] = False
             elif decision == "divide":
                 self._divide(moved, row)
@@ -354,6 +380,8 @@ class Covering:
         """A new set around an image that lies far from the set it belongs to."""
         which = int(moved.target[row])
         stored, points, node = self.sets[which], self._points[which], self._nodes[which]
+        for source in [s for s, targets in self._targets_of.items() if which in targets]:
+            self._restart(source)  # what was found in the set would be looked for in the new one
         apart = moved.items.center[row] - stored.center
         normal = apart / np.linalg.norm(apart)
         threshold = float(normal @ (stored.center + 0.5 * apart))
@@ -363,7 +391,7 @@ class Covering:
         self._nodes[which], self._points[which] = below, points[~is_above]
         new = self._store_image(moved, row, above)
         self._points[new] = points[is_above]
-        self._sources_of[new].add(int(moved.items.source[row]))
+        self._targets_of[int(moved.items.source[row])].add(new)
 
     def _size_of(self, which: int) -> float:
         return float(np.linalg.norm(np.abs(self.generators[which][0]).sum(axis=0)))
@@ -390,13 +418,6 @@ class Covering:
         if source != START:
             words += f", size {moved.size[row]:.3g} of {self._size_of(source):.3g} at the start"
         return words
-
-
-class Failure(NamedTuple):
-    """Why the sets were not closed: the kind, and the numbers of the case."""
-
-    kind: str
-    words: str
 
 
 def _in_rows(function, arguments):

@@ -54,6 +54,8 @@ def advance(
         whole = spread_as_generators(AffineForm(center, generators, spread))
         image = reduced(affine_image(lambda x: g(x, input), whole), num_generators)
         answer = as_interval(affine_image(readout, spread_as_generators(image)))
+        if image.generators is None:  # the image is the same box wherever the state was
+            image = AffineForm(image.center, jnp.zeros_like(generators), image.spread)
         sizes = jnp.sqrt(jnp.sum(deviation(image) ** 2))
         return Advanced(
             image.center,

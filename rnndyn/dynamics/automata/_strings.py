@@ -1,8 +1,9 @@
 """What a network answers to strings: short ones all, long ones at random."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -43,12 +44,22 @@ class Network:
             most_size=_POINTS,
         )
 
-    def answer(self, string: tuple[int, ...]) -> float:
-        """The readout after one string of at least one symbol."""
-        states, answers = self.start[None], np.zeros(1)
-        for symbol in string:
-            states, answers = self.step(states, np.array([symbol]))
-        return float(answers[0])
+    def answers(self, strings: Sequence[tuple[int, ...]]) -> np.ndarray:
+        """The readout after each of some strings, which are run together."""
+        lengths = np.array([len(string) for string in strings])
+        padded = np.zeros((len(strings), max(lengths.max(), 1)), int)
+        for row, string in zip(padded, strings):
+            row[: len(string)] = string
+        states = np.repeat(self.start[None], len(strings), axis=0)
+        found = np.full(len(strings), float(np.asarray(self.readout(jnp.asarray(self.start)))[0]))
+        for t in range(lengths.max()):
+            states, now = self.step(states, padded[:, t])
+            found = np.where(lengths == t + 1, now, found)
+        return found
+
+    def accepts(self, strings: Sequence[tuple[int, ...]]) -> list[bool]:
+        """Whether each of some strings is accepted."""
+        return [bool(answer > 0) for answer in self.answers(strings)]
 
     def levels(self, most: int) -> Iterator[Reached]:
         """All strings of length 1, 2, ... while there are no more than `most` of a length."""
@@ -105,9 +116,10 @@ def try_strings(
         places.append(ends)
     states, places = states[len(states) // 2 :], places[len(places) // 2 :]
     failure = None
-    for found, ends, failure in _random_strings(network, automaton, num_random, longest, seed):
+    for found, ends, wrong in _random_strings(network, automaton, num_random, longest, seed):
         states.append(found)
         places.append(ends)
+        failure = wrong
     return Tried(np.concatenate(states), np.concatenate(places), failure)
 
 
@@ -118,6 +130,8 @@ def _random_strings(
 
     Uniform symbols leave long runs out, so half of the strings have a chance of their own to repeat a symbol.
     """
+    if num_random < 1:
+        return
     rng = np.random.default_rng(seed)
     states = np.repeat(network.start[None], num_random, axis=0)
     places = np.zeros(num_random, np.int64)

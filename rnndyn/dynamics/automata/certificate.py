@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from rnndyn._programs import as_program
 from rnndyn._validation import check_at_least, check_state
-from rnndyn.dynamics.automata._covering import LONGEST, START, Covering, Moved
+from rnndyn.dynamics.automata._covering import LONGEST, START, Covering, Failure, Moved
 from rnndyn.dynamics.automata._strings import Network, try_strings
 from rnndyn.dynamics.automata.automata import Automaton, as_automaton
 from rnndyn.dynamics.automata.verdicts import AutomatonVerdict
@@ -63,8 +63,8 @@ def certify_automaton(
     - `progress`: whether a progress bar may appear.
 
     **Returns:** an `AutomatonCertificate`. Where `certified` is false, `reason` says what stood in the way, and
-    `counterexample` has a string that is answered wrongly, where one was found: the shortest, as long as all strings
-    of its length were tried.
+    `counterexample` has a string that is answered wrongly, where one was found (by evaluation in float64, without error
+    bounds): the shortest, as long as all strings of its length were tried.
 
     **Raises:** `ValueError` for an automaton that is not total, symbols that do not fit it or the width of the input,
     a state or symbols with NaN or infinity; `NotImplementedError` naming the operation when g or readout uses one
@@ -83,13 +83,19 @@ def certify_automaton(
     extraction*; Girard (2005), *Reachability of uncertain linear systems using zonotopes*.
     """
     target = as_automaton(automaton)
-    start, inputs = _check_inputs(x0, symbols, target)
+    start, inputs = check_inputs(x0, symbols)
+    if len(inputs) != target.num_symbols:
+        raise ValueError(
+            f"symbols: expected one input for each of the automaton's {target.num_symbols} symbols, got {len(inputs)}."
+        )
     check_at_least("max_sets", max_sets, target.num_states)
     check_at_least("max_depth", max_depth, 1)
     if max_depth >= LONGEST:
         raise ValueError(f"max_depth: expected less than {LONGEST}, got {max_depth}.")
     num_generators = 2 * start.size if num_generators is None else num_generators
     check_at_least("num_generators", num_generators, start.size)
+    check_at_least("num_strings", num_strings, 0)
+    check_at_least("longest_string", longest_string, 1)
     deadline = time.monotonic() + budget
     with interval_precision():
         network = let_network_in(g, readout, start, inputs)
@@ -110,8 +116,7 @@ def certify_automaton(
         with tqdm(desc="Certifying", delay=2.0, leave=False, disable=None if progress else True, unit="image") as bar:
             failure = covering.close(deadline, bar)
         if failure is not None:
-            verdict, advice = _FAILURES[failure.kind]
-            return refusal(target, verdict, f"{failure.words}. {advice}", covering)
+            return failed(covering, target, failure)
         return _certificate(covering, target, empty_string)
 
 
@@ -205,11 +210,16 @@ class _OneNumber(eqx.Module):
 
 
 def refuted(network: Network, automaton: Automaton, string: tuple[int, ...]) -> AutomatonCertificate:
-    answer = network.answer(string)
+    answer = float(network.answers([string])[0])
     expected = "accepts" if automaton.accepts(string) else "rejects"
     kind = "a tie at the threshold" if answer == 0 else f"the readout is {answer:.4g}"
     words = f"after {len(string)} symbols {kind}, where the automaton {expected}."
     return refusal(automaton, AutomatonVerdict.refuted, words, counterexample=string)
+
+
+def failed(covering: Covering, automaton: Automaton, failure: Failure) -> AutomatonCertificate:
+    verdict, advice = _FAILURES[failure.kind]
+    return refusal(automaton, verdict, f"{failure.words}. {advice}", covering)
 
 
 def refusal(
@@ -243,19 +253,15 @@ def refusal(
     )
 
 
-def _check_inputs(x0: Any, symbols: Any, automaton: Automaton) -> tuple[np.ndarray, np.ndarray]:
+def check_inputs(x0: Any, symbols: Any) -> tuple[np.ndarray, np.ndarray]:
     check_state("x0", x0)
     start, inputs = np.asarray(x0, np.float64), np.asarray(symbols, np.float64)
     if not np.isfinite(start).all():
         raise ValueError("x0: expected finite entries, got NaN or infinity.")
-    if inputs.ndim != 2:
+    if inputs.ndim != 2 or inputs.size == 0:
         raise ValueError(f"symbols: expected the input of each symbol, shape (S, I), got {inputs.shape}.")
     if not np.isfinite(inputs).all():
         raise ValueError("symbols: expected finite entries, got NaN or infinity.")
-    if len(inputs) != automaton.num_symbols:
-        raise ValueError(
-            f"symbols: expected one input for each of the automaton's {automaton.num_symbols} symbols, got {len(inputs)}."
-        )
     return start, inputs
 
 
@@ -263,11 +269,11 @@ _FAILURES: dict[str, tuple[Any, str]] = {
     "time": (AutomatonVerdict.out_of_time, "Raise budget; state noise in training makes networks contract faster."),
     "threshold": (
         AutomatonVerdict.near_threshold,
-        "Raise max_sets for smaller sets; if the answers of the network itself are this close to the threshold, train on.",
+        "Raise max_sets for smaller sets; where the network's own answers are this close to the threshold, train on.",
     ),
     "closing": (
         AutomatonVerdict.not_closed,
-        "Raise max_sets, or max_depth where sets shrink slowly; state noise in training makes networks contract faster.",
+        "Raise max_sets, or max_depth where sets shrink slowly; state noise in training makes networks contract.",
     ),
     "values": (AutomatonVerdict.unknown_values, "Look at where g or readout jumps, divides by zero or overflows."),
 }
@@ -311,11 +317,14 @@ def _certificate(covering: Covering, automaton: Automaton, empty_string: bool) -
     margin = np.inf
     if empty_string:
         margin = abs(_answer_bounds(covering.network)[1 if not automaton.accepting[0] else 0])
-    for moved, inside in covering.follow_all():
+    for found in covering.follow_all():
+        if isinstance(found, Failure):
+            return failed(covering, automaton, found)
+        moved, inside = found
         margin = min(margin, float(moved.margin.min()))
         parts.append(_led(moved, inside))
     led = _Led(*(np.concatenate(fields) for fields in zip(*parts)))
-    names = sorted(covering.sets)
+    names = sorted(covering.needed() - {START})
     number = {START: -1} | {which: k for k, which in enumerate(names)}
     sets = [covering.sets[which] for which in names]
     renumber = np.vectorize(number.__getitem__, otypes=[np.int64])

@@ -1,0 +1,373 @@
+"""Which automaton a trained network is, proved for every string (Tomita's languages; Kolen 1994, Casey 1996).
+
+Networks that answer after every symbol learn a regular language; samples say that they make no error, and a proof
+that none of any length does. State noise in training makes the images of sets shrink, which is what the proof needs.
+"""
+
+import dataclasses
+from typing import Annotated, Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import rnndyn as rd
+from experiments._settings import NotNegative, Seed, check, one_of
+from rnndyn import plotting
+
+CAPTION = """Which automaton a trained network is, proved for every string (languages of Tomita 1982).
+
+Networks answer after every symbol; noise is added to their states in training.
+
+- **a** states of the first network that is proved, in two principal components, coloured by the state of the automaton
+  that it is, and the outlines of the boxes that the proof stores.
+- **b** which networks are proved to be their language's automaton for every string (filled) and which are not (crossed
+  out), with the distance of all answers from the threshold that is proved.
+- **c** how much the product of the Jacobians along random strings stretches at the most: the largest over strings.
+  Above the dashed line sets may grow.
+- **d** after how many symbols the images of the stored boxes lie in a stored box again.
+"""
+
+LANGUAGES: dict[str, tuple[list[list[int]], list[int]]] = {
+    "1": ([[1, 0], [1, 1]], [1, 0]),
+    "2": ([[2, 1], [0, 2], [2, 2]], [1, 0, 0]),
+    "3": ([[0, 1], [2, 0], [3, 4], [2, 1], [4, 4]], [1, 1, 0, 1, 0]),
+    "4": ([[1, 0], [2, 0], [3, 0], [3, 3]], [1, 1, 1, 0]),
+    "5": ([[1, 2], [0, 3], [3, 0], [2, 1]], [1, 0, 0, 0]),
+    "6": ([[1, 2], [2, 0], [0, 1]], [1, 0, 0]),
+    "7": ([[0, 1], [2, 1], [2, 3], [4, 3], [4, 4]], [1, 1, 1, 1, 0]),
+    "parity": ([[0, 1], [1, 0]], [1, 0]),
+}
+"""Tomita's languages over 0 and 1 as automata: 1*, (10)*, no odd run of 0s after an odd run of 1s, no 000, even
+numbers of both, as many 0s as 1s modulo 3, 0*1*0*1*; and an even number of 1s."""
+MOST_STATES = 5
+
+Language = Annotated[str, one_of(LANGUAGES)]
+CellName = Annotated[str, one_of(("vanilla", "gru", "lstm"))]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that decides the result."""
+
+    languages: tuple[Language, ...] = ("2", "4", "6")
+    cells: tuple[CellName, ...] = ("vanilla", "gru", "lstm")
+    num_units: int = 32
+    num_updates: int = 1000
+    batch_size: int = 64
+    length: int = 24
+    noise: NotNegative = 0.3
+    """Standard deviation of what is added to every state in training."""
+    learning_rate: float = 5e-3
+    num_test: int = 500
+    """Strings of 200 symbols to judge by, after every symbol."""
+    budget: float = 60.0
+    """Seconds for each proof."""
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+SMOKE = Config(
+    languages=("2",), cells=("vanilla",), num_units=4, num_updates=4, batch_size=4, length=8, num_test=8, budget=2.0
+)
+
+
+class Strings(eqx.Module):
+    """Random strings with the automaton's answer after every symbol. Half of them avoid where nothing is accepted."""
+
+    transitions: jax.Array
+    accepting: jax.Array
+    is_live: jax.Array
+    batch_size: int = eqx.field(static=True)
+    length: int = eqx.field(static=True)
+
+    def __call__(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        symbol_key, kind_key = jax.random.split(key)
+        avoids = jax.random.bernoulli(kind_key, 0.5, (self.batch_size,))
+        uniform = jax.random.uniform(symbol_key, (self.length, self.batch_size))
+
+        def read(state: jax.Array, drawn: jax.Array) -> Any:
+            # Where only one symbol leads on, it is taken nineteen times in twenty.
+            live = self.is_live[self.transitions[state]]
+            forced = avoids & (live[:, 0] != live[:, 1])
+            probability = jnp.where(forced, jnp.where(live[:, 1], 0.95, 0.05), 0.5)
+            symbol = (drawn < probability).astype(int)
+            state = self.transitions[state, symbol]
+            return state, (symbol, self.accepting[state])
+
+        start = jnp.zeros(self.batch_size, int)
+        symbols, answers = jax.lax.scan(read, start, uniform)[1]
+        return jax.nn.one_hot(symbols.T, 2), answers.T
+
+
+def strings_of(language: str, batch_size: int, length: int) -> Strings:
+    """The strings of a language, of one shape for all languages."""
+    transitions, accepting = (np.array(part) for part in LANGUAGES[language])
+    missing = MOST_STATES - len(accepting)
+    transitions = np.concatenate([transitions, np.zeros((missing, 2), int)])
+    accepting = np.concatenate([accepting, np.zeros(missing, int)])
+    live = accepting > 0
+    for _ in range(MOST_STATES):
+        live = live | live[transitions].any(axis=1)
+    return Strings(jnp.asarray(transitions), jnp.asarray(accepting), jnp.asarray(live), batch_size, length)
+
+
+class NoisyLoss(eqx.Module):
+    """Cross-entropy of the answers after every symbol, with noise added to the state after each."""
+
+    noise: float = eqx.field(static=True)
+
+    def __call__(self, model: Any, batch: Any, *, key: jax.Array | None = None) -> jax.Array:
+        inputs, answers = batch
+        map_ = rd.as_driven_map(model.cell)
+        start = map_.flatten(model.cell.initial_state())
+
+        def logits(inputs: jax.Array, noise: jax.Array) -> jax.Array:
+            def read(x: jax.Array, given: Any) -> Any:
+                x = map_(x, given[0]) + given[1]
+                return x, model.readout(x[: model.cell.hidden_size])[0]
+
+            return jax.lax.scan(read, start, (inputs, noise))[1]
+
+        shape = (*inputs.shape[:2], start.size)
+        noise = jnp.zeros(shape) if key is None else self.noise * jax.random.normal(key, shape)
+        found = jax.vmap(logits)(inputs, noise)
+        return jnp.mean(optax.sigmoid_binary_cross_entropy(found, answers))
+
+
+NAMES = {"vanilla": "vanilla", "gru": "GRU", "lstm": "LSTM"}
+CELLS = {"vanilla": rd.VanillaCell, "gru": rd.GRUCell, "lstm": rd.LSTMCell}
+
+
+def train(config: Config, language: str, cell_name: str) -> Any:
+    """A network that answers after every symbol."""
+    cell_key, readout_key, fit_key = jax.random.split(jax.random.key(config.seed), 3)
+    cell = CELLS[cell_name](2, config.num_units, key=cell_key)
+    model = rd.RNN(cell, eqx.nn.Linear(config.num_units, 1, key=readout_key))
+    schedule = optax.cosine_decay_schedule(config.learning_rate, config.num_updates, alpha=0.1)
+    return rd.fit(
+        model,
+        NoisyLoss(config.noise),
+        strings_of(language, config.batch_size, config.length),
+        optax.adam(schedule),
+        num_steps=config.num_updates,
+        max_grad_norm=1.0,
+        key=fit_key,
+        progress=False,
+    ).last_model
+
+
+class FirstOutput(eqx.Module):
+    """The readout of a network on its flat state, which begins with h."""
+
+    readout: Any
+    hidden_size: int = eqx.field(static=True)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.readout(x[: self.hidden_size])[0]
+
+
+def certify(model: Any, language: str, budget: float) -> rd.AutomatonCertificate:
+    """The proof, or what stands in its way, for a trained network."""
+    g = rd.as_driven_map(model.cell)
+    return rd.certify_automaton(
+        g,
+        g.flatten(model.cell.initial_state()),
+        jnp.eye(2),
+        FirstOutput(model.readout, model.cell.hidden_size),
+        LANGUAGES[language],
+        budget=budget,
+        progress=False,
+    )
+
+
+TEST_LENGTH, NUM_SHOWN, LONGEST_PRODUCT, NUM_PRODUCTS = 200, 600, 12, 64
+
+
+class Judged(rd.Result):
+    """One network: what samples say of it, and what is proved.
+
+    - `accuracy`: the share of answers after every symbol of new strings that are right.
+    - `stretch`: the largest norm of the product of the Jacobians along 1, 2, ... symbols, over random strings.
+    - `states`, `places`: states along some strings, with those of the automaton.
+    """
+
+    language: str
+    cell: str
+    accuracy: float
+    stretch: np.ndarray
+    states: np.ndarray
+    places: np.ndarray
+    proof: rd.AutomatonCertificate
+
+
+class Automata(rd.Result):
+    """All networks of the study."""
+
+    networks: tuple[Judged, ...]
+
+    @property
+    def num_certified(self) -> int:
+        """How many are proved to be their automaton."""
+        return sum(network.proof.certified for network in self.networks)
+
+
+def compute(config: Config) -> Automata:
+    """Train, try and prove one network of every kind for every language."""
+    return Automata(tuple(judge(config, language, cell) for cell in config.cells for language in config.languages))
+
+
+def judge(config: Config, language: str, cell_name: str) -> Judged:
+    """One network."""
+    model = train(config, language, cell_name)
+    g = rd.as_driven_map(model.cell)
+    strings = strings_of(language, config.num_test, TEST_LENGTH)
+    inputs, answers = strings(jax.random.key(config.seed + 1))
+    transitions = np.asarray(strings.transitions)
+    start = g.flatten(model.cell.initial_state())
+    states = np.asarray(run(g, start, inputs))
+    found = np.asarray(jax.vmap(jax.vmap(FirstOutput(model.readout, model.cell.hidden_size)))(states))
+    places = np.zeros((config.num_test, TEST_LENGTH), int)
+    state = np.zeros(config.num_test, int)
+    for t, symbols in enumerate(np.asarray(inputs[..., 1]).astype(int).T):
+        state = transitions[state, symbols]
+        places[:, t] = state
+    shown = slice(None, None, max(1, states[:, 20:].size // states.shape[-1] // NUM_SHOWN))
+    return Judged(
+        language=language,
+        cell=cell_name,
+        accuracy=float(np.mean((found > 0) == (np.asarray(answers) > 0))),
+        stretch=np.asarray(stretches(g, start, inputs[:NUM_PRODUCTS])).max(axis=0),
+        states=states[:, 20:].reshape(-1, states.shape[-1])[shown],
+        places=places[:, 20:].ravel()[shown],
+        proof=certify(model, language, config.budget),
+    )
+
+
+@eqx.filter_jit
+def run(g: Any, start: jax.Array, inputs: jax.Array) -> jax.Array:
+    """States along strings."""
+    return jax.vmap(lambda string: rd.trajectory(g, start, len(string), inputs=string))(inputs)
+
+
+@eqx.filter_jit
+def stretches(g: Any, start: jax.Array, inputs: jax.Array) -> jax.Array:
+    """Norms of the products of the Jacobians along the last symbols of strings, from the state before them."""
+
+    def along(string: jax.Array) -> jax.Array:
+        states = rd.trajectory(g, start, len(string), inputs=string)
+        before, read = states[-LONGEST_PRODUCT - 1 : -1], string[-LONGEST_PRODUCT:]
+
+        def grow(product: jax.Array, given: Any) -> Any:
+            product = jax.jacfwd(g)(*given) @ product
+            return product, jnp.linalg.norm(product, 2)
+
+        return jax.lax.scan(grow, jnp.eye(start.size), (before, read))[1]
+
+    return jax.vmap(along)(inputs)
+
+
+def report(result: Automata) -> str:
+    """The table of the networks, and how many are proved."""
+    lines = ["language  cell     accuracy  proved  margin   sets  symbols to the next set  stretch of 1 and 8 symbols"]
+    for network in result.networks:
+        proof = network.proof
+        numbers = (
+            f"yes     {proof.margin:6.2f}  {len(proof.states):5d}  {int(proof.lengths.max()):23d}"
+            if proof.certified
+            else f"no      {'':6}  {'':5}  {'':23}"
+        )
+        lines.append(
+            f"{network.language:8}  {NAMES[network.cell]:7}  {network.accuracy:8.4f}  {numbers}  "
+            f"{network.stretch[0]:.2f}, {network.stretch[7]:.3f}"
+        )
+        if not proof.certified:
+            lines.append(f"          {proof.reason}")
+    lines.append(
+        f"proved: {result.num_certified} of {len(result.networks)} (Kolen 1994 and Casey 1996 on why samples do not "
+        "suffice; Weiss, Goldberg & Yahav 2018 extract without a proof)"
+    )
+    return "\n".join(lines)
+
+
+PLACE_COLORS = ("blue", "orange", "green", "purple", "yellow")
+
+
+def plot(result: Automata) -> Figure:
+    """States and boxes of one network, what is proved of each, stretching, and how long sets are followed."""
+    figure, axes = plt.subplots(1, 4, figsize=(plotting.PAGE_WIDTH, 2.1), width_ratios=[1.15, 1.1, 1, 1])
+    shown = next((network for network in result.networks if network.proof.certified), result.networks[0])
+    _plot_boxes(axes[0], shown)
+    _plot_proved(axes[1], result)
+    for network in result.networks:
+        color = plotting.CELL_COLORS[NAMES[network.cell]]
+        axes[2].semilogy(np.arange(1, len(network.stretch) + 1), network.stretch, color=color, linewidth=0.8)
+    axes[2].axhline(1, color=plotting.COLORS["grey"], linestyle="--", linewidth=0.8)
+    axes[2].set(title="c  products of Jacobians", xlabel="symbols", ylabel="largest norm")
+    for cell in dict.fromkeys(network.cell for network in result.networks):
+        lengths = [n.proof.lengths for n in result.networks if n.cell == cell and n.proof.certified]
+        if lengths:
+            counts = np.bincount(np.concatenate(lengths))
+            share = np.cumsum(counts) / counts.sum()
+            axes[3].step(np.arange(len(share)), share, where="post", color=plotting.CELL_COLORS[NAMES[cell]])
+        axes[3].plot([], [], color=plotting.CELL_COLORS[NAMES[cell]], label=NAMES[cell])
+    axes[3].set(title="d  until a stored set", xlabel="symbols", ylabel="share of images", ylim=(0, 1.05))
+    axes[3].legend(loc="lower right")
+    return figure
+
+
+def _plot_boxes(axes: Axes, network: Judged) -> None:
+    projection = plotting.principal_components(network.states, 2)
+    flat = projection(network.states)
+    proof = network.proof
+    color = lambda place: plotting.COLORS[PLACE_COLORS[place]]
+    for k in range(len(proof.states)):
+        corners = _outline(projection, proof.centers[k], proof.radii[k][:, None] * proof.frames[k])
+        axes.fill(*corners.T, facecolor="none", edgecolor=color(int(proof.states[k])), linewidth=0.5)
+    for place in np.unique(network.places):
+        rows = network.places == place
+        axes.plot(*flat[rows].T, "o", color=color(int(place)), markersize=1.5, markeredgewidth=0, label=str(place))
+    axes.set(
+        title=f"a  {NAMES[network.cell]}, language {network.language}",
+        xlabel=projection.label(0),
+        ylabel=projection.label(1),
+        xticks=[],
+        yticks=[],
+    )
+    axes.legend(title="automaton", fontsize=6, title_fontsize=6, handlelength=0.7, borderpad=0.1)
+
+
+def _outline(projection: Any, center: np.ndarray, generators: np.ndarray) -> np.ndarray:
+    """The outline of a projected box: the edges, ordered by direction, once forth and once back."""
+    middle = projection(center[None])[0]
+    edges = projection(center + generators) - middle
+    edges = np.where((edges[:, 1] < 0)[:, None], -edges, edges)
+    edges = edges[np.argsort(np.arctan2(edges[:, 1], edges[:, 0]))]
+    forth = middle - edges.sum(axis=0) + 2 * np.concatenate([np.zeros((1, 2)), np.cumsum(edges, axis=0)])
+    return np.concatenate([forth, 2 * middle - forth])
+
+
+def _plot_proved(axes: Axes, result: Automata) -> None:
+    languages = list(dict.fromkeys(network.language for network in result.networks))
+    cells = list(dict.fromkeys(network.cell for network in result.networks))
+    for network in result.networks:
+        x, y = cells.index(network.cell), languages.index(network.language)
+        color = plotting.CELL_COLORS[NAMES[network.cell]]
+        if network.proof.certified:
+            axes.add_patch(plt.Rectangle((x - 0.45, y - 0.45), 0.9, 0.9, color=color, alpha=0.4, linewidth=0))
+            axes.text(x, y, f"{network.proof.margin:.1f}", ha="center", va="center", fontsize=6.5)
+        else:
+            axes.plot([x], [y], "x", color=plotting.COLORS["grey"], markersize=6)
+    axes.set(
+        xlim=(-0.5, len(cells) - 0.5), ylim=(len(languages) - 0.5, -0.5), title="b  proved margin", ylabel="language"
+    )
+    axes.set_xticks(range(len(cells)), [NAMES[cell] for cell in cells])
+    axes.set_yticks(range(len(languages)), languages)
+    axes.tick_params(length=0)
