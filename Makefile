@@ -25,7 +25,7 @@ figures: $(INSTALLED)
 
 # Proofs hang on the accuracy of compiled functions: they are compiled as users compile, the rest with few optimisations
 # (tests/conftest.py). So are the slow tests, so that each part of the library is also run as users run it.
-PROOFS := tests/dynamics/proofs
+PROOFS := $(patsubst %,tests/dynamics/%,proofs automata chaos destinations)
 AS_USERS_COMPILE := XLA_FLAGS= $(BIN)/python -m pytest
 
 test: lint

@@ -48,7 +48,7 @@ def x64():
         yield
 
 
-AS_USERS_COMPILE = ("dynamics/proofs", "dynamics/destinations")
+AS_USERS_COMPILE = ("dynamics/proofs", "dynamics/automata", "dynamics/chaos", "dynamics/destinations")
 """Where what is proved depends on the accuracy of compiled functions: these are compiled as they are outside tests."""
 
 QUICKLY = "jax_disable_most_optimizations"
