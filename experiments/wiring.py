@@ -52,11 +52,15 @@ class Config:
     num_steps: int = 48
     """Length of a trial."""
     batch_size: int = 32
-    num_updates: int = 800
+    num_updates: int = 600
     num_candidates: int = 128
     """Starting points of the search for memories and saddles, drawn from visited states."""
     num_states: int = 1024
     """Visited states of which it is to be proved where they end."""
+    max_steps: int = 300
+    """Steps after which a state, a piece of a branch or a pulse is given up."""
+    max_pieces: int = 256
+    """Into how many pieces a branch may be cut."""
     seed: Seed = 0
 
     def __post_init__(self) -> None:
@@ -142,10 +146,13 @@ def one_network(name: str, index: int, config: Config) -> ProvedNetwork:
     candidates = states[rng.integers(0, len(states), config.num_candidates)]
     memories, saddles = memories_and_saddles(f, candidates)
     balls = rd.prove_trapping_balls(f, memories)
-    basins = rd.certify_basins(f, balls, states, progress=False)
-    connections = rd.certify_connections(f, saddles, balls, progress=False) if saddles else None
+    basins = rd.certify_basins(f, balls, states, max_steps=config.max_steps, progress=False)
+    limits: Any = {"max_steps": config.max_steps, "progress": False}
+    connections = None
+    if saddles:
+        connections = rd.certify_connections(f, saddles, balls, max_pieces=config.max_pieces, **limits)
     pulses = np.concatenate([np.eye(config.num_bits), -np.eye(config.num_bits)])
-    transitions = rd.certify_transitions(rd.as_driven_map(cell), balls, pulses, progress=False)
+    transitions = rd.certify_transitions(rd.as_driven_map(cell), balls, pulses, **limits)
     outputs = jax.vmap(lambda x: readout(cell.output(f.unflatten(x))))(jnp.asarray(balls.centers, jnp.float32))
     first = np.flatnonzero(np.diff(balls.owners, prepend=-1))
     checks = rd.check_basins(basins, cell), rd.check_transitions(transitions, cell)
