@@ -1,12 +1,14 @@
 """The wiring diagram and the transition table of memory networks, as theorems.
 
-Networks are trained on the 3-bit flip-flop. Their memories, the saddles between them and where the unstable branches
-of these lead are usually read off simulations. Here each statement is proved in outward rounded arithmetic: every
-memory has a ball of states that all end in it, every branch of every saddle ends in the memory drawn, every visited
-state in the one that it is coloured by, and every pulse leads from the whole ball of one memory into that of another.
+The networks do the 3-bit flip-flop: two stored ones, trained in PyTorch, or any that are trained here. Their memories,
+the saddles between them and where the unstable branches of these lead are usually read off simulations. Here each
+statement is proved in outward rounded arithmetic: every memory has a ball of states that all end in it, every branch of
+every saddle ends in the memory drawn, every visited state in the one that it is coloured by, and every pulse leads from
+the whole ball of one memory into that of another.
 """
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated, Any
 
 import equinox as eqx
@@ -18,7 +20,7 @@ import optax
 from matplotlib.figure import Figure
 
 import rnndyn as rd
-from experiments._settings import Fraction, Seed, check, check_same_length, one_of
+from experiments._settings import Fraction, Seed, check, one_of
 from rnndyn import plotting
 
 CAPTION = """The wiring diagram and the transition table of memory networks, as theorems.
@@ -34,40 +36,49 @@ Networks trained on the 3-bit flip-flop, one in each row. What is drawn in full 
 """
 
 CELLS = {"GRU": rd.GRUCell, "LSTM": rd.LSTMCell, "vanilla": rd.VanillaCell}
+"""What is trained here."""
+
+FOLDER = Path(__file__).parent.parent / "tests" / "data"
+STORED = {"stored GRU": "flipflop_gru16.npz", "stored vanilla": "flipflop_vanilla16.npz"}
+"""Networks of 16 units trained in PyTorch (see the README beside them)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Everything that decides the result."""
 
-    cells: tuple[Annotated[str, one_of(CELLS)], ...] = ("GRU", "vanilla")
-    """Which kinds of networks to train."""
-    num_units: tuple[int, ...] = (16, 24)
-    """Of each kind."""
-    learning_rates: tuple[float, ...] = (1e-2, 1.5e-2)
-    """Of each kind at the start; they fall to a hundredth along a cosine."""
+    networks: tuple[Annotated[str, one_of([*STORED, *CELLS])], ...] = ("stored GRU", "stored vanilla")
+    """Stored networks, and kinds of networks to train. What takes long is what cannot be proved: memories and saddles
+    of a network that is trained for a short time are slow."""
+    num_units: int = 16
+    """Of those that are trained."""
+    learning_rate: float = 1e-2
+    """At the start; it falls to a hundredth along a cosine."""
     num_bits: int = 3
+    """Of those that are trained."""
     pulse_probability: Fraction = 0.2
     """Of a pulse per bit and step."""
     num_steps: int = 48
     """Length of a trial."""
     batch_size: int = 32
-    num_updates: int = 800
+    num_updates: int = 600
     num_candidates: int = 128
     """Starting points of the search for memories and saddles, drawn from visited states."""
     num_states: int = 1024
     """Visited states of which it is to be proved where they end."""
+    max_steps: int = 300
+    """Steps after which a state, a piece of a branch or a pulse is given up."""
+    max_pieces: int = 256
+    """Into how many pieces a branch may be cut."""
     seed: Seed = 0
 
     def __post_init__(self) -> None:
         check(self)
-        check_same_length(self, "cells", "num_units", "learning_rates")
 
 
 SMOKE = Config(
-    cells=("vanilla",),
-    num_units=(4,),
-    learning_rates=(1e-2,),
+    networks=("vanilla",),
+    num_units=4,
     num_bits=2,
     num_steps=8,
     batch_size=4,
@@ -103,15 +114,60 @@ class Wiring(rd.Result):
 
 
 def compute(config: Config) -> Wiring:
-    """Train a network of each kind, find its memories and saddles, and prove where everything leads."""
-    return Wiring(tuple(one_network(name, index, config) for index, name in enumerate(config.cells)))
+    """Read or train each network, find its memories and saddles, and prove where everything leads."""
+    return Wiring(tuple(one_network(name, index, config) for index, name in enumerate(config.networks)))
 
 
 def one_network(name: str, index: int, config: Config) -> ProvedNetwork:
-    """Train and prove one network."""
+    """Train one network, or read it, and prove."""
+    cell, readout, visited, loss = stored(name) if name in STORED else train(name, index, config)
+    f = rd.as_map(cell)
+    rng = np.random.default_rng([config.seed, index])
+    states = visited[rng.integers(0, len(visited), config.num_states)].astype(np.float64)
+    candidates = states[rng.integers(0, len(states), config.num_candidates)]
+    memories, saddles = memories_and_saddles(f, candidates)
+    balls = rd.prove_trapping_balls(f, memories)
+    basins = rd.certify_basins(f, balls, states, max_steps=config.max_steps, progress=False)
+    limits: Any = {"max_steps": config.max_steps, "progress": False}
+    connections = None
+    if saddles:
+        connections = rd.certify_connections(f, saddles, balls, max_pieces=config.max_pieces, **limits)
+    num_bits = 3 if name in STORED else config.num_bits
+    pulses = np.concatenate([np.eye(num_bits), -np.eye(num_bits)])
+    transitions = rd.certify_transitions(rd.as_driven_map(cell), balls, pulses, **limits)
+    outputs = jax.vmap(lambda x: readout(cell.output(f.unflatten(x))))(jnp.asarray(balls.centers, jnp.float32))
+    first = np.flatnonzero(np.diff(balls.owners, prepend=-1))
+    checks = rd.check_basins(basins, cell), rd.check_transitions(transitions, cell)
+    return ProvedNetwork(
+        cell=name,
+        validation_loss=loss,
+        bits=(np.asarray(outputs)[first] > 0).astype(int),
+        basins=basins,
+        connections=connections,
+        transitions=transitions,
+        branches=branches_of(f, connections),
+        accepted=all(c.accepted for c in checks),
+    )
+
+
+def stored(name: str) -> tuple[Any, Any, np.ndarray, float]:
+    """Cell, readout and visited states of a stored network; its validation error is not stored with it."""
+    data = np.load(FOLDER / STORED[name])
+    weights = data["W_ih"], data["W_hh"], data["b"]
+    size = data["W_hh"].shape[1]
+    is_gru = name == "stored GRU"
+    cell = (
+        rd.GRUCell.from_weights(*weights, data["b_hh"][2 * size :]) if is_gru else rd.VanillaCell.from_weights(*weights)
+    )
+    weight, bias = jnp.asarray(data["W_out"]), jnp.asarray(data["b_out"])
+    return cell, lambda state: weight @ state + bias, data["initial_states"], float("nan")
+
+
+def train(name: str, index: int, config: Config) -> tuple[Any, Any, np.ndarray, float]:
+    """Cell, readout, visited states and validation error of a network that is trained here."""
     key = jax.random.fold_in(jax.random.key(config.seed), index)
     cell_key, readout_key, fit_key, trial_key = jax.random.split(key, 4)
-    size = config.num_units[index]
+    size = config.num_units
     model = rd.RNN(
         CELLS[name](config.num_bits, size, key=cell_key), eqx.nn.Linear(size, config.num_bits, key=readout_key)
     )
@@ -125,7 +181,7 @@ def one_network(name: str, index: int, config: Config) -> ProvedNetwork:
         rd.training.over_trials(rd.training.mean_squared_error),
         rd.tasks.batches("flip_flop", config.batch_size, **task),
         optax.adam,
-        learning_rate=optax.cosine_decay_schedule(config.learning_rates[index], config.num_updates, alpha=0.01),
+        learning_rate=optax.cosine_decay_schedule(config.learning_rate, config.num_updates, alpha=0.01),
         num_steps=config.num_updates,
         max_grad_norm=1.0,
         validation=rd.tasks.batches("flip_flop", 64, **task),
@@ -133,36 +189,14 @@ def one_network(name: str, index: int, config: Config) -> ProvedNetwork:
         key=fit_key,
     )
     cell, readout = fitted.model.cell, fitted.model.readout
-    f = rd.as_map(cell)
     trials = rd.tasks.batches("flip_flop", 64, **task)(trial_key)
-    flatten = jax.vmap(jax.vmap(f.flatten))
-    visited = np.asarray(flatten(jax.vmap(fitted.model.states)(trials.inputs))).reshape(-1, f.state_size)
-    rng = np.random.default_rng([config.seed, index])
-    states = visited[rng.integers(0, len(visited), config.num_states)].astype(np.float64)
-    candidates = states[rng.integers(0, len(states), config.num_candidates)]
-    memories, saddles = memories_and_saddles(f, candidates)
-    balls = rd.prove_trapping_balls(f, memories)
-    basins = rd.certify_basins(f, balls, states, progress=False)
-    connections = rd.certify_connections(f, saddles, balls, progress=False) if saddles else None
-    pulses = np.concatenate([np.eye(config.num_bits), -np.eye(config.num_bits)])
-    transitions = rd.certify_transitions(rd.as_driven_map(cell), balls, pulses, progress=False)
-    outputs = jax.vmap(lambda x: readout(cell.output(f.unflatten(x))))(jnp.asarray(balls.centers, jnp.float32))
-    first = np.flatnonzero(np.diff(balls.owners, prepend=-1))
-    checks = rd.check_basins(basins, cell), rd.check_transitions(transitions, cell)
-    return ProvedNetwork(
-        cell=name,
-        validation_loss=float(fitted.history.validation_losses[-1]),
-        bits=(np.asarray(outputs)[first] > 0).astype(int),
-        basins=basins,
-        connections=connections,
-        transitions=transitions,
-        branches=branches_of(f, connections),
-        accepted=all(c.accepted for c in checks),
-    )
+    flatten = jax.vmap(jax.vmap(rd.as_map(cell).flatten))
+    visited = np.asarray(flatten(jax.vmap(fitted.model.states)(trials.inputs)))
+    return cell, readout, visited.reshape(-1, visited.shape[-1]), float(fitted.history.validation_losses[-1])
 
 
 def memories_and_saddles(f: Any, candidates: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Stable fixed points and 2-cycles, and those with one unstable direction between memories of the same kind."""
+    """Stable fixed points and 2-cycles, and those with one unstable direction."""
     found: Any = rd.find_cycles(f, candidates, (1, 2), progress=False)
     by_kind = [(part.points, (np.abs(part.multipliers) > 1).sum(axis=1)) for part in (found[1], found[2])]
     memories = [points[count == 0] for points, count in by_kind if (count == 0).any()]
@@ -184,14 +218,15 @@ def branches_of(f: Any, connections: rd.CertifiedConnections | None) -> np.ndarr
 
 def report(result: Wiring) -> str:
     """What was proved of each network."""
-    lines = ["network   validation MSE  memories  states proved  branches proved  pulses proved  second program"]
+    lines = ["network        validation MSE  memories  states proved  branches proved  pulses proved  second program"]
     for network in result.networks:
         wires, basins = network.connections, network.basins
         branches = "none" if wires is None else f"{int(wires.proved.sum())} of {wires.proved.size}"
         pulses = f"{int(network.transitions.proved.sum())} of {network.transitions.labels.size}"
+        loss = "stored" if np.isnan(network.validation_loss) else f"{network.validation_loss:.2e}"
         memories = f"{int(basins.balls.proved.sum())} of {len(basins.balls)}"
         lines.append(
-            f"{network.cell:<9} {network.validation_loss:14.2e}  {memories:>8}"
+            f"{network.cell:<14} {loss:>14}  {memories:>8}"
             f"    {int(basins.proved.sum())} of {len(basins)}   {branches:>14}  {pulses:>13}"
             f"  {'accepts' if network.accepted else 'refuses'}"
         )
