@@ -35,7 +35,7 @@ def test_flows_have_their_published_exponents(system, dt):
     with jax.enable_x64(True):
         x0 = system.start(jax.random.key(0))
         spectrum = rd.lyapunov_spectrum(rk4_map(system, dt, 12), x0, 40_000, num_transient=500, dt=dt)
-    # Each way to compile the map follows an orbit of its own, so that what is known is a distribution: four standard errors.
+    # Each way to compile the map follows an orbit of its own: what is known is a distribution.
     error = np.abs(spectrum.exponents - np.array(system.published.exponents))
     assert (error <= 4 * spectrum.stderr + system.published.tolerance).all(), (error, spectrum.stderr)
     assert spectrum.stderr.max() < 0.01
