@@ -17,11 +17,12 @@ Phys. Rev. E 98.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.linalg import eigh_tridiagonal
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ class MeanField:
 
     def at(self, lags: np.ndarray) -> np.ndarray:
         """Delta at any lags of 0 or more."""
-        inside = CubicSpline(self.lags, self.autocorrelation, bc_type=((1, 0.0), "not-a-knot"))
+        inside = even_spline(self.lags, self.autocorrelation)
         tail = self.autocorrelation[-1] * np.exp(-self.decay_rate * (lags - self.lags[-1]))
         return np.where(lags <= self.lags[-1], inside(np.minimum(lags, self.lags[-1])), tail)
 
@@ -71,17 +72,23 @@ def mean_field(gain: float, num_points: int = 161) -> MeanField:
     rate = np.concatenate([[np.sqrt(variance / force)], delta[1:] * np.tanh(s[1:]) / speed])
     lags = CubicSpline(s, rate).antiderivative()(s)
     product = correlation(slope, variance, delta)
-    well = CubicSpline(lags, 1 - gain**2 * product, bc_type=((1, 0.0), "not-a-knot"))
+    well = even_spline(lags, 1 - gain**2 * product)
     last = lags[-1]
     even, odd = lowest_levels(lambda tau: np.where(tau < last, well(np.minimum(tau, last)), decay_rate**2), decay_rate)
     return MeanField(gain, variance, lags, delta, decay_rate, even, odd)
+
+
+def even_spline(lags: np.ndarray, values: np.ndarray) -> CubicSpline:
+    """A spline through the right half of an even function: it begins with slope 0."""
+    ends: Any = ("clamped", "not-a-knot")  # the stubs of SciPy know one word for both ends only
+    return CubicSpline(lags, values, bc_type=ends)
 
 
 def self_consistent_variance(gain: float) -> float:
     """Delta(0) from V(Delta(0)) = 0: g^2 Var[ln cosh(sqrt(Delta) z)] = Delta^2 / 2 with z Gaussian."""
     # Over Delta^2, which takes the solution Delta = 0 away, this falls from (g^2 - 1) / 2 to -1/2.
     excess = lambda v: gain**2 * _mean(lambda x: (log_cosh(x) - _mean(log_cosh, v)) ** 2, v) / v**2 - 0.5
-    return float(brentq(excess, 1e-9 * (gain - 1), gain**2, xtol=1e-15, rtol=1e-14))
+    return root_scalar(excess, bracket=(1e-9 * (gain - 1), gain**2), xtol=1e-15, rtol=1e-14).root
 
 
 def potential(gain: float, variance: float, delta: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 import rnndyn as rd
 from experiments._settings import Fraction, Seed, check, one_of
@@ -297,7 +298,7 @@ def draw_table(ax: Any, network: ProvedNetwork, letter: str) -> None:
             label = table.labels[k, x]
             changed = label >= 0 and label != k
             ax.add_patch(
-                plt.Rectangle((x - 0.47, y - 0.45), 0.94, 0.9, color="#FBE3D3" if changed else "#F0F0F0", linewidth=0)
+                Rectangle((x - 0.47, y - 0.45), 0.94, 0.9, color="#FBE3D3" if changed else "#F0F0F0", linewidth=0)
             )
             if label < 0:
                 ax.text(x, y, "?", ha="center", va="center", fontsize=6.5)

@@ -102,7 +102,7 @@ def _in_blocks(f: Program, x: Array, rows: Any, num_steps: int, num_transient: i
         if rows is not None:
             block = np.zeros((size, *rows.shape[1:]), rows.dtype)
             block[:num] = rows[start : start + num]
-        x, states = _block(f, x, block, np.full((), num, np.int32), size)
+        x, states = _block(f, x, block, jax.device_put(np.int32(num)), size)
         if start + num > num_transient:
             kept.append(np.asarray(states)[max(num_transient - start, 0) : num])
     # Not `jnp.asarray`, which compiles a program for each shape of an array without dtype.

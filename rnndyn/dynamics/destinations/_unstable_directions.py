@@ -53,7 +53,7 @@ def unstable_direction(f: Callable, saddle: np.ndarray, name: str) -> tuple[np.n
     jacobian = np.asarray(_jacobian(f, saddle))
     values, vectors = np.linalg.eig(jacobian)
     unstable = np.flatnonzero(np.abs(values) > 1)
-    if unstable.size == 2 and np.iscomplexobj(values) and values[unstable[0]].imag != 0:
+    if unstable.size == 2 and np.iscomplexobj(values) and np.imag(values[unstable[0]]) != 0:
         raise ValueError(
             f"saddles: {name} has a complex unstable pair {values[unstable[0]]:.6g}; its unstable manifold is a "
             "surface. Pass points with one unstable direction, points[num_unstable == 1]."
@@ -62,9 +62,9 @@ def unstable_direction(f: Callable, saddle: np.ndarray, name: str) -> tuple[np.n
         raise ValueError(
             f"saddles: {name} has {unstable.size} unstable directions, needed is one. Pass points[num_unstable == 1]."
         )
-    value, vector = values[unstable[0]].real, vectors[:, unstable[0]].real
+    value, vector = np.real(values[unstable[0]]), np.real(vectors[:, unstable[0]])
     lefts, left_vectors = np.linalg.eig(jacobian.T)
-    left = left_vectors[:, np.argmin(np.abs(lefts - value))].real
+    left = np.real(left_vectors[:, np.argmin(np.abs(lefts - value))])
     basis = scipy.linalg.null_space(left[None, :])
     # A map of one variable has no stable direction.
     stable = metrics((basis.T @ jacobian @ basis)[None], 0.5)[0] if basis.size else np.zeros((0, 0))

@@ -99,7 +99,8 @@ def check_transitions(transitions: CertifiedTransitions, cell: Any) -> Recheck:
                     meant = (claimed[rows] == balls.owners[j]) & ~there
                     meant &= t <= transitions.steps[balls.owners[rows], s]
                     if meant.any():
-                        there[meant] = _is_inside(*(a[meant] for a in sets), balls, np.full(meant.sum(), j), share)
+                        which = np.full(meant.sum(), j)
+                        there[meant] = _is_inside(*_rows(sets, meant), balls, which, share)
                 if there.all():
                     break
                 sets = _advance(at_rest, *sets)
@@ -155,7 +156,7 @@ def _states_arrive(
     for t in range(int(steps[left].max(initial=0)) + 1):
         now = steps[left] == t
         if now.any():
-            inside[left[now]] = _is_inside(*(a[now] for a in sets), balls, entered[left[now]], 1.0)
+            inside[left[now]] = _is_inside(*_rows(sets, now), balls, entered[left[now]], 1.0)
         if (steps[left] > t).any():
             sets = _advance(step, *sets)
     return inside
@@ -174,6 +175,13 @@ def _is_inside(
     away = _vector_norm(_apply(inverse, _sub(_exactly(centers), _exactly(balls.centers[which]))))
     size = _norm(_apply_matrix(inverse, _exactly(factors))) * radii
     return (loss < 1) & ((away + size) / (1 - loss) * (1 + 16 * _U) + _TINY <= balls.radii[which] * share)
+
+
+def _rows(
+    sets: tuple[np.ndarray, np.ndarray, np.ndarray], rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    centers, factors, radii = sets
+    return centers[rows], factors[rows], radii[rows]
 
 
 def _advance(
@@ -300,7 +308,7 @@ def _shift(x: _Number, constant: "_Pair") -> _Number:
 
 def _sum(x: _Number, y: _Number, sign: int = 1) -> _Number:
     combine = _add if sign > 0 else _sub
-    return _Number(*(combine(a, b) for a, b in zip(x[:3], y[:3])), x.radius)
+    return _Number(combine(x.center, y.center), combine(x.over, y.over), combine(x.slopes, y.slopes), x.radius)
 
 
 def _product(x: _Number, y: _Number) -> _Number:
@@ -422,7 +430,7 @@ def _norm(a: _Pair) -> np.ndarray:
     center = _middle(a)
     radius = _radius(a, center)
     num = center.shape[-1]
-    usable = np.isfinite(center).all(axis=(-2, -1)) & np.isfinite(radius).all(axis=(-2, -1))
+    usable = np.asarray(np.isfinite(center).all(axis=(-2, -1)) & np.isfinite(radius).all(axis=(-2, -1)))
     center = np.where(usable[:, None, None], center, 0.0)
     found = np.linalg.norm(center, 2, axis=(-2, -1)) * (1 + 2e-15 * (num + 2) ** 2)
     for k in np.flatnonzero(usable & (found > 0)):

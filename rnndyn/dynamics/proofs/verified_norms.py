@@ -83,7 +83,7 @@ def spectral_norm_bound(a: Interval) -> Float[Any, "..."]:
     if a.shape[-2] < a.shape[-1]:  # the smaller of A'A and A A'
         a = _transposed(a)
     center = np.asarray(ia.midpoint(a))
-    usable = np.isfinite(center).all(axis=(-2, -1))
+    usable = np.asarray(np.isfinite(center).all(axis=(-2, -1)))
     safe = np.where(usable[..., None, None], center, 0.0)
     largest = np.max(np.abs(safe), axis=(-2, -1), initial=0.0)
     # A power of two: scaling is exact but for entries that vanish beside the largest, which the outward steps cover.
@@ -161,7 +161,7 @@ def smallest_singular_value_bound(a: Interval) -> Float[Any, "..."]:
     (1 - |E|) / |R| with R and E as in `inverse`: R A = I - E, so that |x| (1 - |E|) <= |R| |A x|.
     """
     approximate, defect = _approximate_inverse(a)
-    usable = np.isfinite(approximate).all(axis=(-2, -1))
+    usable = np.asarray(np.isfinite(approximate).all(axis=(-2, -1)))
     size = spectral_norm_bound(point(np.where(usable[..., None, None], approximate, 0.0)))
     loss = nonnegative_norm_bound(ia.magnitude(defect))
     bound = round_down(round_down(1 - loss) / size, 2)
@@ -201,7 +201,7 @@ def _approximate_inverse(a: Interval) -> tuple[np.ndarray, Interval]:
     """R and I - R A for every matrix in `a`; R is NaN for midpoints that have no inverse."""
     center = np.asarray(ia.midpoint(a))
     num = center.shape[-1]
-    usable = np.isfinite(center).all(axis=(-2, -1))[..., None, None]
+    usable = np.asarray(np.isfinite(center).all(axis=(-2, -1)))[..., None, None]
     found = inverses(np.where(usable, center, 0.0).reshape(-1, num, num)).reshape(center.shape)
     approximate = np.where(usable & np.isfinite(found), found, np.nan)
     return approximate, ia.sub(point(np.eye(num)), ia.matmul(point(approximate), a))
@@ -214,7 +214,7 @@ def _is_symmetric(matrices: np.ndarray) -> bool:
 def _factors(matrices: np.ndarray) -> np.ndarray:
     """Which of a stack of matrices have a Cholesky factor as LAPACK computes it: it only says that one has none."""
     try:
-        return np.isfinite(np.linalg.cholesky(matrices)).all(axis=(-2, -1))
+        return np.asarray(np.isfinite(np.linalg.cholesky(matrices)).all(axis=(-2, -1)))
     except np.linalg.LinAlgError:
         if len(matrices) == 1:
             return np.zeros(1, bool)
