@@ -18,10 +18,12 @@ MAY_IMPORT = {
     "growth": {"numerics"},
     "linear_regions": {"numerics"},
     "attractors": {"numerics", "cycles"},
+    "proofs": {"numerics", "linear_regions"},
+    "destinations": {"numerics", "proofs"},
+    "chaos": {"numerics", "proofs", "fixed_points", "cycles"},
     "automata": {"numerics", "proofs"},
-    "proofs": {"numerics", "linear_regions", "cycles"},
     "bifurcations": {"numerics", "fixed_points", "cycles", "growth"},
-    "comparison": {"numerics", "fixed_points", "growth"},
+    "comparison": {"numerics", "fixed_points", "cycles", "growth"},
 }
 
 # One file of a room above that searches ask whether a box is kept: a proof where there is one, and no search in it.

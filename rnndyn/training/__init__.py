@@ -10,14 +10,16 @@ from rnndyn.training.callbacks import TrainingEvent as TrainingEvent
 from rnndyn.training.callbacks import read_loss_curve as read_loss_curve
 from rnndyn.training.checkpoint import load_model as load_model
 from rnndyn.training.checkpoint import save_model as save_model
+from rnndyn.training.encoded import Encoded as Encoded
+from rnndyn.training.encoded import encoded as encoded
 from rnndyn.training.ensemble import EnsembleDivergenceError as EnsembleDivergenceError
 from rnndyn.training.ensemble import EnsembleFitResult as EnsembleFitResult
 from rnndyn.training.ensemble import fit_ensemble as fit_ensemble
 from rnndyn.training.fit import DivergenceError as DivergenceError
 from rnndyn.training.fit import FitResult as FitResult
 from rnndyn.training.fit import fit as fit
-from rnndyn.training.forcing_strength import ForcedLoss as ForcedLoss
-from rnndyn.training.forcing_strength import forced_loss as forced_loss
+from rnndyn.training.forced_loss import ForcedLoss as ForcedLoss
+from rnndyn.training.forced_loss import forced_loss as forced_loss
 from rnndyn.training.forcing_strength import forcing_interval as forcing_interval
 from rnndyn.training.forcing_strength import forcing_strength as forcing_strength
 from rnndyn.training.forcing_strength import sparse_forcing as sparse_forcing
@@ -38,6 +40,8 @@ from rnndyn.training.over_trials import over_trials as over_trials
 from rnndyn.training.over_trials import perplexity as perplexity
 from rnndyn.training.padding import length_mask as length_mask
 from rnndyn.training.padding import pad_sequences as pad_sequences
+from rnndyn.training.per_series import PerSeries as PerSeries
+from rnndyn.training.per_series import per_series as per_series
 from rnndyn.training.precision import MixedPrecision as MixedPrecision
 from rnndyn.training.shallow_start import shallow_start as shallow_start
 from rnndyn.training.teacher_forcing import generalized_teacher_forcing as generalized_teacher_forcing

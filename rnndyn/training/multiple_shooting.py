@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from rnndyn._validation import check_at_least
 from rnndyn.networks.adapters import as_cell
-from rnndyn.training.forcing_strength import start_vector
+from rnndyn.training.forced_loss import start_vector
 from rnndyn.training.losses import mean_squared_error
 from rnndyn.training.teacher_forcing import nearest_state
 

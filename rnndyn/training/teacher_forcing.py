@@ -126,6 +126,7 @@ def generalized_teacher_forcing(
     alpha: Any,
     *,
     inputs: Any = None,
+    teachers: Any = None,
     state: Any = None,
     mask: Any = None,
     key: PRNGKeyArray | None = None,
@@ -149,6 +150,8 @@ def generalized_teacher_forcing(
     - `alpha`: the strength $\alpha$ in [0, 1], also traced; or one for each step, (T,). Zeros and ones drawn at random
         make it scheduled sampling.
     - `inputs`: external inputs (T, I), where the cell has any; zeros by default.
+    - `teachers`: the states $\hat x_t$ (T, N) that the run is drawn towards, in place of those nearest to $x_t$: what
+        an encoder makes of the data (`encoded`), for one. The readout may then be any.
     - `state`: the state to start from; `model.start()` when not given. To start on the data, use
         `nearest_state(model, state, y)`.
     - `mask`: booleans (T,), true where the sequence has an entry. Elsewhere the state is held, and what `inputs` and
@@ -171,35 +174,49 @@ def generalized_teacher_forcing(
     if key is not None and not is_random(cell):
         raise ValueError(f"key: {type(cell).__name__} has no noise; leave the key out.")
     cell = for_sequence(cell, key)
-    weight = _linear_readout(model).weight
-    if targets.ndim != 2 or targets.shape[1] != weight.shape[0] or len(targets) == 0:
-        raise ValueError(f"targets: expected shape (T, {weight.shape[0]}) with at least one step, got {targets.shape}.")
+    if targets.ndim != 2 or len(targets) == 0:
+        raise ValueError(f"targets: expected shape (T, O) with at least one step, got {targets.shape}.")
+    state = model.start() if state is None else state
+    if jax.tree.structure(state) != jax.tree.structure(0) or jnp.ndim(state) != 1:
+        raise ValueError(f"model: expected its state to be one vector, got {jax.tree.map(jnp.shape, state)}.")
+    inverse: Any = None
+    if teachers is None:
+        weight = _linear_readout(model).weight
+        if targets.shape[1] != weight.shape[0]:
+            raise ValueError(f"targets: expected shape (T, {weight.shape[0]}), got {targets.shape}.")
+        if jnp.shape(state) != (weight.shape[1],):
+            raise ValueError(
+                f"model: expected its state to be one vector of {weight.shape[1]} entries, all read out, got "
+                f"{jnp.shape(state)}."
+            )
+        inverse = jnp.linalg.pinv(wide(weight))
+    elif jnp.shape(teachers) != (len(targets), len(state)):
+        raise ValueError(
+            f"teachers: expected a state for each target, {(len(targets), len(state))}, got {jnp.shape(teachers)}."
+        )
     if inputs is None:
         inputs = jnp.zeros((len(targets), cell.input_size), targets.dtype)
     if len(inputs) != len(targets):
         raise ValueError(f"inputs: expected one for each of the {len(targets)} targets, got {len(inputs)}.")
     exists = _check_exists(mask, len(targets))
     targets, inputs = _hide(targets, exists), _hide(jnp.asarray(inputs), exists)
-    state = model.start() if state is None else state
-    if jax.tree.structure(state) != jax.tree.structure(0) or jnp.shape(state) != (weight.shape[1],):
-        raise ValueError(
-            f"model: expected its state to be one vector of {weight.shape[1]} entries, all read out, got "
-            f"{jax.tree.map(jnp.shape, state)}."
-        )
+    if teachers is not None:
+        teachers = _hide(jnp.asarray(teachers), exists)
     state = check_transition(cell, state, inputs[0])
-    inverse = jnp.linalg.pinv(wide(weight))
     # A target in a wider dtype than the network's draws the state towards it in that dtype.
-    state = promote_state(lambda x: cell(x, inputs[0]) + (inverse @ targets[0]).astype(targets.dtype), state)
+    drawn = (inverse @ targets[0]).astype(targets.dtype) if teachers is None else teachers[0]
+    state = promote_state(lambda x: cell(x, inputs[0]) + drawn, state)
 
     def step(x: Array, at: tuple[Any, ...]) -> tuple[Array, Array]:
-        input, target, alpha, is_there, noise_key = at
+        input, target, teacher, alpha, is_there, noise_key = at
         after = cell(x, input, **({} if noise_key is None else {"key": noise_key}))
         output = model.read(after)
-        after = (after + alpha * (inverse @ (target - output))).astype(x.dtype)
+        towards = inverse @ (target - output) if teacher is None else teacher - after
+        after = (after + alpha * towards).astype(x.dtype)
         return after if is_there is None else _hold(is_there, after, x), output
 
     alphas = jnp.broadcast_to(jnp.asarray(alpha, state.dtype), (len(targets),))
-    return jax.lax.scan(step, state, (inputs, targets, alphas, exists, step_keys(cell, key, len(targets))))[1]
+    return jax.lax.scan(step, state, (inputs, targets, teachers, alphas, exists, step_keys(cell, key, len(targets))))[1]
 
 
 def nearest_state(model: Any, state: Array, output: Array) -> Float[Array, " N"]:

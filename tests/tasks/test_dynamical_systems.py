@@ -11,9 +11,9 @@ from rnndyn.tasks import dynamical_systems as ds
 
 # The cheap ones: their exponents are recomputed here, and none is taken on trust.
 FLOWS = [
-    (ds.Lorenz63(), 0.1, 4000, 0.01),
-    (ds.Rossler(), 0.5, 4000, 0.005),
-    (ds.Duffing(), 0.4, 4000, 0.02),
+    (ds.Lorenz63(), 0.1),
+    (ds.Rossler(), 0.5),
+    (ds.Duffing(), 0.4),
 ]
 
 
@@ -30,13 +30,15 @@ def rk4_map(system, dt, num_substeps):
     return lambda x: jax.lax.fori_loop(0, num_substeps, step, x)
 
 
-@pytest.mark.parametrize(("system", "dt", "num_steps", "atol"), FLOWS, ids=lambda v: type(v).__name__)
-def test_flows_have_their_published_exponents(system, dt, num_steps, atol):
+@pytest.mark.parametrize(("system", "dt"), FLOWS, ids=lambda v: type(v).__name__)
+def test_flows_have_their_published_exponents(system, dt):
     with jax.enable_x64(True):
         x0 = system.start(jax.random.key(0))
-        spectrum = rd.lyapunov_spectrum(rk4_map(system, dt, 12), x0, num_steps, num_transient=500, dt=dt)
-    # Three standard errors of a run of this length, beside the digits that were printed.
-    np.testing.assert_allclose(spectrum.exponents, system.published.exponents, atol=atol + system.published.tolerance)
+        spectrum = rd.lyapunov_spectrum(rk4_map(system, dt, 12), x0, 40_000, num_transient=500, dt=dt)
+    # Each way to compile the map follows an orbit of its own, so that what is known is a distribution: four standard errors.
+    error = np.abs(spectrum.exponents - np.array(system.published.exponents))
+    assert (error <= 4 * spectrum.stderr + system.published.tolerance).all(), (error, spectrum.stderr)
+    assert spectrum.stderr.max() < 0.01
 
 
 @pytest.mark.parametrize("system", [ds.Henon(), ds.Ikeda()], ids=lambda s: type(s).__name__)

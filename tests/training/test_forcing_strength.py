@@ -127,6 +127,47 @@ def test_shallow_start_is_the_regression_of_numpy():
         np.testing.assert_allclose([cell.diagonal[unit], cell.bias[unit]], solution[12:], atol=1e-8)
 
 
+def test_shared_directions_are_few_and_their_kinks_equally_spaced():
+    """A parabola along one of its directions is met to the square of the spacing of the kinks."""
+    x = np.random.default_rng(0).uniform(-1, 1, size=(4000, 1))
+    series = np.stack([x[:, 0], 0.3 * x[:, 0] ** 2], axis=1)[None, :2000]
+    cell = rd.training.shallow_start(series, 14, num_directions=4, ridge=1e-10, dtype=np.float64, key=jax.random.key(0))
+    directions = np.asarray(cell.hidden_weight, float)
+    np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1, rtol=1e-6)
+    shared, counts = np.unique(np.round(directions, 6), axis=0, return_counts=True)
+    assert sorted(counts) == [3, 3, 4, 4]
+    assert len(shared) == 4
+    for row in shared:
+        kinks = -np.asarray(cell.hidden_bias, float)[np.all(np.round(directions, 6) == row, axis=1)]
+        along = series[0, :-1] @ row
+        spacing = np.ptp(along) / len(kinks)
+        np.testing.assert_allclose(np.diff(np.sort(kinks)), spacing, rtol=1e-4)
+        assert along.min() - 1e-6 <= kinks.min() <= along.min() + spacing
+    with pytest.raises(ValueError, match="num_directions: expected 1 to num_hidden = 14"):
+        rd.training.shallow_start(series, 14, num_directions=15, key=jax.random.key(0))
+
+
+def test_few_directions_are_more_exact_than_random_kinks():
+    """A quadratic map of three variables, x' = a quadratic form of x: errors of one step, with as many ReLUs."""
+    rng = np.random.default_rng(0)
+    forms = 0.1 * rng.normal(size=(3, 3, 3))
+    x, rows = rng.uniform(-1, 1, size=3), []
+    for _ in range(3000):
+        rows.append(x)
+        # Kicked to stay everywhere in the cube; the kick is part of the next sample and no function of this one.
+        x = np.einsum("i,kij,j->k", x, forms, x)
+        rows.append(x)
+        x = rng.uniform(-1, 1, size=3)
+    series = np.array(rows).reshape(3000, 2, 3)
+    errors = []
+    for directions in (None, 8):
+        cell = rd.training.shallow_start(series, 80, num_directions=directions, dtype=np.float64, key=jax.random.key(0))
+        hidden = np.maximum(series[:, 0] @ np.asarray(cell.hidden_weight).T + np.asarray(cell.hidden_bias), 0)
+        step = np.asarray(cell.diagonal) * series[:, 0] + hidden @ np.asarray(cell.weight_hh).T + np.asarray(cell.bias)
+        errors.append(np.sqrt(np.mean((step - series[:, 1]) ** 2)))
+    assert errors[1] < 0.5 * errors[0]
+
+
 def test_multiple_shooting(model):
     targets = np.random.default_rng(3).normal(size=(12, 2)).astype(np.float32)
     shooting = rd.training.multiple_shooting(model, targets, 3)

@@ -1,6 +1,6 @@
 """A copy beside its system: every measure, with what the system shows against itself."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from rnndyn.dynamics.comparison._measurements import (
     spectrum_measurement,
     state_space_measurement,
 )
+from rnndyn.dynamics.comparison._orbits import cycle_measurements, return_measurement
 from rnndyn.dynamics.comparison._runs import Runs, check_system, judge_copy, make_runs
 from rnndyn.dynamics.comparison.fixed_point_matching import FixedPointMatch
 from rnndyn.dynamics.comparison.verdicts import CopyVerdict, LikenessVerdict
@@ -47,6 +48,7 @@ def compare_dynamics(
     horizon: int | None = None,
     num_starts: int = 20,
     num_candidates: int = 64,
+    cycle_periods: Iterable[int] = (),
     match_tolerance: float = 0.05,
 ) -> "DynamicsComparison":
     r"""Compare a copy g with its system f: where states lie, spectra, predictions, exponents, dimensions, fixed points.
@@ -60,10 +62,12 @@ def compare_dynamics(
     | D_stsp, D_H | between pairs of different segments of its runs | between segments of it and of the copy |
     | valid prediction time | of itself, from starts 1e-6 standard deviations off | of the copy |
     | exponents, Kaplan-Yorke and correlation dimension | its value with its standard error | likewise |
-    | fixed points | how many | how many |
+    | return map | how far successive maxima of a segment miss the pairs of another one | those of the copy |
+    | fixed points, cycles of each period | how many | how many |
 
-    Fixed points are as good as identical where all of them have partners with as many unstable directions within
-    `match_tolerance`.
+    Fixed points and cycles are as good as identical where all of them have partners with as many unstable directions
+    within `match_tolerance`. The return map is that of each channel whose maxima are resolved, four samples or more
+    apart: of flows; of maps there is no such row.
 
     **Arguments:**
 
@@ -84,6 +88,8 @@ def compare_dynamics(
     - `threshold`, `horizon`, `num_starts`: of predictions, see `valid_prediction_time`; the horizon is at most, and by
         default, half a segment.
     - `num_candidates`: of the searches for fixed points; 0 leaves them out.
+    - `cycle_periods`: of maps, the minimal periods whose cycles are searched for in both, such as `range(2, 7)`; by
+        default none. Cycles of a flow have no whole number of steps.
     - `match_tolerance`: in standard deviations of the observations.
 
     **Returns:** a `DynamicsComparison`. A copy that diverges or settles on a point is named as such; what cannot be
@@ -96,7 +102,8 @@ def compare_dynamics(
 
     ??? cite "Reference"
         See `state_space_divergence`, `spectrum_distance`, `valid_prediction_time`, `lyapunov_spectrum`,
-        `correlation_dimension`, `match_fixed_points`.
+        `correlation_dimension`, `return_map`, `match_fixed_points`,
+        `find_cycles`.
     """
     for name, value, least in (
         ("num_steps", num_steps, NUM_SEGMENTS * 2),
@@ -106,6 +113,9 @@ def compare_dynamics(
         ("num_bins", num_bins, 1),
     ):
         check_at_least(name, value, least)
+    periods = tuple(cycle_periods)
+    for period in periods:
+        check_at_least("cycle_periods", period, 1)
     for name, value in (("dt", dt), ("threshold", threshold), ("match_tolerance", match_tolerance)):
         if not value > 0:
             raise ValueError(f"{name}: expected a positive number, got {value}.")
@@ -134,10 +144,13 @@ def compare_dynamics(
             dt,
         )
         rows += ([] if row is None else [row]) + more + [dimension_measurement(system, copy)]
+        row = return_measurement(ours, theirs)
+        rows += [] if row is None else [row]
         points = copy_points = match = None
         if num_candidates:
             row, points, copy_points, match = fixed_point_measurement(system, copy, num_candidates, match_tolerance)
             rows += [] if row is None else [row]
+            rows += cycle_measurements(system, copy, periods, num_candidates, match_tolerance)
     return DynamicsComparison(tuple(rows), became, spectrum, copy_spectrum, points, copy_points, match)
 
 

@@ -35,6 +35,7 @@ def evaluate_jaxpr(jaxpr, consts: Sequence[Any], args: Sequence[Any], trouble: T
 
 
 def evaluate_equation(eqn, operands: list[Any], trouble: Trouble) -> list[Any]:
+    """Evaluate one equation of a jaxpr on `Dual`s and plain arrays; returns the same."""
     name = eqn.primitive.name
     body = called(eqn)
     if body is not None:
@@ -154,6 +155,11 @@ _DISCRETE = (
         ]
     )
 )
+
+
+def only_moves(eqn) -> bool:
+    """Whether an equation leaves numbers as they are and moves them about at the most."""
+    return eqn.primitive.name in MOVES | SAME
 
 
 def is_exact(eqn) -> bool:

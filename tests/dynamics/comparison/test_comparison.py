@@ -122,8 +122,57 @@ BAD[7] = np.nan
         (lambda: rd.compare_dynamics(BAD[8:80], BAD[8:80]), "num_steps: runs are cut into segments of 9 rows"),
         (lambda: rd.compare_dynamics(BAD[8:], Henon(), copy_observation=lambda x: x), "copy_states: g is observed"),
         (lambda: rd.compare_dynamics(BAD[8:], BAD[8:], dt=0.0), "dt: expected a positive"),
+        (lambda: rd.compare_dynamics(BAD[8:], BAD[8:], cycle_periods=(0,)), "cycle_periods"),
     ],
 )
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.slow
+def test_cycles_are_matched_by_place_and_kind():
+    """Two maps x' = a x (1 - x): at a = 3.9 the cycles of the copy are those of the system, at 3.5 others."""
+    logistic = lambda a: Logistic(np.array(a))
+    found = rd.compare_dynamics(
+        logistic(3.9), logistic(3.9), np.array([0.3]), num_steps=2000, smoothing=5.0, cycle_periods=(2, 3)
+    )
+    for period in (2, 3):
+        row = found[f"cycles of period {period}"]
+        # f^2 has one cycle of period 2; f^3 two of period 3, all solutions of (f^p(x) - x) / (f(x) - x) = 0.
+        assert row.system == row.copy == period - 1
+        assert row.message.startswith("as good as identical")
+    settled = rd.compare_dynamics(
+        logistic(3.9), logistic(3.5), np.array([0.3]), num_steps=2000, smoothing=5.0, cycle_periods=(2, 3)
+    )
+    # At 3.5 the cycle of period 2 is elsewhere, and there is none of period 3 below 1 + sqrt(8).
+    assert settled["cycles of period 3"].copy == 0
+    assert settled["cycles of period 3"].message.startswith("different")
+    assert not settled["cycles of period 2"].message.startswith("as good")
+
+
+class Logistic(eqx.Module):
+    a: np.ndarray
+
+    def __call__(self, x):
+        return self.a * x * (1 - x)
+
+
+def tent_waves(slope, number, rng):
+    """A wave whose maxima follow m' = slope (1 - |2 m - 1|) / 2: between them it comes down to zero."""
+    heights = [0.3 + 0.1 * rng.random()]
+    while len(heights) < number:
+        heights.append(slope * (1 - abs(2 * heights[-1] - 1)) / 2 + 1e-3 * rng.random())
+    hump = np.sin(np.pi * np.arange(16) / 16) ** 2
+    return (1 + np.array(heights)[:, None] * hump).ravel()[:, None]
+
+
+def test_the_return_map_tells_waves_apart():
+    rng = np.random.default_rng(0)
+    system, same, other = (tent_waves(slope, 400, rng) for slope in (1.8, 1.8, 1.6))
+    row = rd.compare_dynamics(system, same, smoothing=5.0)["return map"]
+    assert row.message.startswith("as good as identical")
+    row = rd.compare_dynamics(system, other, smoothing=5.0)["return map"]
+    assert row.message.startswith("different")
+    # Half a slope apart at a height of one half, 0.1 of it in the mean, over a deviation of the heights of 0.2.
+    assert 0.2 < row.copy < 1.0
