@@ -16,6 +16,7 @@ ORDER = (
         "text_integration",
         "negation",
         "context_integration",
+        "automata",
         "mean_field_chaos",
         "multitask_motifs",
         "working_memory",

@@ -59,7 +59,7 @@ def certify_automaton(
     - `max_depth`: how many symbols a set is followed until it has to lie in a stored set again, at most 63.
     - `num_generators`: how finely images are described, at least N; twice N by default.
     - `num_strings`, `longest_string`: random strings that are tried first, besides all short ones.
-    - `budget`: seconds that the search for sets may take.
+    - `budget`: seconds that the search for sets may take, after compilation and the first strings.
     - `progress`: whether a progress bar may appear.
 
     **Returns:** an `AutomatonCertificate`. Where `certified` is false, `reason` says what stood in the way, and
@@ -96,7 +96,6 @@ def certify_automaton(
     check_at_least("num_generators", num_generators, start.size)
     check_at_least("num_strings", num_strings, 0)
     check_at_least("longest_string", longest_string, 1)
-    deadline = time.monotonic() + budget
     with interval_precision():
         network = let_network_in(g, readout, start, inputs)
         if empty_string and (verdict := _answer_at_start(network, target)) is not None:
@@ -113,6 +112,8 @@ def certify_automaton(
             max_depth=max_depth,
             max_items=1000,
         )
+        covering.move(covering.first_items(START))  # compiles
+        deadline = time.monotonic() + budget
         with tqdm(desc="Certifying", delay=2.0, leave=False, disable=None if progress else True, unit="image") as bar:
             failure = covering.close(deadline, bar)
         if failure is not None:

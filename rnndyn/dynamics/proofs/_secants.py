@@ -41,10 +41,11 @@ def _secant_slope(box: Interval) -> Float[Array, "..."]:
 
 
 def _remainder(slope: Float[Array, "..."], box: Interval) -> Interval:
-    """`tanh(x) - slope * x` over the box. It is odd, so each half-line is looked at as x >= 0."""
-    on_right = _remainder_where_concave(slope, jnp.maximum(box.lo, 0.0), jnp.maximum(box.hi, 0.0))
-    mirrored = _remainder_where_concave(slope, jnp.maximum(-box.hi, 0.0), jnp.maximum(-box.lo, 0.0))
-    on_left = ia.neg(mirrored)
+    """`tanh(x) - slope * x` over the box. It is odd, so each half-line is looked at as x >= 0, both at once."""
+    lo = jnp.maximum(jnp.stack([box.lo, -box.hi]), 0.0)
+    hi = jnp.maximum(jnp.stack([box.hi, -box.lo]), 0.0)
+    found = _remainder_where_concave(jnp.stack([slope, slope]), lo, hi)
+    on_right, on_left = found.map(lambda end: end[0]), ia.neg(found.map(lambda end: end[1]))
     only_right, only_left = box.lo >= 0, box.hi <= 0
     both = ia.hull(on_right, on_left)
     remainder = ia.where(only_right, on_right, ia.where(only_left, on_left, both))
@@ -59,15 +60,15 @@ def _remainder_where_concave(slope: Float[Array, "..."], lo: Float[Array, "..."]
     """
     below = jnp.sqrt(jnp.maximum(1 - slope, 0.0))
     top = jnp.clip(jnp.arctanh(jnp.minimum(below, 1 - 1e-16)), lo, hi)
-    at_lo, at_top, at_hi = (_remainder_at(slope, end) for end in (lo, top, hi))
-    value = elementary.tanh(point(top))
-    rise = ia.sub(ia.sub(point(jnp.ones_like(top)), ia.square(value)), point(slope))
+    # tanh is the long part of the program: it is written down once, for all three points.
+    points = jnp.stack([lo, top, hi])
+    tanhs = elementary.tanh(point(points))
+    values = ia.sub(tanhs, ia.mul(point(jnp.stack([slope] * 3)), point(points)))
+    at_lo, at_top, at_hi = (values.map(lambda end, i=i: end[i]) for i in range(3))
+    squared = ia.square(tanhs.map(lambda end: end[1]))
+    rise = ia.sub(ia.sub(point(jnp.ones_like(top)), squared), point(slope))
     to_hi = ia.mul(rise, ia.sub(point(hi), point(top)))
     to_lo = ia.mul(rise, ia.sub(point(lo), point(top)))
     above = jnp.maximum(jnp.maximum(to_hi.hi, to_lo.hi), 0.0)
     upper = ia.add(at_top, point(above)).hi
     return Interval(jnp.minimum(at_lo.lo, at_hi.lo), upper)
-
-
-def _remainder_at(slope: Float[Array, "..."], x: Float[Array, "..."]) -> Interval:
-    return ia.sub(elementary.tanh(point(x)), ia.mul(point(slope), point(x)))

@@ -97,6 +97,45 @@ def test_one_changed_edge_is_refuted_with_the_shortest_string(tomita2):
     assert found.result == rd.AutomatonVerdict.refuted
 
 
+def test_a_weight_nudged_until_one_long_string_fails_is_not_certified(tomita2):
+    """No string is tried at random here, so that the proof itself has to refuse."""
+    g, start, inputs, readout, automaton = tomita2
+    transitions, accepting = automaton
+    rng = np.random.default_rng(5)
+    strings = rng.integers(0, 2, (400, 120))
+    strings[::2] = np.arange(120) % 2 == 0
+    strings[::4, 100:] = strings[1::4, 100:]
+    ends = np.zeros((120, len(strings)), int)
+    state = np.zeros(len(strings), int)
+    for t, symbols in enumerate(strings.T):
+        ends[t] = state = transitions[state, symbols]
+    i, j = np.unravel_index(np.argmax(np.abs(g.weight)), g.weight.shape)
+
+    def wrong(nudge):
+        """The weights, and how many answers after 14 symbols or more are wrong, in plain NumPy."""
+        weight = g.weight.copy()
+        weight[i, j] += nudge
+        states, late = np.repeat(start[None], len(strings), axis=0), 0
+        for t, symbols in enumerate(strings.T):
+            states = np.tanh(states @ weight.T + inputs[symbols] + g.bias)
+            answers = (states @ readout.weight + readout.bias > 0).ravel()
+            late += 0 if t < 13 else (answers != accepting[ends[t]]).sum()
+        return weight, late
+
+    nudge = -np.sign(g.weight[i, j])
+    low, high = 0.0, 64.0
+    assert wrong(high * nudge)[1]
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (low, middle) if wrong(middle * nudge)[1] else (middle, high)
+    weight, late = wrong(high * nudge)
+    assert late
+    network = (Tanh(weight, g.bias), start, inputs, readout)
+    found = rd.certify_automaton(*network, automaton, num_strings=0, budget=10.0, progress=False)
+    assert not found.certified
+    assert found.reason
+
+
 def test_extraction_finds_the_language_and_proves_it(tomita2):
     *network, (transitions, accepting) = tomita2
     found = rd.extract_automaton(*network, max_states=5, progress=False)
