@@ -23,8 +23,8 @@ ARRIVED, TRAVELLING, BLURRED, NOT_FINITE = range(4)
 _WIDEST_BOX = 1e-3
 """Boxes wider than this, relative to the spread of the balls, are given up: ellipsoids take over from the start."""
 
-_LARGEST_GROWTH = 1e3
-"""An ellipsoid is given up once it is this many times longer than the balls are apart: nothing enters any more."""
+_LONGEST = 1.0
+"""Ellipsoids whose axes, squared and summed, exceed this share of the spread of the balls are given up."""
 
 
 class Journeys(NamedTuple):
@@ -81,7 +81,7 @@ def follow_sets(
     """Follow ellipsoids; `args` are further arguments of f, the same for all."""
     num = len(sets.centers)
     out = Journeys(np.full(num, -1), np.zeros(num, int), np.full(num, TRAVELLING))
-    longest = _LARGEST_GROWTH * _spread(balls)
+    longest = _LONGEST * _spread(balls)
     rows = np.arange(num)
     steps = tqdm(range(max_steps + 1), desc=description, delay=2.0, leave=False, disable=None if progress else True)
     for step in steps:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from rnndyn.dynamics.numerics.drivers import map_in_chunks
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
@@ -88,20 +88,30 @@ def image_radii(
 def advance(f: Callable, sets: Ellipsoids, *args: np.ndarray) -> Ellipsoids:
     """Sets that hold the images of sets; radii are infinite where nothing is known.
 
-    The new factor is a Cholesky factor of the image of the covariance, r² [DF Q] [DF Q]', fattened a little in all
-    directions and by what rounding has added; any matrix would do, this one makes the new radius close to 1.
+    The image is the sum of [DF Q](y) at its midpoint, an ellipsoid, and of what the curvature of F and rounding add, in
+    a box of half-widths d. The new Q is a Cholesky factor of (1 + a) E + (1 + 1/a) N diag(d²), which holds the sum of
+    both, E = r² DF Q Q' DF', with the least trace for a² = tr(N diag(d²)) / tr E (Schweppe 1973), and fattened so that
+    it can be inverted. Any matrix would do, this one makes the new radius close to 1.
     """
     enclosure = enclose_sets(f, sets, *args)
-    num, size = sets.centers.shape
+    size = sets.centers.shape[1]
     centers = np.asarray(ia.midpoint(enclosure.value))
-    spread = np.asarray(ia.radius_about(enclosure.value, centers)).max(axis=1)
     linear = np.asarray(ia.midpoint(enclosure.jacobian))
-    known = np.isfinite(centers).all(axis=1) & np.isfinite(linear).all(axis=(1, 2)) & np.isfinite(sets.radii)
-    linear = np.where(known[:, None, None], linear, 0.0) * np.where(known, sets.radii, 0.0)[:, None, None]
-    covariance = linear @ np.swapaxes(linear, 1, 2)
-    mean = np.trace(covariance, axis1=1, axis2=2) / size
-    fat = np.where(known, _FLATTEST**2 * mean + size * spread**2, 1.0) + 1e-60
-    factors = np.linalg.cholesky(covariance + fat[:, None, None] * np.eye(size))
+    blur = np.linalg.norm(ia.radius_about(enclosure.jacobian, linear), axis=2) * sets.radii[:, None]
+    blur = blur + ia.radius_about(enclosure.value, centers)
+    known = ~(np.asarray(enclosure.jumps) | np.asarray(enclosure.undefined))
+    known &= np.isfinite(centers).all(axis=1) & np.isfinite(linear).all(axis=(1, 2)) & np.isfinite(blur).all(axis=1)
+    linear = np.where(known[:, None, None], linear * sets.radii[:, None, None], 0.0)
+    # Larger ones hold nothing that could still be told, and their squares overflow.
+    known &= (np.abs(linear).max(axis=(1, 2)) < 1e100) & (blur.max(axis=1) < 1e100)
+    linear = np.where(known[:, None, None], linear, 0.0)
+    image = linear @ np.swapaxes(linear, 1, 2)
+    box = size * np.where(known[:, None], blur, 1.0) ** 2 + 1e-60
+    total, added = np.trace(image, axis1=1, axis2=2), box.sum(axis=1)
+    ratio = np.sqrt(added / np.maximum(total, 1e-30 * added))
+    fat = (1 + 1 / ratio)[:, None] * box + (_FLATTEST**2 * total / size)[:, None]
+    covariance = (1 + ratio)[:, None, None] * image + fat[:, None, :] * np.eye(size)
+    factors = np.linalg.cholesky(covariance)
     inverses = vn.inverse(point(factors))
     radii, _ = image_radii(enclosure, sets.radii, centers, inverses)
     radii = np.where(known & np.isfinite(radii), radii, np.inf)

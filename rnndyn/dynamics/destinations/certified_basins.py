@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rnndyn._validation import check_at_least, check_states
 from rnndyn.dynamics.destinations import _journeys as journeys
-from rnndyn.dynamics.destinations.trapping_balls import Points, TrappingBalls, prove_trapping_balls
+from rnndyn.dynamics.destinations.trapping_balls import Points, TrappingBalls, trapping_balls_of
 from rnndyn.dynamics.destinations.verdicts import DestinationVerdict
 from rnndyn.dynamics.numerics.drivers import let_in
 from rnndyn.dynamics.proofs.krawczyk import interval_precision
@@ -43,7 +43,7 @@ def certify_basins(
     interval rule.
 
     States are carried forward in interval arithmetic, as boxes; where these grow too wide, as near a saddle, again as
-    ellipsoids $\{c + Q y : |y|_2 \le r\}$ with $F(c + Q y) \in F(c) + [DF]\, Q y$ and a factor of the image as the next Q,
+    ellipsoids $\{c + Q y : |y|_2 \le r\}$ with $F(c + Q y) \in F(c) + [DF]\, Q y$ and a factor of the image as next Q,
     so that only what the map really stretches is stretched (Lohner 1987; Kühn 1998). A state on the boundary of two
     basins cannot be proved, and neither can one so near to it that rounding decides. The proof is about the real map
     with the float64 constants of f; what it assumes of the arithmetic is in `docs/certificates.md`.
@@ -53,7 +53,7 @@ def certify_basins(
     """
     check_at_least("max_steps", max_steps, 0)
     check_states("states", states)
-    balls = points if isinstance(points, TrappingBalls) else prove_trapping_balls(f, points)
+    balls = trapping_balls_of(f, points)
     check_states("states", states, balls.centers.shape[1])
     states = np.asarray(states, np.float64)
     num = len(states)

@@ -18,10 +18,11 @@ from rnndyn.dynamics.proofs import interval_arithmetic as ia
 from rnndyn.dynamics.proofs import verified_norms as vn
 from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
 from rnndyn.dynamics.proofs.krawczyk import interval_precision
-from rnndyn.results import Judged, first_verdict, is_verdict, take_verdicts
+from rnndyn.results import Judged, first_verdict, is_verdict
 
-CLAIM_SLACK = 1e-10
-"""What is claimed of a ball exceeds what was computed by this share, so that a checker with other roundings agrees."""
+_CLAIM_SLACK = 1e-10
+"""What is claimed of a ball exceeds what was computed by this share (offsets, which are mere rounding: by this share of
+the radius), so that a checker with other roundings agrees."""
 
 _TEMPERS = (0.2, 0.5, 0.8)
 """How far the rate that a metric is made for lies between the spectral radius and 1: each is tried."""
@@ -35,10 +36,11 @@ Points = Array | np.ndarray | Sequence[Array | np.ndarray]
 def prove_trapping_balls(f: Callable[[Array], Array], points: Points) -> "TrappingBalls":
     r"""Prove a ball around each stable point or cycle from which every state ends there.
 
-    With $|x|_Q = |Q^{-1} x|_2$, centres $c_j$ near the points of a cycle $x_0, \dots, x_{p-1}$ (p = 1: a fixed point) and
-    balls $B_j = \{|x - c_j|_{Q_j} \le r\}$, the inequalities
+    With $|x|_Q = |Q^{-1} x|_2$, centres $c_j$ near the points of a cycle (of one point: a fixed point) and balls
+    $B_j = \{|x - c_j|_{Q_j} \le r\}$, the inequalities
 
-    $$ |F(c_j) - c_{j+1}|_{Q_{j+1}} + q_j\, r \le r, \qquad q_j \ge \sup_{x \in B_j} |Q_{j+1}^{-1} DF(x)\, Q_j|_2, \quad q_j < 1 $$
+    $$ |F(c_j) - c_{j+1}|_{Q_{j+1}} + q_j\, r \le r, \qquad
+       q_j \ge \sup_{x \in B_j} |Q_{j+1}^{-1} DF(x)\, Q_j|_2, \quad q_j < 1 $$
 
     say that F takes $B_j$ into $B_{j+1}$ and brings any two states of it closer. So exactly one orbit stays in the
     balls for all times, a cycle of period p or a divisor of it, and every state of a ball converges to it.
@@ -123,9 +125,12 @@ class TrappingBalls(Judged):
         return int(self.owners[-1]) + 1
 
     def targets(self, share: float = 1.0) -> tuple[Balls, np.ndarray]:
-        """The proved balls, shrunk to a share, and the row of each."""
-        rows = np.flatnonzero(self.radii > 0)
-        return Balls(self.centers[rows], vn.inverse(point(self.factors[rows])), self.radii[rows] * share), rows
+        """The proved balls, shrunk to a share at which they trap too, and the row of each."""
+        radii = self.radii * share
+        traps = (radii > 0) & (vn.round_up(self.offsets + vn.round_up(self.rates * radii)) <= radii)
+        # All points of a cycle, or none.
+        rows = np.flatnonzero(np.isin(self.owners, self.owners[~traps], invert=True))
+        return Balls(self.centers[rows], vn.inverse(point(self.factors[rows])), radii[rows]), rows
 
     def check_distinct(self) -> None:
         """Raise where two of the fixed points and cycles are one: each ball holds only one orbit for all times."""
@@ -155,6 +160,29 @@ class TrappingBalls(Judged):
         if len(self) > 20:
             lines.append(f"  ... and {len(self) - 20} more")
         return "\n".join(lines)
+
+
+def trapping_balls_of(f: Callable[[Array], Array], points: Points | TrappingBalls) -> TrappingBalls:
+    """The balls of points; where they are given, they are shown to be of this map and not of another one."""
+    if not isinstance(points, TrappingBalls):
+        return prove_trapping_balls(f, points)
+    rows = np.flatnonzero(points.radii > 0)
+    if rows.size:
+        with interval_precision():
+            f = let_in(f, points.centers[0])
+            sets = Ellipsoids(points.centers[rows], points.factors[rows], points.radii[rows])
+            after = points.successors[rows]
+            offsets, rates = ball_bounds(f, sets, points.centers[after], vn.inverse(point(points.factors[after])))
+        # Computed again, from another program of the same map, they differ by rounding: the claims have room for that.
+        claimed_offsets, claimed_rates = points.offsets[rows], points.rates[rows]
+        holds = (offsets <= claimed_offsets) & (rates <= claimed_rates) & (claimed_rates < 1)
+        holds &= vn.round_up(claimed_offsets + vn.round_up(claimed_rates * sets.radii)) <= sets.radii
+        if not holds.all():
+            raise ValueError(
+                f"points: row {rows[np.argmin(holds)]} of these trapping balls is not taken into its successor by this "
+                "map. Were they proved for another map, or another input? Pass the points themselves."
+            )
+    return points
 
 
 # --- helpers
@@ -274,7 +302,7 @@ class _Candidate:
 
 
 def _largest_balls(f: Callable, cycles: list[np.ndarray], factors: list[np.ndarray]) -> list[_Candidate]:
-    """For each cycle the largest radius that passes: by halving from one that is surely too large, then by bisection."""
+    """For each cycle the largest radius that passes: shrunk from one that is too large, then bisected."""
     best = [_Candidate.none(cycle) for cycle in cycles]
     usable = [np.isfinite(q).all() for q in factors]
     spread = max(np.max(np.abs(np.concatenate(cycles))), 1e-3)
@@ -304,20 +332,23 @@ def _try(
     sets = Ellipsoids(np.concatenate(cycles), np.concatenate(factors), np.repeat(radii, lengths))
     following = np.concatenate([np.roll(cycle, -1, axis=0) for cycle in cycles])
     inverses = vn.inverse(point(np.concatenate([np.roll(q, -1, axis=0) for q in factors])))
-    offsets, rates = ball_claims(f, sets, following, inverses)
+    offsets, rates = ball_bounds(f, sets, following, inverses)
+    offsets = offsets * (1 + _CLAIM_SLACK) + sets.radii * _CLAIM_SLACK
+    rates = rates * (1 + _CLAIM_SLACK)
     ends = np.cumsum(lengths)[:-1]
     return list(zip(np.split(offsets, ends), np.split(rates, ends)))
 
 
-def ball_claims(
+def ball_bounds(
     f: Callable, sets: Ellipsoids, following: np.ndarray, inverses: Interval
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Upper bounds, with their slack, of |F(c) - c'| and of |DF| over each ball, in the norms of the balls."""
+    """Upper bounds of |F(c) - c'| and of |DF| over each ball, in the norms of the balls."""
     enclosure = enclose_sets(f, sets)
     with np.errstate(all="ignore"):
         _, rates = image_radii(enclosure, sets.radii, following, inverses)
         offsets = vn.vector_norm_bound(ia.matvec(inverses, ia.sub(enclosure.value, point(following))))
-    return offsets * (1 + CLAIM_SLACK), rates * (1 + CLAIM_SLACK)
+    rates = np.where(np.asarray(enclosure.jumps) | np.asarray(enclosure.undefined), np.inf, rates)
+    return offsets, rates
 
 
 def _assemble(cycles: list[np.ndarray], best: list[_Candidate]) -> TrappingBalls:
