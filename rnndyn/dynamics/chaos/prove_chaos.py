@@ -26,7 +26,7 @@ from rnndyn.results import Judged, is_verdict
 CLAIM_SLACK = 4e-10
 _NUM_ROUNDS = 200
 _NUM_SADDLES = 3
-_NUM_PLANS = 8
+_NUM_PLANS = 3
 _NUM_ORBITS = 30
 
 
@@ -37,7 +37,7 @@ def prove_chaos(
     max_period: int = 2,
     max_unstable: int = 2,
     max_loops: int = 3,
-    budget: float = 120.0,
+    budget: float = 300.0,
     progress: bool = True,
 ) -> "ChaosProof":
     r"""Prove that a map has a horseshoe near given states, or say why this cannot be proved.
