@@ -13,7 +13,7 @@ _NUM_NEWTON = 12
 _CONVERGED = 1e-11
 # Ends of the orbit lie this close to the saddle, in units of the spread of the states. Sets at the saddle are much
 # thinner than wide.
-_START, _END = 1e-4, 1e-7
+_START, _END = 1e-6, 1e-7
 _LONGEST_END = 60
 _LEAST_ANGLE = 1e-3
 

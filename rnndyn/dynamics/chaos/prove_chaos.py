@@ -1,11 +1,13 @@
 """Proofs that a map is chaotic: a horseshoe along an orbit that leaves a saddle and comes back to it."""
 
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float, Int
+from tqdm.auto import tqdm
 
 from rnndyn._validation import check_at_least, check_states
 from rnndyn._verdicts import verdict_words
@@ -24,7 +26,7 @@ from rnndyn.results import Judged, is_verdict
 CLAIM_SLACK = 4e-10
 _NUM_ROUNDS = 200
 _NUM_SADDLES = 3
-_NUM_PLANS = 8
+_NUM_PLANS = 3
 _NUM_ORBITS = 30
 
 
@@ -35,6 +37,8 @@ def prove_chaos(
     max_period: int = 2,
     max_unstable: int = 2,
     max_loops: int = 3,
+    budget: float = 300.0,
+    progress: bool = True,
 ) -> "ChaosProof":
     r"""Prove that a map has a horseshoe near given states, or say why this cannot be proved.
 
@@ -54,6 +58,8 @@ def prove_chaos(
     - `max_period`: of the saddle cycles that are tried; 1 is a fixed point.
     - `max_unstable`: of their numbers u of unstable directions.
     - `max_loops`: along how many homoclinic orbits loops are laid; each raises the bound.
+    - `budget`: seconds after which nothing more is tried. What was proved by then is returned.
+    - `progress`: whether a progress bar may appear.
 
     **Returns:** a `ChaosProof`, with `proved`, `entropy_bound`, `exponent_bound` and the sets, which
     `check_chaos` verifies independently. Where it is not proved, `reason` says how far it came.
@@ -78,11 +84,15 @@ def prove_chaos(
     check_states("states", states)
     for name, value in (("max_period", max_period), ("max_unstable", max_unstable), ("max_loops", max_loops)):
         check_at_least(name, value, 1)
+    if not budget > 0:
+        raise ValueError(f"budget: expected a number of seconds above 0, got {budget}.")
     if len(states) < 10:
         raise ValueError(f"states: expected a trajectory of at least 10 states, got {len(states)}.")
     with interval_precision():
         trajectory = np.asarray(states, dtype=np.float64)
-        return _prove(let_in(f, trajectory[0]), trajectory, max_period, max_unstable, max_loops)
+        limits = _Limits(max_period, max_unstable, max_loops, budget, time.monotonic() + budget)
+        with tqdm(desc="Proving", delay=2.0, leave=False, disable=None if progress else True, unit="loop") as bar:
+            return _prove(let_in(f, trajectory[0]), trajectory, limits, bar)
 
 
 class ChaosProof(Judged):
@@ -151,10 +161,24 @@ class _Graph:
     entropy: float
 
 
-def _prove(f: Callable, states: np.ndarray, max_period: int, max_unstable: int, max_loops: int) -> ChaosProof:
-    size = states.shape[1]
+@dataclasses.dataclass(frozen=True)
+class _Limits:
+    """What the search may try, and until when."""
+
+    max_period: int
+    max_unstable: int
+    max_loops: int
+    budget: float
+    deadline: float
+
+    def is_over(self) -> bool:
+        return time.monotonic() > self.deadline
+
+
+def _prove(f: Callable, states: np.ndarray, limits: _Limits, bar: tqdm) -> ChaosProof:
+    size, max_period = states.shape[1], limits.max_period
     scale = spread(states)
-    saddles = find_saddles(f, states, max_period, max_unstable) if scale > 0 else []
+    saddles = find_saddles(f, states, max_period, limits.max_unstable) if scale > 0 else []
     if not saddles:
         return _refused(
             HorseshoeVerdict.no_saddle, size, f"none of period up to {max_period} near {len(states)} states."
@@ -162,18 +186,24 @@ def _prove(f: Callable, states: np.ndarray, max_period: int, max_unstable: int, 
     num_returns = num_orbits = num_bases = num_tried = 0
     best = 0.0
     for saddle in saddles[:_NUM_SADDLES]:
+        if limits.is_over():
+            break
         orbits, returns = find_homoclinics(f, saddle, states, scale, _NUM_ORBITS)
         num_returns, num_orbits = num_returns + returns, num_orbits + len(orbits)
         if not orbits:
             continue
-        for base in bases(f, saddle, scale):
+        for base in bases(f, saddle, scale, limits.is_over):
             num_bases += 1
             for plan in plans(base, orbits)[:_NUM_PLANS]:
+                if limits.is_over():
+                    break
+                bar.update()
                 loop, reached = close(f, base, plan)
                 num_tried, best = num_tried + 1, max(best, reached)
                 graph = None if loop is None else _graph(f, base, [loop])
                 if graph is not None:
-                    return _proof(saddle, *_enlarged(f, base, orbits, loop, graph, max_loops))
+                    return _proof(saddle, *_enlarged(f, base, orbits, loop, graph, limits))
+    spent = f" The budget of {limits.budget:g} s was spent first." if limits.is_over() else ""
     if num_returns == 0:
         tried = ", ".join(f"period {s.period} with {s.num_unstable} unstable" for s in saddles[:_NUM_SADDLES])
         return _refused(HorseshoeVerdict.no_return, size, f"saddles near the states: {tried}. Try more states.")
@@ -183,22 +213,23 @@ def _prove(f: Callable, states: np.ndarray, max_period: int, max_unstable: int, 
         return _refused(
             HorseshoeVerdict.not_closed,
             size,
-            f"{num_orbits} homoclinic orbits, but no set at a saddle covers itself, or f has no enclosure there.",
+            f"{num_orbits} homoclinic orbits, but no set at a saddle covers itself, or f has no enclosure there."
+            f"{spent}",
         )
     return _refused(
         HorseshoeVerdict.not_closed,
         size,
         f"{num_orbits} homoclinic orbits, {num_tried} loops tried; the best reached {best:.3g} of the 1 that is needed."
-        " Try more states, or a larger max_period.",
+        f" Try more states, or a larger max_period.{spent}",
     )
 
 
-def _enlarged(f: Callable, base: Base, orbits: list[Homoclinic], loop: Loop, graph: _Graph, max_loops: int):
+def _enlarged(f: Callable, base: Base, orbits: list[Homoclinic], loop: Loop, graph: _Graph, limits: _Limits):
     """More loops from the same sets at the saddle, kept while they raise the entropy."""
     loops = [loop]
     tried = 0
     for plan in plans(base, orbits):
-        if len(loops) == max_loops or tried == 2 * max_loops:
+        if len(loops) == limits.max_loops or tried == 2 * limits.max_loops or limits.is_over():
             break
         if any(plan.length == one.length and _starts_at(plan, one) for one in loops):
             continue
