@@ -22,6 +22,7 @@ ORDER = (
         "excitable_networks",
         "lyapunov_spectra",
         "gated_chaos",
+        "proved_chaos",
     ),
     *("gradient_growth", "gradient_flossing", "why_gradients_add", "vanishing_gradients", "clipping_and_init"),
     *("long_memory", "char_lm", "exposure_bias", "sentiment", "hidden_memories", "piecewise_linear_cycles"),

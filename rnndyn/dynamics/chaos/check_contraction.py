@@ -38,8 +38,8 @@ def check_contraction(
     \end{pmatrix}$$
 
     has to be positive definite; the box of states has to be mapped into itself, or the ellipsoid
-    $|x - c|_P \le s$ has to be kept, $|g(c, u) - c|_P \le (1 - \rho) s$, and to lie where the slopes were bounded. All of
-    it is evaluated anew from the numbers of the certificate, with a-priori bounds of the rounding errors
+    $|x - c|_P \le s$ has to be kept, $|g(c, u) - c|_P \le (1 - \rho) s$, and to lie where the slopes were bounded. All
+    of it is evaluated anew from the numbers of the certificate, with a-priori bounds of the rounding errors
     (Higham 2002; for Cholesky's factorisation Rump 2006).
 
     **Arguments:**

@@ -268,9 +268,7 @@ def _ellipsoid(
         factor = np.linalg.cholesky(metric)
         larger = 1.2
         if _is_inside(axes, factor, metric, radius):
-            last, proof = proof, _proof(
-                found, center, reach, axes, radius, low, high, ContractionVerdict.in_ellipsoid
-            )
+            last, proof = proof, _proof(found, center, reach, axes, radius, low, high, ContractionVerdict.in_ellipsoid)
             if last is not None and rate > last.rate * (1 - _WORTHWHILE):
                 return (proof if rate < last.rate else last), best
             # Slopes are less free in a smaller ellipsoid, and this one has room.
@@ -349,7 +347,9 @@ def _offset(response: _Response, metric: np.ndarray) -> float:
     fine = _length(root, response.shift)
     if response.slopes is not None:
         # Each input moves the image along a line, so that few inputs fill much less than the box around it.
-        fine += sum(_length(root, response.slopes.map(lambda end, k=k: end[:, k])) for k in range(response.slopes.shape[1]))
+        fine += sum(
+            _length(root, response.slopes.map(lambda end, k=k: end[:, k])) for k in range(response.slopes.shape[1])
+        )
     return float(round_up(min(crude, float((fine + loss) * (1 + 1e-9))), 4))
 
 

@@ -40,13 +40,13 @@ def proof_of(net, bound=0.1):
 
 @pytest.fixture(scope="module")
 def proof():
-    found = proof_of(network(0.5))
+    found = proof_of(network(0.7))
     assert found.core is not None
     return found
 
 
 def test_what_was_proved_is_accepted(proof):
-    check = rd.check_contraction(proof, *network(0.5).numbers)
+    check = rd.check_contraction(proof, *network(0.7).numbers)
     assert check.accepted, str(check)
 
 
@@ -62,7 +62,7 @@ def test_a_rate_that_is_tighter_by_a_billionth_is_refused(proof, part):
         return p.rate if part == "whole" else p.core.rate
 
     better = eqx.tree_at(rate, proof, rate(proof) - 1e-9)
-    check = rd.check_contraction(better, *network(0.5).numbers)
+    check = rd.check_contraction(better, *network(0.7).numbers)
     assert not check.accepted
     assert len(check.failures) == 1
     assert "the matrix inequality of the rate" in check.failures[0]
@@ -81,16 +81,16 @@ def test_a_rate_that_is_tighter_by_a_billionth_is_refused(proof, part):
     ],
 )
 def test_the_inequality_that_fails_is_named(proof, where, change, words):
-    check = rd.check_contraction(eqx.tree_at(where, proof, change(where(proof))), *network(0.5).numbers)
+    check = rd.check_contraction(eqx.tree_at(where, proof, change(where(proof))), *network(0.7).numbers)
     assert any(words in failure for failure in check.failures), str(check)
 
 
 def test_the_proof_of_another_network_is_refused(proof):
-    assert not rd.check_contraction(proof, *network(0.52).numbers).accepted
+    assert not rd.check_contraction(proof, *network(0.72).numbers).accepted
 
 
 def test_what_cannot_be_checked_is_named(proof):
-    weight, into, bias, _ = network(0.5).numbers
+    weight, into, bias, _ = network(0.7).numbers
     with pytest.raises(ValueError, match="weight, input_weight, bias"):
         rd.check_contraction(proof, weight, into[:, :1], bias)
     net = network(3.0)
