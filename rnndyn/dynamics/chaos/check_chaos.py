@@ -155,7 +155,7 @@ def _image(proof: ChaosProof, i: int, place: float, width: float, w, b, leak: fl
     linear = (1 - leak) * cut + leak * slope[:, None] * pushed
     spread = leak * (half[:, None] * size + slope[:, None] * pushed_radius) + 8 * _U * (np.abs(cut) + size)
     rest = _norm(spread[:, :u], 1) + _norm(spread[:, u:], 1)
-    # 1 - a is rounded once in the check and in the map: kept exact here.
+    # With these digits the rounding of 1 - a is far below what is granted.
     image = (1 - _LONG(leak)) * middle + leak * np.tanh(exact)
     image_radius = blur + leak * (exact_radius + _LONG_TANH * np.abs(np.tanh(drive)) * (1 + _TANH))
     image_radius = image_radius + 8 * _LONG_U * (center + np.abs(goal) + 1)
