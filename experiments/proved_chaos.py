@@ -99,9 +99,9 @@ class Config:
 
     maps: tuple[Annotated[str, one_of(MAPS)], ...] = tuple(MAPS)
     """Chaotic maps."""
-    learned: tuple[Annotated[str, one_of(("Henon", "logistic"))], ...] = ("Henon", "logistic")
+    learned: tuple[Annotated[str, one_of(("Henon", "logistic"))], ...] = ("logistic",)
     """Maps that echo state networks learn."""
-    num_units: tuple[int, ...] = (30, 16)
+    num_units: tuple[int, ...] = (16,)
     """Of each of these networks."""
     spectral_radius: float = 0.05
     """Of the echo state networks: little memory, as these maps need none."""

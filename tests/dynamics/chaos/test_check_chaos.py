@@ -69,10 +69,12 @@ def test_the_proof_of_a_network_that_learned_a_map_is_accepted():
         num_connections=8,
         key=jax.random.key(0),
     )
-    cell = network.fit(np.array(series[500:]), ridge=1e-6).cell
+    series = np.array(series[500:])
+    trained = network.fit(series, ridge=1e-6)
+    cell = trained.cell
     weight = np.asarray(cell.reservoir.weight_hh + cell.reservoir.weight_ih @ cell.weight_out)
     bias = np.asarray(cell.reservoir.bias + cell.reservoir.weight_ih @ cell.bias_out)
-    state, orbit = np.zeros(8), []
+    state, orbit = trained.synchronize(series[None, :500])[0], []
     for _ in range(3500):
         state = np.tanh(weight @ state + bias)
         orbit.append(state)
