@@ -1,7 +1,6 @@
 """The second checker accepts what was proved, and refuses what is claimed beyond it."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -51,37 +50,6 @@ def test_better_claims_are_refused(proof, field, step):
 
 def test_the_proof_of_another_network_is_refused(proof):
     assert not rd.check_chaos(proof, WEIGHT * 1.05, BIAS).accepted
-
-
-def test_the_proof_of_a_network_that_learned_a_map_is_accepted():
-    # Its sets are thin: what the check grants to rounding has to stay below what the claims leave to it.
-    x, series = 0.3, []
-    for _ in range(4500):
-        x = 3.9 * x * (1 - x)
-        series.append([x])
-    network = rd.reservoir(
-        1,
-        8,
-        spectral_radius=0.05,
-        input_scaling=1.0,
-        bias_scaling=0.5,
-        squares=False,
-        num_connections=8,
-        key=jax.random.key(0),
-    )
-    series = np.array(series[500:])
-    trained = network.fit(series, ridge=1e-6)
-    cell = trained.cell
-    weight = np.asarray(cell.reservoir.weight_hh + cell.reservoir.weight_ih @ cell.weight_out)
-    bias = np.asarray(cell.reservoir.bias + cell.reservoir.weight_ih @ cell.bias_out)
-    state, orbit = trained.synchronize(series[None, :500])[0], []
-    for _ in range(3500):
-        state = np.tanh(weight @ state + bias)
-        orbit.append(state)
-    found = rd.prove_chaos(Tanh(weight, bias), np.array(orbit[500:]), max_loops=1)
-    assert found.proved, found.reason
-    check = rd.check_chaos(found, weight, bias)
-    assert check.accepted, str(check)
 
 
 def test_nothing_is_not_checked(proof):
