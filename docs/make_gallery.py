@@ -24,6 +24,7 @@ ORDER = (
         "automata",
         "lyapunov_spectra",
         "gated_chaos",
+        "proved_chaos",
     ),
     *("gradient_growth", "gradient_flossing", "why_gradients_add", "vanishing_gradients", "clipping_and_init"),
     *("long_memory", "char_lm", "exposure_bias", "sentiment", "hidden_memories", "piecewise_linear_cycles"),

@@ -27,6 +27,8 @@ from rnndyn.dynamics.bifurcations.training_history import FixedPointHistory as F
 from rnndyn.dynamics.candidates import sample_candidates as sample_candidates
 from rnndyn.dynamics.chaos.check_chaos import ChaosCheck as ChaosCheck
 from rnndyn.dynamics.chaos.check_chaos import check_chaos as check_chaos
+from rnndyn.dynamics.chaos.check_contraction import ContractionCheck as ContractionCheck
+from rnndyn.dynamics.chaos.check_contraction import check_contraction as check_contraction
 from rnndyn.dynamics.chaos.prove_chaos import ChaosProof as ChaosProof
 from rnndyn.dynamics.chaos.prove_chaos import prove_chaos as prove_chaos
 from rnndyn.dynamics.chaos.prove_contraction import ContractionProof as ContractionProof

@@ -109,6 +109,26 @@ def _reweighted(system, scales: np.ndarray, metric: np.ndarray, rate: float) -> 
     return scales * np.clip(ratio, 0.3, 3.0)
 
 
+def least_rate(form: SectorForm, metric: Float[np.ndarray, "N N"], scales: Float[np.ndarray, " m"]) -> float:
+    """The smallest rate at which the inequality of `is_contraction` holds, without rounding errors: proves nothing.
+
+    In dw it is a square whatever the rate is; what is left of it, by a Schur complement, is a pencil in rho^2.
+    """
+    size = len(metric)
+    middle, radius = slopes(form)
+    into, gains = (np.asarray(ia.midpoint(x)) for x in (form.into, form.gains))
+    deviation, allowed = -middle[:, None] * gains, radius[:, None] * gains
+    deviation[:, size:] += np.eye(len(middle))
+    rest = (deviation.T * scales) @ deviation - (allowed.T * scales) @ allowed - into.T @ metric @ into
+    try:
+        factor = scipy.linalg.cho_factor(rest[size:, size:])
+        worst = rest[:size, size:] @ scipy.linalg.cho_solve(factor, rest[size:, :size]) - rest[:size, :size]
+        square = scipy.linalg.eigh(0.5 * (worst + worst.T), metric, eigvals_only=True)[-1]
+    except np.linalg.LinAlgError:
+        return np.inf
+    return float(np.sqrt(max(square, 1e-300)))
+
+
 def is_contraction(
     form: SectorForm, metric: Float[np.ndarray, "N N"], scales: Float[np.ndarray, " m"], rate: float
 ) -> bool:

@@ -10,8 +10,12 @@ from rnndyn.dynamics.chaos.symbolic import entropy_bound, tells_paths_apart
 from rnndyn.results import Result
 
 _U = 2.0**-53
+_LONG = np.longdouble
+_LONG_U = float(np.finfo(_LONG).eps)
+"""Images are evaluated with more digits where the machine has them: in a small set an error of a state is magnified."""
 _TANH = 2.0**-48
 """Relative error granted to `numpy.tanh`: 32 units in the last place."""
+_LONG_TANH = 32 * _LONG_U
 _FAR_ABOVE_ROUNDING = 1e-11
 
 
@@ -130,11 +134,16 @@ def _image(proof: ChaosProof, i: int, place: float, width: float, w, b, leak: fl
     center, (goal, inverse, inverse_radius) = proof.centers[i], target
     cut = axes.copy()
     cut[:, :u] *= width
-    # A piece has a rounded centre, a whole set has not.
-    blur = 8 * _U * (np.abs(center) + np.abs(axes[:, :u]).sum(1)) * (width < 1)
-    center = center + axes[:, 0] * place if u == 1 else center
-    drive, drive_radius = _product(w, center, blur)
-    drive, drive_radius = drive + b, drive_radius + 4 * _U * np.abs(drive + b)
+    # A piece has a rounded place and width, a whole set and its faces have not.
+    blur = 8 * _U * np.abs(axes[:, :u]).sum(1) * (0 < width < 1)
+    middle = center.astype(_LONG) + axes[:, 0].astype(_LONG) * place if u == 1 else center.astype(_LONG)
+    blur = blur + 4 * _LONG_U * (np.abs(center) + np.abs(axes[:, 0])) * (width < 1)
+    center = np.abs(middle).astype(float) * (1 + 2 * _U)
+    exact = w.astype(_LONG) @ middle + b
+    gamma = 4 * (len(center) + 8) * _LONG_U
+    exact_radius = (np.abs(w) @ (gamma * center + blur) + gamma * np.abs(b)) * (1 + 8 * len(b) * _U) + 1e-290
+    drive = exact.astype(float)
+    drive_radius = exact_radius + 2 * _U * np.abs(drive)
     pushed, pushed_radius = _product(w, cut)
     size = np.abs(pushed) + pushed_radius
     reach = (_norm(size[:, :u], 1) + _norm(size[:, u:], 1)) * (1 + 4 * _U) + drive_radius
@@ -142,17 +151,18 @@ def _image(proof: ChaosProof, i: int, place: float, width: float, w, b, leak: fl
     near, far = np.maximum(np.abs(drive) - reach, 0.0), np.abs(drive) + reach
     steep = (1 - (np.tanh(near) * (1 - _TANH)) ** 2) * (1 + 4 * _U)
     flat = np.maximum(1 - (np.tanh(far) * (1 + _TANH)) ** 2, 0.0) * (1 - 4 * _U)
-    middle, half = 0.5 * (steep + flat), 0.5 * (steep - flat) + 4 * _U
-    linear = (1 - leak) * cut + leak * middle[:, None] * pushed
-    spread = leak * (half[:, None] * size + middle[:, None] * pushed_radius) + 8 * _U * (np.abs(cut) + size)
+    slope, half = 0.5 * (steep + flat), 0.5 * (steep - flat) + 4 * _U
+    linear = (1 - leak) * cut + leak * slope[:, None] * pushed
+    spread = leak * (half[:, None] * size + slope[:, None] * pushed_radius) + 8 * _U * (np.abs(cut) + size)
     rest = _norm(spread[:, :u], 1) + _norm(spread[:, u:], 1)
-    image = (1 - leak) * center + leak * np.tanh(drive)
-    image_radius = blur + leak * (drive_radius * np.minimum(1.0, steep + 1e-12) + _TANH * np.abs(np.tanh(drive)))
-    image_radius = image_radius + 8 * _U * (np.abs(center) + 1)
-    away = image - goal
+    # With these digits the rounding of 1 - a is far below what is granted.
+    image = (1 - _LONG(leak)) * middle + leak * np.tanh(exact)
+    image_radius = blur + leak * (exact_radius + _LONG_TANH * np.abs(np.tanh(drive)) * (1 + _TANH))
+    image_radius = image_radius + 8 * _LONG_U * (center + np.abs(goal) + 1)
+    away = (image - goal).astype(float)
     size_b = np.abs(inverse) + inverse_radius
     gamma = 4 * (len(center) + 8) * _U
-    error = size_b @ (image_radius + gamma * np.abs(away) + 2 * _U * np.abs(goal)) + inverse_radius @ np.abs(away)
+    error = size_b @ (image_radius + gamma * np.abs(away)) + inverse_radius @ np.abs(away)
     offset = inverse @ away
     turned = inverse @ linear
     turned_radius = size_b @ (gamma * np.abs(linear)) + inverse_radius @ np.abs(linear)
