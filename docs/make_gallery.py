@@ -16,6 +16,7 @@ ORDER = (
         "negation",
         "context_integration",
         "mean_field_chaos",
+        "low_rank_theory",
         "lyapunov_spectra",
         "gated_chaos",
     ),
