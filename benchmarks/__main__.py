@@ -12,6 +12,7 @@ import jax
 
 from benchmarks import (
     attractors,
+    cold_starts,
     continuation,
     cycles,
     fixed_points,
@@ -24,6 +25,7 @@ from benchmarks import (
 from benchmarks._timing import table
 
 BENCHMARKS: dict[str, Callable[[], str]] = {
+    "cold_starts": cold_starts.report,
     "fixed_points": fixed_points.report,
     "cycles": cycles.report,
     "long_process": long_process.report,

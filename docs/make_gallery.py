@@ -11,12 +11,16 @@ PAGE = ROOT / "docs" / "gallery.md"
 ORDER = (
     *(
         "flip_flop",
+        "wiring",
         "universality",
         "text_integration",
         "negation",
         "context_integration",
         "mean_field_chaos",
         "low_rank_theory",
+        "multitask_motifs",
+        "working_memory",
+        "excitable_networks",
         "lyapunov_spectra",
         "gated_chaos",
     ),

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import hashlib
 import importlib
 import inspect
@@ -169,7 +170,7 @@ def save_figure(figure: Figure, path: Path, metadata: dict[str, str], dpi: int |
 
 
 def config_hash(study: ModuleType, config: Any) -> str:
-    """A hash of everything that decides a result: the whole configuration, the code that computes, the version."""
+    """A hash of everything that decides a result: the whole configuration, and the code of study and library."""
     # What a study imports from a helper of the experiments computes as much as its own code; the checks of its
     # settings decide no result.
     names = {getattr(value, "__module__", None) or "" for value in vars(study).values()} - {check.__module__}
@@ -178,11 +179,26 @@ def config_hash(study: ModuleType, config: Any) -> str:
         {
             "config": dataclasses.asdict(config),
             "code": "".join(computing_code(inspect.getsource(module)) for module in (study, *helpers)),
-            "rnndyn": rd.__version__,
+            "rnndyn": library_digest(Path(rd.__file__).parent),
         },
         sort_keys=True,
     )
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@functools.cache
+def library_digest(package: Path) -> str:
+    """A hash of the library's sources, without those that only show what others computed.
+
+    The files as they are: to leave out comments and docstrings takes seconds for each study, and a result computed once
+    more costs less than a stale one that is believed.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        name = path.relative_to(package)
+        if name.parts[0] not in ("plotting", "portrait"):
+            digest.update(f"{name.as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def computing_code(source: str) -> str:

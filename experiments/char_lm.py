@@ -29,8 +29,8 @@ CAPTION = """Character models of Python source, and the cycles they fall into (K
 
 One network of each kind, with a budget of updates that stays behind gzip on the same text.
 
-- **a** bits per held-out character over the text read, a colour for each cell; dashed, bigrams, gzip and xz; in the
-  legend, the value on all of the held-out text.
+- **a** bits per held-out character over the text read, a colour for each cell; dashed, bigrams of the training text,
+  and gzip and xz of the held-out text alone; in the legend, the value on all of the held-out text.
 - **b** first exponents while reading, with error bars, same colours; grey, zero.
 - **c** share of free runs, each reading its own likeliest character, that end in a cycle.
 - **d, e** held-out source, coloured by one unit (violet low, orange or brown high) that follows the place in the
@@ -368,7 +368,8 @@ def report(result: CharLM) -> str:
         f"text              {base.num_train} characters to train on, {base.num_validation} held out, "
         f"{base.num_characters} different",
         f"bits/character    uniform {base.uniform:.2f}, unigram {base.unigram:.2f}, bigram {base.bigram:.2f}, "
-        f"gzip {base.gzip:.2f}, xz {base.xz:.2f}, xz after the training text {base.xz_after_training:.2f}",
+        f"gzip {base.gzip:.2f}, xz {base.xz:.2f} (both of the held-out text alone), xz after the training text "
+        f"{base.xz_after_training:.2f}",
     ]
     for net in result.networks:
         cycles = net.periods[net.periods > 0]

@@ -29,7 +29,7 @@ longest with a forcing between none and teacher forcing, as Hess et al. find; bu
 copy: what is learned that way is more chaotic than the Lorenz system, and is lost after less than two Lyapunov times.
 
 - **a** share of free runs that are still with the true trajectory, over time in Lyapunov times: grey, trained free
-  running; pink, scheduled sampling; orange, teacher forcing; blue, generalised teacher forcing.
+  running; pink, dashed, scheduled sampling; orange, teacher forcing; blue, generalised teacher forcing.
 - **b, c, d** over the strength of forcing α, and for scheduled sampling (s.s., pink): error of one step, with the
   noise dotted; time until a free run is lost; largest exponent of the learned system, with that of the Lorenz system
   dotted. Light dots, networks; dark, medians; grey vertical line, the α below which gradients may explode.
@@ -295,7 +295,9 @@ def draw_survival(axes: Any, result: ExposureBias) -> None:
     for name, (row, color) in shown.items():
         times = np.sort(result.all_lost_after[row])
         share = 1 - np.arange(1, len(times) + 1) / len(times)
-        axes.step(np.append(0, times), np.append(1, share), where="post", color=plotting.COLORS[color], label=name)
+        # Some readers see this colour as the grey one.
+        style = {"color": plotting.COLORS[color], "linestyle": "--" if color == "purple" else "-"}
+        axes.step(np.append(0, times), np.append(1, share), where="post", label=name, **style)
     axes.set(xlim=(0, 5), ylim=(0, 1.5), xlabel="time / Lyapunov times", ylabel="free runs not yet lost")
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     axes.legend(loc="upper right", fontsize=6.5, borderaxespad=0)

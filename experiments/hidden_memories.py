@@ -274,7 +274,8 @@ def draw_time(ax: Any, result: HiddenMemories) -> None:
     ax.text(half + 0.3, 1.28, "no input", fontsize=7, va="center")
     ax.plot(time, result.example_states[:, unit], color=plotting.COLORS["orange"], linewidth=0.8, label="one unit")
     for bit, name in enumerate(("blue", "green", "purple")[: result.example_outputs.shape[1]]):
-        ax.plot(time, result.example_outputs[:, bit], color=plotting.COLORS[name], label=f"output {bit + 1}")
+        style = {"color": plotting.COLORS[name], "linestyle": ("-", "--", ":")[bit]}
+        ax.plot(time, result.example_outputs[:, bit], label=f"output {bit + 1}", **style)
     ax.set(title="d  a unit flips, the outputs hold", xlabel="step $t$", ylabel="state, outputs", ylim=(-1.4, 1.5))
     ax.set_xlim(0, time[-1])
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncol=4)

@@ -30,7 +30,7 @@ One network of each kind for each task, one learning rate for all, 600 updates: 
 not of what each cell can learn (Le et al. train for many thousand updates, with a rate chosen for each).
 
 - **a, b, c** skill (1 is perfect, 0, dashed, is what can be had without memory) over training on delayed recall,
-  copying and adding, a colour for each cell.
+  copying and adding, a colour for each cell, and dashes for those whose colours are close to some readers.
 - **d** best skill over the log of the gradient that reaches back over T steps at initialisation; circles recall,
   squares copying, triangles adding, colours as before; open marks, where shown, a longer T.
 """
@@ -314,13 +314,16 @@ def plot(result: LongMemory) -> Figure:
     figure, axes = plt.subplots(1, 4, figsize=(plotting.PAGE_WIDTH, 2.5), width_ratios=[1, 1, 1, 1.1])
     cells = [name for names in FAMILIES.values() for name in names]
     markers = dict(zip(TASKS, "os^"))
+    # Gated and leaky cells have colours that a colour-blind reader takes for one another.
+    dashes = {"LSTM": "--", "GRU": "-.", "leaky": ":", "LSTM, chrono": (0, (5, 1, 1, 1, 1, 1))}
+    styles: dict[str, Any] = {cell: dashes.get(cell, "-") for cell in cells}
     lengths = sorted({memory.length for memory in result.memories})
     length = lengths[0]
     for axis, (task, title), letter in zip(axes, TASKS.items(), "abc"):
         for memory in result.memories:
             if memory.task == task and memory.length == length:
-                color = plotting.CELL_COLORS[memory.cell]
-                axis.plot(memory.updates, memory.skills, color=color, label=memory.cell)
+                color, style = plotting.CELL_COLORS[memory.cell], styles[memory.cell]
+                axis.plot(memory.updates, memory.skills, color=color, linestyle=style, label=memory.cell)
         axis.set(title=f"{letter}  {title}, T = {length}", xlabel="updates", ylim=(-0.1, 1.05))
         axis.axhline(0, color=plotting.COLORS["grey"], linewidth=0.6, linestyle="--")
     axes[0].set_ylabel("skill (1 - loss / no memory)")

@@ -25,6 +25,14 @@ from rnndyn.dynamics.bifurcations.orbit_diagram import OrbitDiagram as OrbitDiag
 from rnndyn.dynamics.bifurcations.orbit_diagram import orbit_diagram as orbit_diagram
 from rnndyn.dynamics.bifurcations.training_history import FixedPointHistory as FixedPointHistory
 from rnndyn.dynamics.candidates import sample_candidates as sample_candidates
+from rnndyn.dynamics.chaos.check_chaos import ChaosCheck as ChaosCheck
+from rnndyn.dynamics.chaos.check_chaos import check_chaos as check_chaos
+from rnndyn.dynamics.chaos.prove_chaos import ChaosProof as ChaosProof
+from rnndyn.dynamics.chaos.prove_chaos import prove_chaos as prove_chaos
+from rnndyn.dynamics.chaos.prove_contraction import ContractionProof as ContractionProof
+from rnndyn.dynamics.chaos.prove_contraction import prove_contraction as prove_contraction
+from rnndyn.dynamics.chaos.verdicts import ContractionVerdict as ContractionVerdict
+from rnndyn.dynamics.chaos.verdicts import HorseshoeVerdict as HorseshoeVerdict
 from rnndyn.dynamics.comparison.clustering import LabelClustering as LabelClustering
 from rnndyn.dynamics.comparison.clustering import label_clustering as label_clustering
 from rnndyn.dynamics.comparison.comparison import DynamicsComparison as DynamicsComparison
@@ -59,6 +67,16 @@ from rnndyn.dynamics.cycles.limit_cycles import LimitCycle as LimitCycle
 from rnndyn.dynamics.cycles.limit_cycles import find_limit_cycle as find_limit_cycle
 from rnndyn.dynamics.cycles.phase_response import PhaseResponse as PhaseResponse
 from rnndyn.dynamics.cycles.phase_response import phase_response as phase_response
+from rnndyn.dynamics.destinations.certified_basins import CertifiedBasins as CertifiedBasins
+from rnndyn.dynamics.destinations.certified_basins import certify_basins as certify_basins
+from rnndyn.dynamics.destinations.checks import check_basins as check_basins
+from rnndyn.dynamics.destinations.checks import check_transitions as check_transitions
+from rnndyn.dynamics.destinations.connections import CertifiedConnections as CertifiedConnections
+from rnndyn.dynamics.destinations.connections import certify_connections as certify_connections
+from rnndyn.dynamics.destinations.transitions import CertifiedTransitions as CertifiedTransitions
+from rnndyn.dynamics.destinations.transitions import certify_transitions as certify_transitions
+from rnndyn.dynamics.destinations.trapping_balls import TrappingBalls as TrappingBalls
+from rnndyn.dynamics.destinations.trapping_balls import prove_trapping_balls as prove_trapping_balls
 from rnndyn.dynamics.fixed_points.equilibria import Equilibria as Equilibria
 from rnndyn.dynamics.fixed_points.equilibria import find_equilibria as find_equilibria
 from rnndyn.dynamics.fixed_points.fixed_points import find_fixed_points as find_fixed_points
@@ -183,9 +201,9 @@ from rnndyn.parameters import input_parameter as input_parameter
 from rnndyn.parameters import leaf_parameter as leaf_parameter
 from rnndyn.parameters import leak_parameter as leak_parameter
 from rnndyn.parameters import weight_segment as weight_segment
-from rnndyn.portrait.portrait import PlacePortrait as PlacePortrait
-from rnndyn.portrait.portrait import Portrait as Portrait
 from rnndyn.portrait.portrait import portrait as portrait
+from rnndyn.portrait.report import PlacePortrait as PlacePortrait
+from rnndyn.portrait.report import Portrait as Portrait
 from rnndyn.portrait.sentences import Sentence as Sentence
 from rnndyn.portrait.sentences import Strength as Strength
 from rnndyn.reservoir.grid import ReservoirGrid as ReservoirGrid
@@ -208,6 +226,10 @@ from rnndyn.training.truncated_gradient import TruncatedGradient as TruncatedGra
 
 __version__ = "0.1.0"
 from rnndyn.dynamics.attractors.verdicts import AttractorVerdict as AttractorVerdict
+from rnndyn.dynamics.automata.automata import Automaton as Automaton
+from rnndyn.dynamics.automata.certificate import AutomatonCertificate as AutomatonCertificate
+from rnndyn.dynamics.automata.certificate import certify_automaton as certify_automaton
+from rnndyn.dynamics.automata.verdicts import AutomatonVerdict as AutomatonVerdict
 from rnndyn.dynamics.bifurcations.verdicts import BifurcationVerdict as BifurcationVerdict
 from rnndyn.dynamics.bifurcations.verdicts import BranchVerdict as BranchVerdict
 from rnndyn.dynamics.bifurcations.verdicts import TrackVerdict as TrackVerdict

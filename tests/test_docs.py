@@ -24,10 +24,11 @@ SLOW = {
     "cycles.md",
     "gradients.md",
     "lyapunov.md",
+    "reconstruction.md",
     "training.md",
     "tutorial_from_zero.md",
 }
-"""Pages that take more than 15 s of CPU, nearly all of it compilation. Their names are looked up in every run."""
+"""Pages that take more than 8 s of CPU, nearly all of it compilation. Their names are looked up in every run."""
 
 SECONDS = 1.0
 """What `rd.portrait` may take here. The first stage runs whatever the budget; tests/portrait has the rest."""

@@ -18,7 +18,10 @@ MAY_IMPORT = {
     "growth": {"numerics"},
     "linear_regions": {"numerics"},
     "attractors": {"numerics", "cycles"},
-    "proofs": {"numerics", "linear_regions", "cycles"},
+    "proofs": {"numerics", "linear_regions"},
+    "destinations": {"numerics", "proofs"},
+    "chaos": {"numerics", "proofs", "fixed_points", "cycles"},
+    "automata": {"numerics", "proofs"},
     "bifurcations": {"numerics", "fixed_points", "cycles", "growth"},
     "comparison": {"numerics", "fixed_points", "growth"},
 }

@@ -15,6 +15,7 @@ import numpy as np
 from rnndyn._programs.capture import captured_arrays, exchange, holds_torch
 from rnndyn._programs.fingerprint import NoFingerprint, fingerprint
 from rnndyn._programs.hoisting import ambient_context, evaluate, hoist
+from rnndyn._programs.plain_forms import in_plain_form
 from rnndyn._programs.precision import narrowing
 from rnndyn._programs.recent import Recent
 from rnndyn._programs.structure import structural_key
@@ -200,7 +201,7 @@ def _traced(f: Callable, arrays: list[Any], structs: tuple, double: bool) -> tup
         held = []
         with read_by_analyses():
             closed, out = jax.make_jaxpr(with_constants, return_shape=True)(held, structs)
-    closed, numbers = hoist(closed)
+    closed, numbers = hoist(in_plain_form(closed))
     in_tree, out_tree = jax.tree.structure(structs), jax.tree.structure(out)
     key = (structural_key(closed), in_tree, out_tree, len(held), _settings())
     with _lock:

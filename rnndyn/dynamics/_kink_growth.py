@@ -19,6 +19,9 @@ NUM_DIRECTIONS = 64
 _NUM_STEPS = 256
 """Steps for which a direction is followed before it counts as settled, and then the longest pattern of sides."""
 
+_NUM_ROUNDS, _NUM_FRESH = 8, 32
+"""How often eigenvectors lead from piece to piece, and to how many new ones at most each time."""
+
 MARGIN = 1e-9
 """Growth factors this close to 1 decide nothing: they are eigenvalues of matrices known to rounding."""
 
@@ -127,20 +130,41 @@ def _growth_of_end(place: Place, log: np.ndarray, path: np.ndarray) -> tuple[flo
 
 
 def growth_along_rays(place: Place, jacobians: np.ndarray) -> float:
-    """The largest real eigenvalue of a piece whose eigenvector lies in the cone of the piece."""
-    best = 0.0
-    for jacobian in jacobians:
-        if np.max(np.abs(np.linalg.eigvals(jacobian))) <= max(best, 1 - 1e-6):
-            continue
-        values, vectors = np.linalg.eig(jacobian)
-        real = (np.abs(np.imag(values)) <= 1e-12 * np.abs(values)) & (np.real(values) > max(best, 1 - 1e-6))
-        if not real.any():
-            continue
-        rays = np.real(vectors[:, real]).T
-        rays, factors = np.concatenate([rays, -rays]), np.tile(np.real(values[real]), 2)
-        misses = np.max(np.abs(place.look(rays).slope - factors[:, None] * rays), axis=1)
-        best = max(best, float(np.max(factors[misses <= 1e-9 * np.abs(factors)], initial=0.0)))
+    """The largest real eigenvalue of a piece whose eigenvector lies in the cone of the piece.
+
+    An eigenvector that lies in another cone leads to the piece of that one: Newton's method for G(d) = mu d, which
+    finds rays that repel the directions next to them as well.
+    """
+    best, known = 0.0, set()
+    for _ in range(_NUM_ROUNDS):
+        missed = []
+        for jacobian in jacobians:
+            best, others = _own_rays(place, jacobian, best)
+            missed += others
+        if not missed:
+            break
+        rays = np.array(missed)
+        keys = [row.tobytes() for row in place.look(rays).sides]
+        fresh = [i for i, key in enumerate(keys) if key not in known and key not in keys[:i]][:_NUM_FRESH]
+        known.update(keys[i] for i in fresh)
+        if not fresh:
+            break
+        jacobians = place.pieces(rays[fresh])
     return best
+
+
+def _own_rays(place: Place, jacobian: np.ndarray, best: float) -> tuple[float, list[np.ndarray]]:
+    """The larger of `best` and the growth along eigenvectors in their own cone; and those that may grow elsewhere."""
+    if np.max(np.abs(np.linalg.eigvals(jacobian))) <= max(best, 1 - 1e-6):
+        return best, []
+    values, vectors = np.linalg.eig(jacobian)
+    real = (np.abs(np.imag(values)) <= 1e-12 * np.abs(values)) & (np.real(values) > max(best, 1 - 1e-6))
+    if not real.any():
+        return best, []
+    rays = np.real(vectors[:, real]).T
+    rays, factors = np.concatenate([rays, -rays]), np.tile(np.real(values[real]), 2)
+    is_own = np.max(np.abs(place.look(rays).slope - factors[:, None] * rays), axis=1) <= 1e-9 * np.abs(factors)
+    return max(best, float(np.max(factors[is_own], initial=0.0))), list(rays[~is_own])
 
 
 def _in_parts(function: Callable[[Array], tuple], ds: np.ndarray, num: int = NUM_DIRECTIONS) -> list[np.ndarray]:

@@ -6,11 +6,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
 from rnndyn._programs import Program, as_program, compiled
 from rnndyn._validation import check_at_least, check_state
 from rnndyn.dynamics.numerics.newton_in_time import newton_settings, solve_checked
+
+_BLOCK_BYTES = 4 * 2**20
+"""States or inputs of a block: enough that starting a program costs nothing beside its steps."""
 
 
 def trajectory(
@@ -39,6 +43,9 @@ def trajectory(
 
     **Returns:** the states, shape `(num_steps, N)`: row 0 is the state one step after the transient.
 
+    Compilation: with plain arrays on a CPU other lengths, transients and networks of one structure share a program.
+    Under `jit`, `vmap` and `grad`, and on a GPU, the lengths are part of it, so that there is a reverse mode.
+
     **Raises:** `ValueError` for a bad state, a map that changes its shape or dtype, or inputs of another length.
     """
     check_state("x0", x0)
@@ -49,6 +56,8 @@ def trajectory(
     if parallel:
         guess = jnp.broadcast_to(x0, (num_transient + num_steps, x0.size))
         return solve_checked(program, x0, rows, guess, newton_settings(x0.dtype)).states[num_transient:]
+    if _is_plain(program, x0, rows):
+        return _in_blocks(program, x0, rows, num_steps, num_transient)
     return _run(program, x0, rows, num_steps, num_transient)
 
 
@@ -65,6 +74,49 @@ def _run(f: Program, x0: Array, rows: Any, num_steps: int, num_transient: int) -
         return x, x
 
     return jax.lax.scan(record, x, kept, length=num_steps)[1]
+
+
+def _is_plain(f: Program, x0: Array, rows: Any) -> bool:
+    """Whether nothing is traced, and all lies on a CPU, whose arrays NumPy cuts and joins without copying them away.
+
+    Keys of random numbers have no form on the host.
+    """
+    arrays = [leaf for leaf in jax.tree.leaves((f, x0, rows)) if isinstance(leaf, jax.Array)]
+    if any(isinstance(leaf, Tracer) or jnp.issubdtype(leaf.dtype, jax.dtypes.extended) for leaf in arrays):
+        return False
+    return all(device.platform == "cpu" for device in x0.devices())
+
+
+def _in_blocks(f: Program, x: Array, rows: Any, num_steps: int, num_transient: int) -> Array:
+    """The same in blocks of one length, the last of which ends early: other lengths compile nothing.
+
+    The number of steps of a block is an argument of its program, so that it has no reverse mode.
+    """
+    rows = None if rows is None else np.asarray(rows)
+    widths = [x.size] if rows is None else [x.size, int(np.prod(rows.shape[1:], dtype=int))]
+    size = 1 << max(4, min(12, (_BLOCK_BYTES // (8 * max(*widths, 1))).bit_length() - 1))
+    kept, total = [], num_transient + num_steps
+    for start in range(0, total, size):
+        num = min(size, total - start)
+        block = None
+        if rows is not None:
+            block = np.zeros((size, *rows.shape[1:]), rows.dtype)
+            block[:num] = rows[start : start + num]
+        x, states = _block(f, x, block, np.full((), num, np.int32), size)
+        if start + num > num_transient:
+            kept.append(np.asarray(states)[max(num_transient - start, 0) : num])
+    # Not `jnp.asarray`, which compiles a program for each shape of an array without dtype.
+    return jax.device_put(np.concatenate(kept) if len(kept) > 1 else kept[0].copy())
+
+
+@compiled
+def _block(f: Program, x: Array, rows: Any, num: Array, size: int) -> tuple[Array, Array]:
+    def step(t: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        x, states = carry
+        x = f(x) if rows is None else f(x, rows[t])
+        return x, states.at[t].set(x)
+
+    return jax.lax.fori_loop(0, num, step, (x, jnp.zeros((size, *x.shape), x.dtype)))
 
 
 def let_in_with_inputs(

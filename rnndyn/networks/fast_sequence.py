@@ -19,6 +19,7 @@ from jax.core import ShapedArray
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, PyTree
 
+from rnndyn._programs.plain_forms import register_plain_form
 from rnndyn.networks.fast_steps import Family, family, family_of
 
 
@@ -154,6 +155,24 @@ def _new_primitive(name: str, compute: Any) -> Any:
 states_p = _new_primitive("rnndyn_states", _forward)
 tangent_p = _new_primitive("rnndyn_states_tangent", _tangent)
 gradients_p = _new_primitive("rnndyn_states_gradients", _gradients)
+
+
+# What analyses read instead: the scan and its derivatives. Gradients need nothing that was kept there.
+
+
+def _plain_states(*operands: Any, params: _Params) -> list[Array]:
+    shapes = jax.eval_shape(lambda *args: _forward(*args, params=params), *operands)[params.num_states :]
+    return [*params.plain(*operands), *(jnp.zeros(kept.shape, kept.dtype) for kept in shapes)]
+
+
+def _plain_gradients(*operands: Any, params: _Params) -> list[Array]:
+    primals, cotangents = operands[: params.num_primals], operands[-params.num_states :]
+    return list(jax.vjp(params.plain, *primals)[1](list(cotangents)))
+
+
+register_plain_form(states_p, _plain_states)
+register_plain_form(tangent_p, _tangent)
+register_plain_form(gradients_p, _plain_gradients)
 
 
 # Derivatives.

@@ -30,3 +30,4 @@ from rnndyn.plotting.style import PAGE_WIDTH as PAGE_WIDTH
 from rnndyn.plotting.style import paper_style as paper_style
 from rnndyn.plotting.text import plot_text as plot_text
 from rnndyn.plotting.training import plot_training as plot_training
+from rnndyn.plotting.wiring import plot_wiring as plot_wiring

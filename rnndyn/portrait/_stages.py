@@ -82,7 +82,7 @@ class Place:
                 break
             self._search(budget, others, num, estimate=estimate)
         points = self.fixed_points
-        if points.may_be_complete is False and points.region is not None:
+        if points.is_balanced is False and points.region is not None:
             estimate = 2 * self._seconds_of_search
             self._search(budget, others, 64, max_rounds=8, until_complete=True, estimate=estimate)
 

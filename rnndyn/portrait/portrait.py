@@ -1,28 +1,19 @@
 """Everything about one network in one report: what it does under each held input, and how sure that is."""
 
 import sys
-import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import ArrayLike, Float
+from jaxtyping import ArrayLike
 
 from rnndyn._validation import check_at_least
-from rnndyn.dynamics.attractors.attractors import Attractors
-from rnndyn.dynamics.cycles.cycle_list import CycleSet
-from rnndyn.dynamics.fixed_points.point_list import FixedPoints
-from rnndyn.dynamics.fixed_points.slow_points import SlowPoints
-from rnndyn.dynamics.growth.jacobian_products import MemoryHorizon
-from rnndyn.dynamics.growth.lyapunov import LyapunovSpectrum
-from rnndyn.dynamics.proofs.certificates import FixedPointCertificates
-from rnndyn.portrait import _verdict
-from rnndyn.portrait._budget import Budget, Stage
+from rnndyn.portrait import _growth_words, _verdict
+from rnndyn.portrait._budget import Budget
 from rnndyn.portrait._stages import Place, exponents, horizon
 from rnndyn.portrait._system import System, as_system, check_given_states, held_inputs, start_states
+from rnndyn.portrait.report import PlacePortrait, Portrait
 from rnndyn.portrait.sentences import Sentence
-from rnndyn.results import Result
 
 _NUM_STATES = 512
 _DRIVE_LENGTH = 2200
@@ -39,7 +30,7 @@ def portrait(
     seed: int = 0,
     title: str | None = None,
     progress: bool = True,
-) -> "Portrait":
+) -> Portrait:
     r"""Say in words what a network does, each sentence with its evidence, within a budget of time.
 
     Under each held input: trajectories; fixed points, and proofs that they exist and how stable they are; where states
@@ -98,9 +89,9 @@ def portrait(
     step = None if dt is None else float(np.max(np.asarray(dt)))
     sentences = [s for place in places for s in _place_sentences(place, step)]
     if conditional is not None:
-        sentences.append(_verdict.conditional_sentence(conditional, drive_name))
+        sentences.append(_growth_words.conditional_sentence(conditional, drive_name))
     if memory is not None:
-        sentences.append(_verdict.memory_sentence(memory, drive_name))
+        sentences.append(_growth_words.memory_sentence(memory, drive_name))
     return Portrait(
         title=title or system.name,
         description=system.description,
@@ -114,107 +105,6 @@ def portrait(
         seconds=clock.spent,
         is_interrupted=is_interrupted,
     )
-
-
-class PlacePortrait(Result):
-    """What is known under one held input; `None` where it was not looked at (`Portrait.stages` says why).
-
-    - `name`: the input in words.
-    - `input`: the held input, `(I,)`, or `None` for a map.
-    - `states`: the states started from, `(K, N)`.
-    - `trajectories`: some orbits for pictures, `(B, T, N)`.
-    - `fixed_points`, `certificates`: the points, and proofs of the first of them.
-    - `attractors`: where the first of the states end.
-    - `cycles`: cycles of period 2 to 4.
-    - `slow_points`: slow points and their manifold.
-    - `spectrum`: exponents on the largest attractor that is neither point nor cycle.
-    """
-
-    name: str
-    input: Float[np.ndarray, " I"] | None
-    states: Float[np.ndarray, "K N"]
-    trajectories: Float[np.ndarray, "B T N"]
-    fixed_points: FixedPoints | None
-    certificates: FixedPointCertificates | None
-    attractors: Attractors | None
-    cycles: CycleSet | None
-    slow_points: SlowPoints | None
-    spectrum: LyapunovSpectrum | None
-
-    def table(self) -> str:
-        parts = [self.fixed_points, self.certificates, self.attractors, self.cycles, self.slow_points, self.spectrum]
-        return "\n".join([self.name, *(str(part) for part in parts if part is not None)])
-
-
-class Portrait(Result):
-    """What a network does, in words and numbers.
-
-    - `title`, `description`: what was looked at.
-    - `places`: one `PlacePortrait` for every held input.
-    - `conditional`: exponents under the `drive`, or `None`.
-    - `memory`: how far back gradients reach under it, or `None`.
-    - `drive`: the driving input in words.
-    - `sentences`: the verdict.
-    - `stages`: what was done, what it took, and what was left out and why.
-    - `budget`, `seconds`: the seconds allowed and used.
-    - `is_interrupted`: whether Ctrl-C ended the work.
-    """
-
-    title: str
-    description: str
-    places: tuple[PlacePortrait, ...]
-    conditional: LyapunovSpectrum | None
-    memory: MemoryHorizon | None
-    drive: str
-    sentences: tuple[Sentence, ...]
-    stages: tuple[Stage, ...]
-    budget: float
-    seconds: float
-    is_interrupted: bool
-
-    @property
-    def missing(self) -> tuple[Stage, ...]:
-        """The stages that were left out: no time, or refused."""
-        return tuple(stage for stage in self.stages if not stage.is_done)
-
-    def table(self) -> str:
-        lines = [self.title, self.description, ""]
-        names = [place.name for place in self.places]
-        for name in [*names, *dict.fromkeys(s.place for s in self.sentences if s.place not in names)]:
-            lines.append(name)
-            for sentence in self.sentences:
-                if sentence.place == name:
-                    lines.append(f"  - {sentence.claim} [{sentence.strength_name}]")
-                    lines += _wrapped("; ".join(p for p in (sentence.evidence, sentence.scope) if p))
-        for stage in self.missing:
-            lines.append(f"not done: {stage.name} ({stage.place}): {stage.outcome}")
-        if self.is_interrupted:
-            lines.append("interrupted: later stages were not begun")
-        lines.append(f"{self.seconds:.0f} s of {self.budget:g} s")
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        from rnndyn.portrait._page import verdict_html
-
-        return verdict_html(self)
-
-    def figure(self) -> Any:
-        """One page of panels: states, multipliers, attractors, exponents, memory. Returns a Matplotlib figure."""
-        from rnndyn.portrait._figure import draw  # Matplotlib only when a figure is asked for
-
-        return draw(self)
-
-    def save(self, path: str | Path) -> Path:
-        """Write the folder `path`: `portrait.npz` (`rnndyn.load` reads it back), `portrait.json`, `portrait.png` and
-        `index.html`, a page of its own that opens offline.
-
-        The state space can be turned on the page where Plotly is installed (extra `report`).
-
-        **Returns:** the folder. **Raises:** `OSError` when it cannot be written.
-        """
-        from rnndyn.portrait._saving import write_folder
-
-        return write_folder(self, Path(path), super().save)
 
 
 def _work(
@@ -292,7 +182,7 @@ def _place_sentences(place: Place, dt: float | None) -> list[Sentence]:
     if place.fixed_points is not None:
         sentences.append(_verdict.time_constant_sentence(place.fixed_points, place.name, dt))
     if place.spectrum is not None:
-        sentences.append(_verdict.spectrum_sentence(place.spectrum, place.name))
+        sentences.append(_growth_words.spectrum_sentence(place.spectrum, place.name))
     if place.slow_points is not None:
         sentences.append(_verdict.slow_sentence(place.slow_points, place.name))
     if place.cycles is not None:
@@ -313,10 +203,6 @@ def _freeze(place: Place) -> PlacePortrait:
         slow_points=place.slow_points,
         spectrum=place.spectrum,
     )
-
-
-def _wrapped(text: str, width: int = 108) -> list[str]:
-    return textwrap.wrap(text, width, initial_indent="      ", subsequent_indent="      ")
 
 
 def _to_stderr(line: str) -> None:

@@ -11,11 +11,13 @@ from rnndyn.tasks.negation import negation as negation
 from rnndyn.tasks.registry import TASKS as TASKS
 from rnndyn.tasks.registry import Task as Task
 from rnndyn.tasks.registry import find_task as find_task
+from rnndyn.tasks.ring_rules import RING_RULES as RING_RULES
+from rnndyn.tasks.ring_rules import ring_rules as ring_rules
 from rnndyn.tasks.sine_wave import sine_wave as sine_wave
 from rnndyn.tasks.text import Text as Text
-from rnndyn.tasks.text import TextBaselines as TextBaselines
 from rnndyn.tasks.text import TextPart as TextPart
 from rnndyn.tasks.text import read_text as read_text
-from rnndyn.tasks.text import text_baselines as text_baselines
+from rnndyn.tasks.text_baselines import TextBaselines as TextBaselines
+from rnndyn.tasks.text_baselines import text_baselines as text_baselines
 from rnndyn.tasks.text_integration import text_integration as text_integration
 from rnndyn.tasks.trial import Trial as Trial

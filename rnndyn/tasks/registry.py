@@ -9,6 +9,7 @@ from rnndyn.tasks.context_integration import context_integration
 from rnndyn.tasks.delayed_copy import delayed_copy
 from rnndyn.tasks.flip_flop import flip_flop
 from rnndyn.tasks.negation import negation
+from rnndyn.tasks.ring_rules import ring_rules
 from rnndyn.tasks.sine_wave import sine_wave
 from rnndyn.tasks.text_integration import text_integration
 from rnndyn.tasks.trial import Trial
@@ -53,6 +54,13 @@ TASKS: dict[str, Task] = {
         "Tell whether a text is positive, where a modifier negates the two words that follow it.",
         "Maheswaranathan & Sussillo (2020), How recurrent networks implement contextual processing in sentiment "
         "analysis",
+    ),
+    "ring_rules": Task(
+        ring_rules,
+        "Respond on a ring, at the place of a stimulus or opposite to it, when the rule says so.",
+        "Yang et al. (2019), Task representations in neural networks trained to perform many cognitive tasks; "
+        "Driscoll, Shenoy & Sussillo (2024), Flexible multitask computation in recurrent networks utilizes shared "
+        "dynamical motifs",
     ),
     "sine_wave": Task(
         sine_wave,

@@ -15,9 +15,16 @@ import optax
 from jaxtyping import Array
 
 from rnndyn.networks.call import takes
-from rnndyn.networks.precision import widest
 from rnndyn.training import checkpoint
-from rnndyn.training._data import HostBatches, is_typed_key, to_device, to_numpy
+from rnndyn.training._checks import (
+    check_carry,
+    check_scalar,
+    check_validation,
+    check_validation_data,
+    example_of,
+    host_batches,
+)
+from rnndyn.training._data import is_typed_key
 from rnndyn.training._diagnosis import find_in_data
 from rnndyn.training._files import PathLock, check_writable
 from rnndyn.training._interrupts import Interrupts
@@ -101,7 +108,7 @@ def _train(
     if carry is not None:
         carry = jax.tree.map(_strongly_typed, carry)
     per_member = callable(validation) and ensemble
-    host = None if callable(batches) else _host_batches(batches)
+    host = None if callable(batches) else host_batches(batches)
 
     one_model, one_key = _first_member(model, ensemble), batch_keys.reshape(-1)[0]
     rule = Rule(
@@ -112,20 +119,20 @@ def _train(
         loss_takes_key=takes(loss, "key", 2 if carry is None else 3),
     )
     loss_key = loss_keys.reshape(-1)[0] if rule.loss_takes_key else None
-    example = _example(batches, host, one_key)
+    example = example_of(batches, host, one_key)
     called = lambda model, batch, carry: call_loss(loss, model, batch, carry, loss_key, precision)
     if carry is None:
         eqx.filter_eval_shape(called, one_model, example, None)
     else:
-        carry = _check_carry(called, one_model, example, carry)
+        carry = check_carry(called, one_model, example, carry)
     if metric is None:
         metric = loss if carry is None else FromStart(loss, carry)
     if carry is not None and ensemble:
         carry = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_members, *leaf.shape)), carry)
     if validation is not None:
         validation_batch = draw(validation, validation_keys, ensemble) if callable(validation) else validation
-        validation_batch = _check_validation(validation_batch)
-        _check_scalar("metric", metric, one_model, _first_member(validation_batch, per_member))
+        validation_batch = check_validation(validation_batch)
+        check_scalar("metric", metric, one_model, _first_member(validation_batch, per_member))
 
     run = Run.new(model, initial_opt_state(rule, model, ensemble), carry, num_members)
     path = None if settings.checkpoint is None else Path(settings.checkpoint)
@@ -154,7 +161,7 @@ def _train(
             values = evaluate(metric, run.model, validation_batch, ensemble, per_member)
             values = np.asarray(values, np.float64).reshape(num_members)
             if run.step == 0 and np.isnan(values).all():
-                _check_validation_data(metric, one_model, _first_member(validation_batch, per_member))
+                check_validation_data(metric, one_model, _first_member(validation_batch, per_member))
             tell("validation", validation_losses=take_validation(run, values, settings, ensemble))
         if settings.snapshots_every is not None and run.step % settings.snapshots_every == 0:
             run.snapshots.append(run.model)
@@ -283,80 +290,6 @@ def _strongly_typed(leaf: Any) -> Array:
         return leaf
     leaf = jnp.asarray(leaf)
     return jnp.asarray(leaf, leaf.dtype)
-
-
-def _host_batches(batches: Any) -> HostBatches:
-    if isinstance(batches, tuple) or eqx.is_array(batches):
-        raise ValueError(
-            f"batches: got a {type(batches).__name__}, which looks like a data set. Pass "
-            "rnndyn.training.Minibatches(data, batch_size, key=key), an iterable of batches, or a function of a key "
-            "that makes a batch."
-        )
-    try:
-        return HostBatches(batches)
-    except TypeError:
-        raise ValueError(
-            f"batches: expected a function of a key or an iterable of batches, got a {type(batches).__name__}."
-        ) from None
-
-
-def _example(batches: Any, host: HostBatches | None, key: Array) -> Any:
-    """A batch, or its shapes."""
-    if host is not None:
-        return host.example
-    try:
-        return eqx.filter_eval_shape(batches, key)
-    except TypeError as error:
-        raise ValueError(
-            f"batches: calling it with a key failed: {error}. Expected a function of one JAX key, traceable by jit; "
-            "batches made on the host are passed as an iterable."
-        ) from error
-
-
-def _check_validation(batch: Any) -> Any:
-    if hasattr(batch, "__iter__") and not isinstance(batch, tuple | list | dict) and not hasattr(batch, "shape"):
-        raise ValueError(
-            f"validation: expected a batch, a tree of arrays, or a function of a key, got a {type(batch).__name__}. Of "
-            "an iterable of batches pass one batch, such as next(iter(batches))."
-        )
-    return jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else to_device(to_numpy(leaf)), batch)
-
-
-def _check_validation_data(metric: Callable, model: Any, batch: Any) -> None:
-    found = find_in_data(metric, model, batch, "validation")
-    if found is not None:
-        raise ValueError(
-            f"{found}, so the metric is NaN. Mend the data, or mark the step as padding or as not counting."
-        )
-
-
-def _check_scalar(name: str, function: Callable, model: Any, batch: Any) -> None:
-    out = eqx.filter_eval_shape(function, model, batch)
-    found = f"a {type(out).__name__}"
-    if isinstance(out, jax.ShapeDtypeStruct):
-        if out.shape == () and jnp.issubdtype(out.dtype, jnp.floating):
-            return
-        found = f"shape {out.shape} of {out.dtype}"
-    raise ValueError(f"{name}: expected {name}(model, batch) to be one floating-point number, got {found}.")
-
-
-def _check_carry(loss: Callable, model: Any, batch: Any, carry: Any) -> Any:
-    """The carry in the dtypes in which the loss hands it on."""
-    for _ in range(2):
-        after = eqx.filter_eval_shape(loss, model, batch, carry)[1]
-        types = lambda tree: [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in jax.tree.leaves(tree)]
-        if jax.tree.structure(carry) == jax.tree.structure(after) and types(carry) == types(after):
-            return carry
-        wider = jax.tree.structure(carry) == jax.tree.structure(after) and all(
-            a[0] == b[0] and jnp.issubdtype(a[1], jnp.floating) and widest(a[1], b[1]) == b[1]
-            for a, b in zip(types(carry), types(after))
-        )
-        if not wider:
-            break
-        # States in half precision that meet inputs in float32 go on in that, as in a whole sequence.
-        carry = jax.tree.map(lambda old, new: jnp.asarray(old, new.dtype), carry, after)
-    before, now = (eqx.tree_pformat(tree, struct_as_array=True) for tree in (carry, after))
-    raise ValueError(f"carry: expected the loss to keep its structure, shapes and dtypes, {before}, got {now}.")
 
 
 def _first_member(tree: Any, has_member_axis: bool, member: int = 0) -> Any:

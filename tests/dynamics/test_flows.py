@@ -71,6 +71,7 @@ def test_a_limit_cycle_has_one_zero_exponent():
     assert spectrum.is_zero.tolist() == [True, False]
 
 
+@pytest.mark.slow
 def test_lorenz():
     spectrum = rd.lyapunov_spectrum(LORENZ, jnp.array([1.0, 1.0, 20.0]), 4000, num_transient=100, dt=0.1)
     # Sprott's tables, Viswanath (1998): .9056, 0, -14.5723. Four standard errors.

@@ -52,6 +52,10 @@ DRIVERS = {
     "lyapunov_spectrum": lambda f, more: (
         rd.lyapunov_spectrum(f, STATES[0], 300 + more, num_transient=100 + more).exponents
     ),
+    "trajectory": lambda f, more: rd.trajectory(f, STATES[0], 30 + more, num_transient=more),
+    "driven trajectory": lambda f, more: rd.trajectory(
+        lambda x, u: f(x) + u, STATES[0], 30 + more, np.ones((30 + 2 * more, 2)), num_transient=more
+    ),
 }
 
 
@@ -80,6 +84,7 @@ PURE = {
 }
 
 
+@pytest.mark.slow
 def test_no_order_of_calls_changes_a_number():
     # Every pair of functions, one of them twice around the other, on one closure over float64 NumPy arrays; the right
     # numbers are those of a fresh closure for each call.

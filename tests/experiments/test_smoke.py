@@ -5,6 +5,7 @@ import warnings
 
 import jax
 import matplotlib
+import memory_maps
 import pytest
 from PIL import Image
 
@@ -23,10 +24,11 @@ def folders(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def separately():
-    """Studies share no compiled functions."""
+def within_memory():
+    """Studies share few programs besides single operations; all are let go before there are too many."""
     yield
-    jax.clear_caches()
+    if memory_maps.too_many():
+        jax.clear_caches()
 
 
 def without_warnings(function):
@@ -38,7 +40,7 @@ def without_warnings(function):
     return call
 
 
-@pytest.mark.usefixtures("separately")
+@pytest.mark.usefixtures("within_memory")
 @pytest.mark.parametrize("name", studies())
 def test_study(name, folders, capsys, monkeypatch):
     study = _study.load_study(name)
@@ -76,6 +78,19 @@ def test_the_hash_follows_the_helpers_of_a_study(monkeypatch):
     # What the checks of the settings say decides no result.
     added = "_settings"
     assert _study.config_hash(study, study.SMOKE) == before
+
+
+def test_the_hash_follows_the_library_but_not_what_draws(tmp_path):
+    (tmp_path / "plotting").mkdir()
+    cell, lines = tmp_path / "cell.py", tmp_path / "plotting" / "lines.py"
+    cell.write_text("gain = 1\n")
+    lines.write_text("width = 1\n")
+    digest = lambda: _study.library_digest.__wrapped__(tmp_path)
+    before = digest()
+    lines.write_text("width = 2\n")
+    assert digest() == before
+    cell.write_text("gain = 2\n")
+    assert digest() != before
 
 
 def test_drawing_alone_does_not_change_the_hash():

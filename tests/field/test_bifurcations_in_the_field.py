@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from dynamics.maps import polynomial
 
 import rnndyn as rd
@@ -56,6 +57,7 @@ def test_a_diagram_whose_branch_ends_early_says_so():
     assert "left out" in str(diagram)
 
 
+@pytest.mark.slow
 def test_a_flip_curve_goes_through_a_fold_flip():
     # x' = y, y' = p + q x - y^2 - .1 x y. With 1 - q = 2 x a multiplier is -1 and p = 3.1 x^2; at x = 0 the other is 1.
     line = polynomial({"y": 1}, {"p": 1, "x": -0.5, "yy": -1, "xy": -0.1})

@@ -132,6 +132,8 @@ def test_a_loop_whose_folds_lie_beside_its_branch_points():
     line, loop = found.branches
     assert found.is_complete
     assert loop.message[1] == "closed"
+    assert loop.is_closed
+    assert not line.is_closed
     np.testing.assert_allclose(parameters(line), [-at, at], atol=1e-12)
     np.testing.assert_allclose(np.hypot(loop.points[:, 0] - 0.02, loop.parameters), 0.4, atol=1e-12)
     np.testing.assert_allclose(parameters(loop, "fold"), [-0.4, 0.4], atol=1e-12)
@@ -224,3 +226,26 @@ def test_five_multipliers_in_and_out_in_a_random_basis():
         # The others bifurcate from this arm where it exists.
         expected = others[slopes[opened] * (others - roots[opened]) > 0]
         np.testing.assert_allclose(parameters(branch), np.sort(expected), atol=1e-9)
+
+
+def test_isolas_are_found_from_searches_and_from_given_points():
+    """The line x = -1.5 and, apart from it, the circle p^2 + (x - .5)^2 = .36, with folds at p = -.6 and .6."""
+    circle = {(0, 2): 1, (2, 0): 1, (1, 0): -1, (0, 0): 0.25 - 0.36}
+    f = polynomial(unit(product(curve(-1.5), circle), -0.3))
+    known = {"depth": 3, "box": BOX, "max_period": 1}
+    start = (np.array([-1.5, 0.0]), -0.9, (-1.0, 1.0))
+    alone = rd.bifurcation_diagram(f, *start, **known)
+    assert len(alone) == 1
+    for more in ({"num_searches": 3}, {"others": [(0.0, [1.1, 0.0]), (0.1, [-0.09, 0.0]), (0.5, [-1.5, 0.0])]}):
+        found = rd.bifurcation_diagram(f, *start, **known, **more)
+        assert found.is_complete
+        assert found.parents == (-1, -1)
+        line, isola = found.branches
+        np.testing.assert_allclose(line.points[:, 0], -1.5, atol=1e-12)
+        np.testing.assert_allclose(np.hypot(isola.points[:, 0] - 0.5, isola.parameters), 0.6, atol=1e-12)
+        assert isola.is_closed
+        np.testing.assert_allclose(parameters(isola, "fold"), [-0.6, 0.6], atol=1e-12)
+    with pytest.raises(ValueError, match="num_searches: it needs `box`"):
+        rd.bifurcation_diagram(f, *start, num_searches=3)
+    with pytest.raises(ValueError, match="others: 2"):
+        rd.bifurcation_diagram(f, *start, others=[(2.0, [0.0, 0.0])])

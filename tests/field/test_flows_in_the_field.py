@@ -67,6 +67,7 @@ def test_a_stiff_flow_is_followed_without_asking():
     np.testing.assert_allclose(jax.jit(jax.jacfwd(f))(x), expm(matrix), atol=1e-7)
 
 
+@pytest.mark.slow
 def test_lorenz_has_stable_equilibria_at_rho_20():
     def lorenz(x):
         return jnp.stack([10 * (x[1] - x[0]), x[0] * (20 - x[2]) - x[1], x[0] * x[1] - 8 / 3 * x[2]])
@@ -134,6 +135,7 @@ def test_a_very_stiff_oscillator_has_a_multiplier_below_every_number():
     assert "e-12594" in str(orbit)
 
 
+@pytest.mark.slow
 def test_a_continued_time_map_has_the_bifurcations_of_its_flow():
     """FitzHugh-Nagumo: v' = v - v^3/3 - w + I, w' = a (v + b - c w), whose equilibrium is unique.
 

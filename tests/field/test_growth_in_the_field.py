@@ -357,6 +357,7 @@ def test_another_length_transient_network_and_schedule_compile_nothing(caplog):
     assert compiled == []
 
 
+@pytest.mark.slow
 def test_the_loop_of_free_length_and_the_scan_give_the_same_numbers():
     f = Henon()
     x0 = jnp.array([0.1, 0.2])

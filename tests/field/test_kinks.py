@@ -265,3 +265,52 @@ def test_bad_points_are_refused():
         rd.linearize_one_sided(f, np.zeros(0))
     with pytest.raises(ValueError, match="x: it holds NaN"):
         rd.linearize_one_sided(f, np.array([np.nan]))
+
+
+class Relu(eqx.Module):
+    """d -> A d + B relu(C d)."""
+
+    a: np.ndarray
+    b: np.ndarray
+    c: np.ndarray
+
+    def __call__(self, d):
+        return self.a @ d + self.b @ jax.nn.relu(self.c @ d)
+
+
+def test_many_units_on_the_border_are_bounded_from_both_sides():
+    """Twelve leaky rectifiers in turned coordinates: some of their linear pieces grow, and no trajectory does."""
+    rng = np.random.default_rng(3)
+    weights = 1.2 * rng.standard_normal((12, 12)) / np.sqrt(12)
+    turn = np.linalg.qr(rng.standard_normal((12, 12)))[0]
+    f = Relu(turn @ (0.8 * np.eye(12)) @ turn.T, 0.2 * turn @ weights, turn.T)
+    # So no bound follows from the pieces one by one.
+    pieces = [np.max(np.abs(np.linalg.eigvals(f.a + f.b * (rng.random(12) < 0.5) @ f.c))) for _ in range(400)]
+    assert max(pieces) > 1
+    found = rd.linearize_one_sided(f, np.zeros(12), bound=True)
+    assert found is not None
+    assert found.num_on_border == 12
+    # No direction of many grows faster in the long run, in NumPy.
+    ds, logs = rng.standard_normal((2000, 12)), 0.0
+    for step in range(400):
+        ds = ds @ f.a.T + np.maximum(ds @ f.c.T, 0) @ f.b.T
+        lengths = np.linalg.norm(ds, axis=1)
+        logs, ds = logs + (step >= 200) * np.log(lengths), ds / lengths[:, None]
+    assert found.growth == pytest.approx(np.exp(np.max(logs) / 200), abs=1e-3)
+    assert found.growth <= found.growth_bound < 1
+    assert found.is_stable
+    assert "quadratic norm" in found.reason
+
+
+def test_the_bound_on_growth_is_sharp_where_the_growth_is_known():
+    """x -> r Q |x| with Q orthogonal keeps lengths but for r: every direction grows by r, and no bound is less."""
+    rng = np.random.default_rng(0)
+    turn = np.linalg.qr(rng.standard_normal((9, 9)))[0]
+    for rate, stable in ((0.95, True), (1.05, False)):
+        # |C d| has the length of d for orthogonal C: F keeps lengths up to the rate.
+        f = Relu(-rate * turn, 2 * rate * turn, np.eye(9))
+        found = rd.linearize_one_sided(f, np.zeros(9), bound=True)
+        assert found is not None
+        assert found.is_stable is stable
+        assert (found.growth_bound < 1) is stable
+        assert not found.growth_bound < rate - 1e-9

@@ -64,6 +64,7 @@ def test_stuart_landau_with_twisted_isochrons():
     np.testing.assert_allclose(wrapped(found.shifts - right), 0, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_published_phase_code_network():
     """Mean shifts by an input of 5 held for two steps, one channel at a time: -.112, 1.902, -2.272 rad (published)."""
     data = np.load(Path(__file__).parent.parent / "data" / "phase_code_100.npz")

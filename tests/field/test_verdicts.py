@@ -113,6 +113,7 @@ def predator_prey(x):
     return jnp.stack([0.8 * prey * (1 - prey / 15) - 2.5 * eaten, 1.25 * eaten - 0.4 * predator])
 
 
+@pytest.mark.slow
 def test_a_time_map_sees_a_limit_cycle_of_the_flow_and_no_cycle():
     """Period and multiplier: SciPy's DOP853 at 1e-13 in logarithmic variables, returns to a section."""
     verdict = rd.classify_attractor(rd.time_map(predator_prey, 0.5), np.array([1.0, 0.5]), max_map_steps=2**14)

@@ -148,3 +148,22 @@ def test_analyses_read_the_plain_scan():
     last = lambda x: rd.unroll(cell, inputs, x)[-1]
     assert "rnndyn_states" in primitives(jax.make_jaxpr(last)(jnp.zeros(H)).jaxpr)
     assert "rnndyn_states" not in primitives(as_program(last, jnp.zeros(H), double=False).code.jaxpr)
+
+
+def test_analyses_write_out_what_a_compiled_function_holds_from_before():
+    """`jax.jit` keeps the trace of its first run, with the passes in it; also in loops, and differentiated."""
+    cell, inputs = fill(CELLS["tanh"]), normal(T, IN)
+    last = lambda x: rd.unroll(cell, inputs, x)[-1]
+    slope = lambda x: jax.jvp(last, (x,), (jnp.ones_like(x),))[1] + jax.grad(lambda x: jnp.sum(last(x) ** 2))(x)
+
+    @jax.jit
+    def f(x):
+        return jax.lax.scan(lambda x, _: (jax.checkpoint(last)(x) + slope(x), None), x, None, length=2)[0]
+
+    x = normal(H)
+    expected = f(x)
+    held = {name for name in primitives(jax.make_jaxpr(f)(x).jaxpr) if name.startswith("rnndyn")}
+    assert held == {"rnndyn_states", "rnndyn_states_tangent", "rnndyn_states_gradients"}
+    program = as_program(f, x, double=False)
+    assert not {name for name in primitives(program.code.jaxpr) if name.startswith("rnndyn")}
+    np.testing.assert_allclose(eqx.filter_jit(program)(x), expected, rtol=1e-5, atol=1e-6)

@@ -50,6 +50,7 @@ def numpy_gru(x, u, weights):
     return (1 - z) * np.tanh(gi[2 * n :] + r * gh[2 * n :]) + z * x
 
 
+@pytest.mark.slow
 def test_three_bits_are_eight_proved_memories(flipflop):
     """Right: 27 fixed points, 8 stable (an independent NumPy search, 27 of 27 by interval arithmetic)."""
     first = flipflop.sentences[0]

@@ -35,8 +35,10 @@ def test_flows_have_their_published_exponents(system, dt, num_steps, atol):
     with jax.enable_x64(True):
         x0 = system.start(jax.random.key(0))
         spectrum = rd.lyapunov_spectrum(rk4_map(system, dt, 12), x0, num_steps, num_transient=500, dt=dt)
-    # Three standard errors of a run of this length, beside the digits that were printed.
-    np.testing.assert_allclose(spectrum.exponents, system.published.exponents, atol=atol + system.published.tolerance)
+    # `atol` is three standard errors of a run of this length; five of them, beside the digits that were printed, for
+    # each way to compile the map follows an orbit of its own.
+    atol = 5 / 3 * atol + system.published.tolerance
+    np.testing.assert_allclose(spectrum.exponents, system.published.exponents, atol=atol)
 
 
 @pytest.mark.parametrize("system", [ds.Henon(), ds.Ikeda()], ids=lambda s: type(s).__name__)

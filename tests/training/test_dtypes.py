@@ -94,6 +94,8 @@ SOME = [*zip(WEIGHT_DTYPES, ("float64", "float16", "int32", "bfloat16")), ("floa
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_way_to_run_a_network_takes_every_dtype(x64, name, pairs):
     run, reference = FUNCTIONS[name]
+    if pairs is SOME and name in ("fit", "truncated"):
+        pairs = SOME[::2]  # a whole training step for each
     with jax.disable_jit(name in ("call", "taught", "free", "forcing", "generate")):
         for weight_dtype, input_dtype in pairs:
             model, x = network(weight_dtype), jnp.asarray(SERIES, input_dtype)

@@ -17,6 +17,7 @@ def network(num_units, gain, seed):
     )
 
 
+@pytest.mark.slow
 def test_it_pushes_the_first_eight_exponents_to_zero():
     # A network of 32 units at half the critical gain: its first eight exponents start around -ln 2 and further down.
     f = rd.as_map(network(32, 0.7, 0))

@@ -136,7 +136,8 @@ class Branch(Judged):
     - `bifurcations`: in the order of the branch; each knows the index of the point before it.
     - `start`: the index of the point at `p0`.
     - `result`: why it ends at its first and at its last point, a batch `(2,)` of `BranchVerdict`; `message` has it in
-        words. Both are `closed` where the last point is the first again.
+        words. Both are `closed` where the last point is the first again; of a loop that was born on another branch the
+        last is.
     """
 
     parameters: Float[np.ndarray, " M"]
@@ -173,8 +174,8 @@ class Branch(Judged):
 
     @property
     def is_closed(self) -> bool:
-        """Whether the last point is the first again."""
-        return bool(is_verdict(self.result, BranchVerdict.closed)[0])
+        """Whether it is a closed curve: it came back to where it began, or was born."""
+        return bool(np.any(is_verdict(self.result, BranchVerdict.closed)))
 
     def of_kind(self, kind: str) -> tuple[Bifurcation, ...]:
         """The bifurcations of one kind."""

@@ -10,25 +10,25 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from rnndyn._programs import compiled
+from rnndyn.dynamics.cycles._starts import Starts
 from rnndyn.dynamics.cycles._tables import CycleTable, empty_cycles, group_cycles
-from rnndyn.dynamics.cycles.shooting import MultipleShooting, SequenceMap
+from rnndyn.dynamics.cycles.shooting import MultipleShooting
 from rnndyn.dynamics.numerics.completeness import IndexGoal, draw_box, within
 from rnndyn.dynamics.numerics.deduplication import MERGE_FRACTION
 from rnndyn.dynamics.numerics.drivers import MEMORY_BUDGET, map_in_chunks, run_in_lanes
 from rnndyn.dynamics.numerics.eigenvalues import product_eigenvalues
-from rnndyn.dynamics.numerics.evaluation import evaluate, orbits_from
+from rnndyn.dynamics.numerics.evaluation import evaluate
 from rnndyn.dynamics.numerics.evidence import (
     MIN_CONTINUUM,
     degeneracy_threshold,
     degenerate_reach,
-    robust_scale,
     robust_spread,
     root_errors,
 )
 from rnndyn.dynamics.numerics.newton import polish
 from rnndyn.dynamics.numerics.newton_method import NewtonProblem, NewtonState
 from rnndyn.dynamics.numerics.periodic_orbits import CyclicSystem, canonical, divisors, from_smallest, smallest_period
-from rnndyn.dynamics.numerics.torus import difference
+from rnndyn.dynamics.numerics.sequence_map import SequenceMap
 
 
 class CycleSearch:
@@ -61,73 +61,41 @@ class CycleSearch:
         self.tables = {period: empty_cycles(period, self.size) for period in periods}
         self.num_candidates = dict.fromkeys(periods, 0)
         self.num_unconverged = dict.fromkeys(periods, 0)
-        self.candidates = candidates
         # Long enough for a segment of each period after the transient, and for the close returns of a chaotic orbit.
-        length = 64 + 2 * self.num_slots
-        orbits = map_in_chunks(
-            lambda x: orbits_from(f, x, length),
-            candidates,
-            bytes_per_item=16 * length * self.size,
-            description="orbits",
-            progress=progress,
-        )
-        self.orbits = np.concatenate([candidates[:, None], orbits], axis=1)
-        # Maps without a bounded region send some candidates to infinity: what is far outside of the rest is no start.
-        self.scale = robust_scale(self.orbits[:, :2])
-        bounded = np.all(np.abs(self.orbits) <= 1e3 * self.scale, axis=2)
-        self.num_bounded = np.where(bounded.all(axis=1), length + 1, np.argmin(bounded, axis=1))
-        settled = bounded.all(axis=1)
-        self.pool = self.orbits[settled, 32:].reshape(-1, self.size) if settled.any() else candidates
+        self.starts = Starts(f, candidates, angles, length=64 + 2 * self.num_slots, progress=progress)
+        self.scale = self.starts.scale
 
     def run(self, period: int, *, max_rounds: int, until_complete: bool) -> None:
         """Rounds of multiple shooting, until one of them finds nothing new."""
         for round in range(max_rounds):
             num_before = self.num_found(period)
-            self.shoot(period, self.segments(period) if round == 0 else self.seeds(period, uniform=until_complete))
+            first = round == 0
+            self.shoot(period, self.starts.segments(period) if first else self.seeds(period, uniform=until_complete))
             unbalanced = until_complete and self.index_sum(period) not in (None, self.goal.expected(period))
             # Only a round of mixed and random starts is evidence that nothing is left.
             if round > 0 and self.num_found(period) == num_before and not unbalanced:
                 break
-
-    def segments(self, period: int) -> np.ndarray:
-        """Trajectory segments of the candidates: the first, and the one that comes closest to closing."""
-        settled = np.flatnonzero(self.num_bounded == self.orbits.shape[1])
-        orbits = self.orbits[settled]
-        with np.errstate(invalid="ignore", over="ignore"):
-            gaps = np.max(np.abs(difference(orbits[:, period:], orbits[:, :-period], self.angles)), axis=2)
-        best = np.argmin(gaps, axis=1)
-        returns = orbits[np.arange(len(orbits))[:, None], best[:, None] + np.arange(period)]
-        # Candidates whose orbits settle on one attractor close up at the same place: its repeats are not run.
-        _, distinct = np.unique(
-            np.round(canonical(returns, self.angles) / (1e-3 * self.scale)), axis=0, return_index=True
-        )
-        return np.concatenate([self.heads(period), returns[distinct]])
-
-    def heads(self, period: int) -> np.ndarray:
-        """The first segment of every trajectory; a candidate that leaves at once stays where it is."""
-        heads = self.orbits[self.num_bounded >= period, :period]
-        return heads if len(heads) else np.repeat(self.candidates[:, None], period, axis=1)
 
     def seeds(self, period: int, *, uniform: bool) -> np.ndarray:
         """Starting sequences for one more round: between those found, random, with `uniform` also from the region."""
         rng = self.rng
         known = self.closed_sequences(period)
         if len(known) < 2:
-            known = np.concatenate([known, self.segments(period)])
+            known = np.concatenate([known, self.starts.segments(period)])
         num = int(np.clip(4 * self.num_found(period), 16, 256))
         first, second = known[rng.integers(len(known), size=(2, num))]
         # Halfway between two cycles a saddle of the basin boundary is near; the weights blur the middle.
         weights = rng.beta(4.0, 4.0, (num, 1, 1))
-        spread = np.sqrt(np.mean(np.var(self.pool, axis=0))) + 1e-3 * self.scale
+        spread = np.sqrt(np.mean(np.var(self.starts.pool, axis=0))) + 1e-3 * self.scale
         between = weights * first + (1 - weights) * second + 0.05 * spread * rng.standard_normal(first.shape)
         weights = rng.uniform(size=(num, 1, 1))
-        heads = self.heads(period)
+        heads = self.starts.heads(period)
         towards = weights * first + (1 - weights) * heads[rng.integers(len(heads), size=num)]
         parts = [between, towards]
         if self.num_random:
             # A search among F cycles must draw several times F sequences before finding nothing new means anything.
             num = max(self.num_random, 16 * len(self.tables[period]))
-            parts.append(self.pool[rng.integers(len(self.pool), size=(num, period))])
+            parts.append(self.starts.pool[rng.integers(len(self.starts.pool), size=(num, period))])
         box = draw_box(self.region, self.angles)
         if uniform and box is not None:
             shape = (max(64, 4 * len(known)), period, self.size)
@@ -298,7 +266,7 @@ class CycleSearch:
         limit = degenerate_reach(table.errors, sizes)
         errors = np.where(table.degenerate, limit, np.minimum(2 * table.errors, limit))
         # Of the half of the states in the middle: one orbit far out joins no others.
-        spread = float(np.median(robust_spread(self.pool)))
+        spread = float(np.median(robust_spread(self.starts.pool)))
         return errors + 0.5 * MERGE_FRACTION * np.minimum(spread, sizes)
 
     def _minimal_periods(self, table: CycleTable) -> np.ndarray:

@@ -110,12 +110,23 @@ class Cycles(Judged):
 
     @property
     def completeness(self) -> Any:
-        """Whether these are all cycles there are, a `CompletenessVerdict`: what `may_be_complete` says."""
-        return completeness_of(self.may_be_complete, self.trap is not None and not self.is_trap_proved)
+        """Whether these are all cycles there are, a `CompletenessVerdict`: what `is_balanced` says."""
+        return completeness_of(self.is_balanced, self.is_trap_sampled)
+
+    @property
+    def is_trap_sampled(self) -> bool:
+        """Whether the indices are counted in a box that the map is only seen to keep."""
+        return self.trap is not None and not self.is_trap_proved
 
     @property
     def may_be_complete(self) -> bool | None:
-        """Whether the index sum allows that no cycle, of this period or a divisor, is missing; `None`: cannot tell."""
+        """Whether the index sum allows that no cycle, of this period or a divisor, is missing; `None`: nothing tells,
+        also where the sum differs in a box that the map is only seen to keep."""
+        return None if self.is_balanced is False and self.is_trap_sampled else self.is_balanced
+
+    @property
+    def is_balanced(self) -> bool | None:
+        """Whether the indices sum to `expected_index_sum`; `None`: not known what they must sum to."""
         if self.expected_index_sum is None or self.continuum is not None or self.index_sum is None:
             return None
         # Where the map jumps, the sum counts nothing, and a kink has no index.
@@ -140,7 +151,7 @@ class Cycles(Judged):
                 f"from {self.num_candidates} starts",
                 *rows_by_instability("cycles", self),
             ]
-        sums = self.index_sum, self.expected_index_sum, self.may_be_complete
+        sums = self.index_sum, self.expected_index_sum, self.is_balanced
         lines.append("  " + completeness_note(*sums, self.trap, self.is_trap_proved))
         lines.extend(one_sided_notes(self))
         if self.is_degenerate.any():

@@ -126,7 +126,7 @@ def find_cycles(
                 until_complete=until_complete,
             )
         found = tuple(_assemble(search, p) for p in periods)
-    wrong = {p: (c.index_sum, c.expected_index_sum) for p, c in zip(periods, found) if c.may_be_complete is False}
+    wrong = {p: (c.index_sum, c.expected_index_sum) for p, c in zip(periods, found) if c.is_balanced is False}
     warn_incomplete("fixed points of the iterated map", wrong, goal.trap is not None and not goal.is_trap_proved)
     return CycleSet(tuple(periods), found)
 

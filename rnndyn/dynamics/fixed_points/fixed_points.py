@@ -132,17 +132,17 @@ def find_fixed_points(
         for _ in range(rounds_left):
             num_before = search.num_found
             search.run(search.seeds(rng, uniform=until_complete))
-            unbalanced = until_complete and _assemble(search, goal).may_be_complete is False
+            unbalanced = until_complete and _assemble(search, goal).is_balanced is False
             if search.num_found == num_before and not unbalanced:
                 break
         more = _paths_where_points_are_missing(search, goal, rng, num_paths)
         paths = paths if more is None else more.join(paths)
         # Where no candidate arrived, the others would not either.
-        if len(rest) and search.num_arrived and _assemble(search, goal).may_be_complete is False:
+        if len(rest) and search.num_arrived and _assemble(search, goal).is_balanced is False:
             search.run(rest)
             rest = rest[:0]
         result = _with_kinks(f, _assemble(search, goal, paths, len(rest)))
-    if result.may_be_complete is False:
+    if result.is_balanced is False:
         sums = {1: (result.index_sum, result.expected_index_sum)}
         warn_incomplete("fixed points", sums, result.is_trap_sampled)
     return result
@@ -173,9 +173,9 @@ def _paths_where_points_are_missing(
     found = result()
     if len(found) == 0 and found.continuum is None:
         return follow_paths(search, path_starts(search, rng, PATHS_FOR_ONE), lambda: len(result()) > 0)
-    if found.may_be_complete is False and search.candidates.shape[1] <= DENSE_LIMIT:
+    if found.is_balanced is False and search.candidates.shape[1] <= DENSE_LIMIT:
         starts = path_starts(search, rng, PATHS_FOR_MORE)
-        return follow_paths(search, starts, lambda: result().may_be_complete is not False)
+        return follow_paths(search, starts, lambda: result().is_balanced is not False)
     return None
 
 

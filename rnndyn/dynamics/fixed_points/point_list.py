@@ -134,8 +134,8 @@ class FixedPoints(Judged):
         return int(self.indices[self._counted].sum())
 
     @property
-    def may_be_complete(self) -> bool | None:
-        """Whether the index sum allows that no point is missing; `None`: not known, nothing tells."""
+    def is_balanced(self) -> bool | None:
+        """Whether the indices sum to `expected_index_sum`; `None`: not known what they must sum to."""
         if self.expected_index_sum is None or self.continuum is not None or self.kinks is not None:
             return None
         # Where the map jumps, the sum counts nothing.
@@ -144,9 +144,15 @@ class FixedPoints(Judged):
         return self.index_sum == self.expected_index_sum
 
     @property
+    def may_be_complete(self) -> bool | None:
+        """Whether the index sum allows that no point is missing; `None`: nothing tells, also where the sum differs in a
+        box that the map is only seen to keep."""
+        return None if self.is_balanced is False and self.is_trap_sampled else self.is_balanced
+
+    @property
     def completeness(self) -> Any:
-        """Whether these are all fixed points there are, a `CompletenessVerdict`: what `may_be_complete` says."""
-        return completeness_of(self.may_be_complete, self.is_trap_sampled)
+        """Whether these are all fixed points there are, a `CompletenessVerdict`: what `is_balanced` says."""
+        return completeness_of(self.is_balanced, self.is_trap_sampled)
 
     @property
     def is_trap_sampled(self) -> bool:
@@ -226,7 +232,7 @@ class FixedPoints(Judged):
                 f"{len(self)} fixed points of {self.points.shape[1]} units from {self.num_candidates} candidates"
             )
             lines.extend(rows_by_instability("points", self))
-            sums = self.index_sum, self.expected_index_sum, self.may_be_complete
+            sums = self.index_sum, self.expected_index_sum, self.is_balanced
             lines.append("  " + completeness_note(*sums, self.trap, self.is_trap_proved))
             lines.extend(one_sided_notes(self))
             if self.is_degenerate.any():

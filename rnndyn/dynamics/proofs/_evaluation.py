@@ -29,12 +29,13 @@ def evaluate_jaxpr(jaxpr, consts: Sequence[Any], args: Sequence[Any], trouble: T
     env.update(zip(jaxpr.constvars, consts))
     env.update(zip(jaxpr.invars, args))
     for eqn in jaxpr.eqns:
-        outs = _evaluate(eqn, [read(var) for var in eqn.invars], trouble)
+        outs = evaluate_equation(eqn, [read(var) for var in eqn.invars], trouble)
         env.update(zip(eqn.outvars, outs))
     return [read(var) for var in jaxpr.outvars]
 
 
-def _evaluate(eqn, operands: list[Any], trouble: Trouble) -> list[Any]:
+def evaluate_equation(eqn, operands: list[Any], trouble: Trouble) -> list[Any]:
+    """Evaluate one equation of a jaxpr on `Dual`s and plain arrays; returns the same."""
     name = eqn.primitive.name
     body = called(eqn)
     if body is not None:
@@ -43,16 +44,16 @@ def _evaluate(eqn, operands: list[Any], trouble: Trouble) -> list[Any]:
         raise NotImplementedError(
             f"f: `{name}` of complex numbers has no interval rule. Take real and imaginary parts."
         )
-    if not any(isinstance(x, Dual) for x in operands) and _is_exact(eqn):
+    if not any(isinstance(x, Dual) for x in operands) and is_exact(eqn):
         outs = eqn.primitive.bind(*operands, **eqn.params)
         return list(outs) if eqn.primitive.multiple_results else [outs]
     discrete = [x for x in operands if isinstance(x, Dual) and not is_real(x.value.lo)]
     if discrete and (name not in _DISCRETE or (name in _LOGIC and not all(is_truth(x.value.lo) for x in discrete))):
         raise NotImplementedError(f"f: `{name}` of an integer that depends on the state has no interval rule.")
-    if name in _SAME:
+    if name in SAME:
         return operands
-    if name in _MOVES:
-        return _move(eqn, operands)
+    if name in MOVES:
+        return move(eqn, operands)
     if name in COMPARISONS:
         same = len(eqn.invars) == 2 and eqn.invars[0] is eqn.invars[1]
         return [compare(name, dual(operands[0]), dual(operands[1]), same)]
@@ -70,7 +71,7 @@ def _evaluate(eqn, operands: list[Any], trouble: Trouble) -> list[Any]:
 
 # --- what moves numbers about: exact, and linear in the tangents
 
-_MOVES = frozenset(
+MOVES = frozenset(
     [
         "reshape",
         "slice",
@@ -92,7 +93,7 @@ _MOVES = frozenset(
     ]
 )
 # The identity on the real numbers.
-_SAME = frozenset(
+SAME = frozenset(
     [
         "copy",
         "copy_p",
@@ -106,8 +107,8 @@ _SAME = frozenset(
 )
 # Applied to numbers known exactly, these give numbers known exactly.
 _EXACT = (
-    _MOVES
-    | _SAME
+    MOVES
+    | SAME
     | frozenset(
         [
             "neg",
@@ -131,8 +132,8 @@ _EXACT = (
 _LOGIC = frozenset(["and", "or", "xor", "not"])
 # These also take truth values and integers that depend on the state.
 _DISCRETE = (
-    _MOVES
-    | _SAME
+    MOVES
+    | SAME
     | frozenset(
         [
             "convert_element_type",
@@ -156,7 +157,12 @@ _DISCRETE = (
 )
 
 
-def _is_exact(eqn) -> bool:
+def only_moves(eqn) -> bool:
+    """Whether an equation leaves numbers as they are and moves them about at the most."""
+    return eqn.primitive.name in MOVES | SAME
+
+
+def is_exact(eqn) -> bool:
     """Whether plain numbers give numbers known exactly: nothing is rounded, or only whole numbers come out."""
     return eqn.primitive.name in _EXACT or not any(_has_dtype(var, jnp.inexact) for var in eqn.outvars)
 
@@ -166,7 +172,7 @@ def _has_dtype(var, kind) -> bool:
     return jnp.issubdtype(getattr(var.aval, "dtype", jnp.bool_), kind)
 
 
-def _move(eqn, operands: list[Any]) -> list[Any]:
+def move(eqn, operands: list[Any]) -> list[Any]:
     primitive, params = eqn.primitive, eqn.params
     if primitive.name in ("gather", "dynamic_slice", "dynamic_update_slice", "scatter"):
         _check_indices(primitive.name, operands)

@@ -262,7 +262,8 @@ def _reason(evidence: Evidence, k: int) -> str:
         "f may jump at or near the point (an undecided where, floor, round, sign or remainder). A continuous "
         "f can be written with maximum, minimum or abs.",
         "an operation of f (log, sqrt, division, ...) may leave its domain near the point.",
-        "I - DF cannot be inverted at the point: a degenerate fixed point, one of a continuum, or none "
+        "I - DF cannot be inverted at the point: a degenerate fixed point, one of a continuum, one on a kink whose "
+        "linear pieces have a singular matrix between them (see linearize_one_sided), or none "
         f"(residual {residual:.1e}; bound of |I - Y (I - DF)| is {contraction:.1e}, must be below 1).",
         f"the residual {residual:.1e} asks for a Newton step of {correction:.1e}, and over a box of that size "
         "the Jacobian varies too much: a fixed point is too far away, nearly degenerate, or absent.",

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from rnndyn._validation import check_states
-from rnndyn.dynamics.cycles.shooting import SequenceMap
 from rnndyn.dynamics.numerics.drivers import double_precision
 from rnndyn.dynamics.numerics.periodic_orbits import smallest_period
+from rnndyn.dynamics.numerics.sequence_map import SequenceMap
 from rnndyn.dynamics.proofs.certificates import certify_fixed_point, exists
 from rnndyn.dynamics.proofs.verdicts import ProofVerdict
 from rnndyn.results import Judged

@@ -104,7 +104,8 @@ def enclose(f: Callable, box: Interval, *, with_jacobian: bool = True) -> Enclos
     return Enclosure(out.value, jacobian, trouble.any_jump(), trouble.any_undefined())
 
 
-_LARGEST_BATCHED = 16
+LARGEST_BATCHED = 16
+"""States up to this size are taken in batches, longer ones one by one."""
 
 
 @compiled
@@ -122,7 +123,7 @@ def enclose_boxes(
 
     boxes = Interval(jnp.asarray(lower), jnp.asarray(upper))
     # XLA's CPU backend multiplies batches of matrices without a tuned kernel: large ones are taken one by one.
-    return jax.lax.map(one, boxes) if lower.shape[1] > _LARGEST_BATCHED else jax.vmap(one)(boxes)
+    return jax.lax.map(one, boxes) if lower.shape[1] > LARGEST_BATCHED else jax.vmap(one)(boxes)
 
 
 @compiled

@@ -129,6 +129,7 @@ def verdicts():
     return {name: rd.classify_attractor(*case) for name, case, _, _ in CASES}
 
 
+@pytest.mark.slow
 def test_no_case_has_a_wrong_name(verdicts):
     assert len(CASES) == 40
     wrong, undecided = [], []

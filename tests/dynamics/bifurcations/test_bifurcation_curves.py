@@ -73,6 +73,7 @@ def test_the_flip_curve_of_a_tanh_unit():
     np.testing.assert_array_equal(curve.angles, np.pi)
 
 
+@pytest.mark.slow
 def test_curves_of_a_two_unit_network_satisfy_their_conditions(two_unit_curves):
     kinds = [curve.kind for curve in two_unit_curves]
     assert kinds == ["fold", "fold", "neimark-sacker"]
@@ -130,6 +131,7 @@ def test_a_generalised_flip():
     np.testing.assert_allclose(point.parameters, [0.0, 0.0], atol=1e-10)
 
 
+@pytest.mark.slow
 def test_strong_resonances_and_a_chenciner_point():
     # M = [[0, -1], [1, q]] has determinant 1 and 2 cos(theta) = q, and keeps Q = x^2 + q x y + y^2. The map is
     # (1 + p + (1 - q) Q) M x, so Q' = Q (1 + p + (1 - q) Q)^2: on p = 0 the coefficient changes sign at q = 1.

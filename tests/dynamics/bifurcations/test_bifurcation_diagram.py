@@ -36,6 +36,7 @@ def check_doublings(diagram):
     return found
 
 
+@pytest.mark.slow
 def test_period_doublings_of_the_logistic_map(cascade):
     assert len(check_doublings(cascade)) == 3
 

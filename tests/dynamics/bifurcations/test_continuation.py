@@ -129,6 +129,7 @@ def memory_branches(trained):
     return [rd.continue_fixed_points(f, memory, 0.0, (-1.0, 1.0)) for memory in memories]
 
 
+@pytest.mark.slow
 def test_the_memories_of_a_trained_network_of_a_hundred_units_end_at_folds(trained, memory_branches):
     _, (weight_ih, weight_hh, bias), _, bits = trained
     for branch, (bit, _) in zip(memory_branches, bits, strict=True):

@@ -89,6 +89,7 @@ def test_without_a_search_births_are_not_seen_but_deaths_are():
     assert len(back.tracks) == 3
 
 
+@pytest.mark.slow
 def test_a_doubled_cycle_is_born_and_dies_at_flips():
     path = [(-0.5, 0.2), (-2.0, 0.2), (-1.5, 0.2), (-1.1, 2.0)]
     history = rd.follow_training([unit(*wb) for wb in path], CANDIDATES, periods=(1, 2))

@@ -78,6 +78,7 @@ def test_units_do_not_matter(length, rate):
     assert orbit.period * rate == pytest.approx(VAN_DER_POL_PERIOD, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_shortest_unstable_orbit_of_lorenz(tmp_path):
     # Viswanath (2003): the orbit that goes once around each wing, T = 1.558652210716175, multiplier 4.7127.
     field = Lorenz(np.array(28.0))

@@ -73,6 +73,7 @@ def test_poor_convergence_is_reported():
     assert clv.convergence_error.max() > 1e-2
 
 
+@pytest.mark.slow
 def test_driven_and_fewer_vectors():
     inputs = jnp.asarray(np.random.default_rng(0).normal(size=(650, 8)))
     driven = lambda x, u: network(x) + u

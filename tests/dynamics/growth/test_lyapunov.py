@@ -339,6 +339,7 @@ def test_drift_is_noticed():
     assert rd.lyapunov_spectrum(lambda x: 0.5 * x, jnp.ones(1), 200).converged
 
 
+@pytest.mark.slow
 def test_a_batch_shares_its_schedule_and_agrees_with_single_runs():
     weights = jnp.stack([gaussian(8, g, 0) for g in (0.5, 2.0, 6.0)])
     x0 = jnp.linspace(-1, 1, 8)

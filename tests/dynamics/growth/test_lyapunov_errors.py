@@ -19,6 +19,7 @@ def covered(spectra, truth):
     return ((lower <= truth) & (truth <= upper)).mean(axis=0)
 
 
+@pytest.mark.slow
 def test_products_of_gaussian_matrices():
     # v <- A_t v with A_t of independent N(0, 1/N) entries. The R_ii are independent, N R_ii^2 is chi^2 with N - i + 1
     # degrees of freedom: lambda_i = (ln 2 + psi((N - i + 1) / 2) - ln N) / 2, and the variance over T steps is

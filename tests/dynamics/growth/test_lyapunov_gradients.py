@@ -48,7 +48,7 @@ def test_linear_network():
     np.testing.assert_allclose(backward, np.ones(6), atol=1e-10)
 
 
-@pytest.mark.parametrize("num_exponents", [1, 3, 6])
+@pytest.mark.parametrize("num_exponents", [3, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 6))])
 def test_against_finite_differences(num_exponents):
     weight = gaussian(6, 1.5, 1)
     run = lambda w: exponents(Tanh(w), 6, 15, num_exponents=num_exponents, num_transient=5, qr_every=2)
@@ -65,6 +65,7 @@ def test_recomputing_gives_the_same_gradient():
         np.testing.assert_allclose(gradient(remat_every=remat_every), plain, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_recomputing_saves_memory():
     weight = gaussian(32, 1.5, 1)
 
@@ -75,6 +76,7 @@ def test_recomputing_saves_memory():
     assert peak(20) < 0.25 * peak(None)
 
 
+@pytest.mark.slow
 def test_gradient_commutes_with_batches():
     weights = jnp.stack([gaussian(5, g, 2) for g in (0.8, 1.5, 3.0)])
     run = lambda w: exponents(Tanh(w), 5, 12, qr_every=1)[:2].sum()

@@ -55,6 +55,7 @@ def test_chaotic_network_of_64_units_agrees_within_its_error():
     assert (np.abs(spectrum.exponents - data["chaotic_exponents"]) < 4 * np.sqrt(2) * spectrum.stderr).all()
 
 
+@pytest.mark.slow
 def test_driven_lstm_of_64_units_has_128_exponents():
     data = np.load(DATA / "lyapunov_lstm_64.npz")
     weights = (np.asarray(data[k], float) for k in ("driven_W_ih", "driven_W_hh"))
@@ -119,6 +120,7 @@ def largest_exponents(make, num_units, gains, num_seeds, num_steps, num_transien
     return jax.lax.map(lambda g: jax.vmap(lambda s: one(g, s))(seeds), gains)
 
 
+@pytest.mark.slow
 def test_discrete_networks_approach_mean_field_theory():
     # lambda_1 = 1/2 ln(g^2 E sech^4(sqrt(q) z)), q = g^2 E tanh^2(sqrt(q) z) (Molgedey, Schuchhardt & Schuster 1992).
     theory = np.array([0.06521721, 0.31024932])

@@ -38,9 +38,7 @@ def network(name):
         ("tanh", 2),
         ("tanh", 3),
         ("gru", 2),
-        ("lstm", 2),
-        pytest.param("gru", 3, marks=pytest.mark.slow),
-        pytest.param("lstm", 3, marks=pytest.mark.slow),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("lstm", 2), ("gru", 3), ("lstm", 3))),
     ],
 )
 def test_small_networks_have_exactly_the_listed_fixed_points(kind, num_units, x64):

@@ -1,0 +1,577 @@
+"""Memories that pulses switch as an excitable network attractor, and the echo index (Ceni, Ashwin & Livi 2020).
+
+A network that holds two bits has four stable fixed points. A pulse throws the state off one of them; it comes back, or
+falls into the basin of another, and the strength that decides lies on the stable manifold of a saddle. Memories and
+pulses thus make a graph, with an excitability threshold on every edge. As long as the state settles between pulses this
+graph says which memory the network is in, and how many responses to one input remain: its echo index, the number of
+solutions that attract all others. The same number is found for two units driven by a square wave, where continuation
+of the forced response says at which amplitude it falls.
+"""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+
+import rnndyn as rd
+from experiments._echo_index import DrivenUnits, count_responses, draw_units, drive_two_units
+from experiments._settings import Fraction, Seed, check, check_increasing
+from rnndyn import plotting
+
+CAPTION = """Memories that pulses switch, as an excitable network attractor (Ceni, Ashwin & Livi 2020).
+
+Networks of 32 tanh units that hold two bits; panels a to c show one of five.
+
+- **a** the four memories in the plane of two principal components; on each arrow, the weakest pulse of one step that
+  takes the one to the other, of 48 directions of the two inputs. Grey, trajectories at the task.
+- **b** where the network is after one pulse from each memory, over the two inputs: the colours of the memories in a;
+  grey, none of them; crosses, the pulses of the task.
+- **c** steps to switch over how far the pulse is above the threshold, one edge of each of the five networks (markers);
+  lines, one step for each factor of the unstable multiplier of the saddle on the edge, which is not fitted.
+- **d** thresholds of all edges of the five networks: one bit switches (blue), both at once (orange crosses).
+- **e** echo index of the network of a over the size of the pulses of one sequence: markers, counted from many initial
+  states, for pulses 64, 16 and 4 steps apart (lifted a little each); black, what the graph of the memories gives, which
+  lets the state settle; dotted, the weakest edge. Pulses that follow soon add up.
+- **f** echo index of two units over amplitude and period of a square wave, counted; lines, folds of the forced
+  responses found by continuation. Top row: random signs in place of the square wave.
+"""
+
+MEMORY_COLORS = ("blue", "orange", "sky", "yellow")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that decides the result."""
+
+    num_units: int = 32
+    num_steps: int = 48
+    """Length of a trial."""
+    pulse_probability: Fraction = 0.15
+    """Of a pulse per bit and step."""
+    batch_size: int = 32
+    num_updates: int = 700
+    learning_rate: float = 6e-3
+    """At the start; it falls to a hundredth along a cosine."""
+    num_seeds: int = 5
+    num_candidates: int = 96
+    """Starting points of the search for fixed points, drawn from visited states."""
+    num_angles: int = 48
+    """Directions of the pulses."""
+    num_radii: int = 30
+    """Sizes of the pulses."""
+    max_pulse: float = 1.5
+    num_plane: int = 61
+    """Values of each input in the plane of panel b."""
+    settle_steps: int = 200
+    """Steps without input after which the state is compared with the memories."""
+    passage_steps: int = 600
+    """The same where a pulse is bisected to the last bit: the state then stays long at a saddle."""
+    num_excesses: int = 10
+    """Pulses above a threshold at which the switch is timed."""
+    num_amplitudes: int = 31
+    """Sizes of the pulses of a sequence, up to `max_sequence_pulse`."""
+    max_sequence_pulse: float = 0.6
+    num_pulses: int = 24
+    """In a sequence."""
+    gaps: tuple[int, ...] = (4, 16, 64)
+    """Steps from one pulse of a sequence to the next."""
+    num_starts: int = 20
+    """Initial states of which the echo index is counted, the memories among them."""
+    log2_periods: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
+    """Periods of the square wave that drives two units, as powers of two."""
+    num_wave_amplitudes: int = 60
+    max_wave_amplitude: float = 0.6
+    num_wave_periods: int = 60
+    """How many of the longest periods the two units are driven for."""
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check(self)
+        check_increasing(self, "gaps", "log2_periods")
+
+
+SMOKE = Config(
+    num_units=8,
+    num_steps=12,
+    batch_size=8,
+    num_updates=150,
+    learning_rate=2e-2,
+    num_seeds=1,
+    num_candidates=32,
+    num_angles=8,
+    num_radii=6,
+    num_plane=5,
+    settle_steps=40,
+    passage_steps=60,
+    num_excesses=3,
+    num_amplitudes=3,
+    num_pulses=6,
+    gaps=(4,),
+    num_starts=8,
+    log2_periods=(1, 2),
+    num_wave_amplitudes=4,
+    num_wave_periods=8,
+)
+
+
+class ExcitableNetwork(rd.Result):
+    """The memories of one trained network, and which pulses lead from one to another.
+
+    - `memories`: the stable fixed points, `(M, N)`.
+    - `thresholds`: the size of the weakest pulse from one memory to another, `(M, M)`; infinite where there is none.
+    - `edge`: the memories at both ends of the edge with the lowest threshold; (-1, -1) without one.
+    - `saddle_distance`: how close the state comes, after a pulse of threshold size, to the saddle that it passes.
+    - `saddle_multipliers`: the multipliers of that saddle outside of the unit circle.
+    - `waits`: steps to switch at each excess.
+    - `echo_indices`, `predicted_indices`: counted and of the graph, (gap, amplitude).
+    """
+
+    validation_loss: float
+    fixed_points: rd.FixedPoints
+    memories: np.ndarray
+    bits: np.ndarray
+    trajectories: np.ndarray
+    thresholds: np.ndarray
+    edge: tuple[int, int]
+    saddle_distance: float
+    saddle_multipliers: np.ndarray
+    waits: np.ndarray
+    echo_indices: np.ndarray
+    predicted_indices: np.ndarray
+
+
+class ExcitableNetworks(rd.Result):
+    """All networks of the study; of the first, the memory after each pulse of a square grid, (memory, u2, u1)."""
+
+    networks: tuple[ExcitableNetwork, ...]
+    plane: np.ndarray
+    reached: np.ndarray
+    excesses: np.ndarray
+    gaps: np.ndarray
+    amplitudes: np.ndarray
+    units: DrivenUnits
+
+
+def compute(config: Config) -> ExcitableNetworks:
+    """Train networks, find the graph of their memories, and count the echo index of networks and of two units."""
+    model_key, fit_key, trial_key, state_key, wave_key = jax.random.split(jax.random.key(config.seed), 5)
+
+    def make_model(key: Any) -> rd.RNN:
+        cell_key, readout_key = jax.random.split(key)
+        cell = rd.VanillaCell(2, config.num_units, key=cell_key)
+        return rd.RNN(cell, eqx.nn.Linear(config.num_units, 2, key=readout_key))
+
+    task = {"num_bits": 2, "num_steps": config.num_steps, "pulse_probability": config.pulse_probability}
+    trained = rd.fit_ensemble(
+        eqx.filter_vmap(make_model)(jax.random.split(model_key, config.num_seeds)),
+        rd.training.over_trials(rd.training.mean_squared_error),
+        rd.tasks.batches("flip_flop", config.batch_size, **task),
+        optax.adam,
+        learning_rate=optax.cosine_decay_schedule(config.learning_rate, config.num_updates, alpha=0.01),
+        num_steps=config.num_updates,
+        max_grad_norm=1.0,
+        validation=rd.tasks.batches("flip_flop", 64, **task),
+        validate_every=max(config.num_updates // 5, 1),
+        key=fit_key,
+    )
+    trials = rd.tasks.batches("flip_flop", 32, **task)(trial_key)
+    starts = jax.random.uniform(state_key, (config.num_starts, config.num_units), minval=-1, maxval=1)
+    angles = np.arange(config.num_angles) * 2 * np.pi / config.num_angles
+    radii = np.arange(1, config.num_radii + 1) * config.max_pulse / config.num_radii
+    excesses = 10.0 ** -np.linspace(1, 10, config.num_excesses)
+    amplitudes = np.linspace(0, config.max_sequence_pulse, config.num_amplitudes)
+    networks = tuple(
+        analyse(trained.member(k), trials.inputs, starts, angles, radii, excesses, amplitudes, config)
+        for k in range(config.num_seeds)
+    )
+    plane = np.linspace(-config.max_pulse, config.max_pulse, config.num_plane)
+    grid = np.stack(np.meshgrid(plane, plane), axis=-1).reshape(-1, 2)
+    first, f = networks[0], rd.as_driven_map(trained.member(0).model.cell)
+    reached = [destinations(f, memory, first.memories, grid, config.settle_steps) for memory in first.memories]
+    return ExcitableNetworks(
+        networks=networks,
+        plane=plane,
+        reached=np.reshape(reached, (len(first.memories), len(plane), len(plane))).astype(int),
+        excesses=excesses,
+        gaps=np.array(config.gaps),
+        amplitudes=amplitudes,
+        units=drive_two_units(
+            config.log2_periods,
+            np.linspace(0, config.max_wave_amplitude, config.num_wave_amplitudes),
+            config.num_wave_periods,
+            wave_key,
+        ),
+    )
+
+
+def analyse(
+    fitted: Any,
+    inputs: jax.Array,
+    starts: jax.Array,
+    angles: np.ndarray,
+    radii: np.ndarray,
+    excesses: np.ndarray,
+    amplitudes: np.ndarray,
+    config: Config,
+) -> ExcitableNetwork:
+    """Memories, edges, the saddle of the weakest edge, and echo indices of one network."""
+    cell = fitted.model.cell
+    visited = np.asarray(eqx.filter_vmap(fitted.model.states)(inputs))
+    rng = np.random.default_rng(config.seed)
+    pool = visited.reshape(-1, visited.shape[-1])
+    candidates = pool[rng.integers(0, len(pool), config.num_candidates)]
+    points = rd.find_fixed_points(rd.as_map(cell), candidates, until_complete=True, progress=False)
+    stable = points.points[points.is_stable]
+    readout = fitted.model.readout
+    read = stable @ np.asarray(readout.weight, float).T + np.asarray(readout.bias, float)
+    order = np.lexsort(read.round().T) if len(stable) else np.arange(0)
+    memories, bits = stable[order], np.sign(read[order]).astype(int)
+
+    # In double precision: the time that a switch takes grows with the logarithm of what is left to the threshold.
+    with jax.enable_x64(True):
+        f = in_double(rd.as_driven_map(cell))
+        directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        pulses = (directions[:, None] * radii[:, None]).reshape(-1, 2)
+        ends = [destinations(f, memory, memories, pulses, config.settle_steps) for memory in memories]
+        reached = np.reshape(ends, (len(memories), len(angles), len(radii))).astype(int)
+        thresholds, ways = weakest_pulses(f, memories, reached, directions, radii, config.passage_steps)
+        edge, distance, multipliers, waits = (-1, -1), np.nan, np.array([]), np.full(len(excesses), -1)
+        if np.isfinite(thresholds).any():
+            i, j = (int(k) for k in np.unravel_index(np.argmin(thresholds), thresholds.shape))
+            edge = i, j
+            passage = pulse_and_settle(f, memories[i], thresholds[i, j] * ways[i, j], config.passage_steps)
+            saddles = np.flatnonzero(points.num_unstable > 0)
+            if saddles.size:
+                gaps = np.linalg.norm(np.asarray(passage)[:, None] - points.points[saddles], axis=-1)
+                saddle, distance = saddles[np.argmin(gaps.min(axis=0))], float(gaps.min())
+                values = points.multipliers[saddle]
+                multipliers = values[np.abs(values) > 1]
+                # A switch has happened when the state is halfway from the saddle to the memory, or closer.
+                near = np.linalg.norm(points.points[saddle] - memories[j]) / 2
+                strengths = thresholds[i, j] * (1 + excesses)
+                waits = switch_times(f, memories[i], memories[j], strengths[:, None] * ways[i, j], near)
+    counted, predicted = echo_indices(cell, memories, starts, amplitudes, config)
+    return ExcitableNetwork(
+        validation_loss=float(fitted.history.validation_losses[-1]),
+        fixed_points=points,
+        memories=memories,
+        bits=bits,
+        trajectories=visited[:12],
+        thresholds=thresholds,
+        edge=edge,
+        saddle_distance=distance,
+        saddle_multipliers=multipliers,
+        waits=np.asarray(waits),
+        echo_indices=counted,
+        predicted_indices=predicted,
+    )
+
+
+def in_double(tree: Any) -> Any:
+    """The same network with its numbers in double precision."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf, tree)
+
+
+@eqx.filter_jit
+def after_pulse(f: Any, start: jax.Array, pulse: jax.Array, num_steps: int) -> jax.Array:
+    """The state a number of steps after a pulse."""
+    zero = jnp.zeros_like(pulse)
+    return jax.lax.fori_loop(0, num_steps, lambda _, x: f(x, zero), f(start, pulse))
+
+
+def nearest_memory(x: jax.Array, memories: jax.Array) -> jax.Array:
+    """The index of the memory at which a state has arrived, or -1."""
+    distances = jnp.linalg.norm(x - memories, axis=-1)
+    # Memories lie several units apart, and attract within tens of steps.
+    return jnp.where(jnp.min(distances) < 0.05, jnp.argmin(distances), -1)
+
+
+@eqx.filter_jit
+def destinations(f: Any, start: Any, memories: Any, pulses: Any, num_steps: int) -> jax.Array:
+    """The memory after each of some pulses, `(P,)`."""
+    return jax.vmap(
+        lambda pulse: nearest_memory(after_pulse(f, jnp.asarray(start), pulse, num_steps), jnp.asarray(memories))
+    )(jnp.asarray(pulses))
+
+
+def weakest_pulses(
+    f: Any, memories: np.ndarray, reached: np.ndarray, directions: np.ndarray, radii: np.ndarray, num_steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Size and direction of the weakest pulse from each memory to each other one, bisected on its ray."""
+    count = len(memories)
+    thresholds, ways = np.full((count, count), np.inf), np.zeros((count, count, 2))
+    for i in range(count):
+        for j in range(count):
+            found = reached[i] == j
+            if i == j or not found.any():
+                continue
+            radius = int(np.argmax(found.any(axis=0)))
+            # Of the rays that reach it with the smallest size, up to eight; always eight, to share a compilation.
+            rays = np.flatnonzero(found[:, radius])
+            rays = rays[np.linspace(0, len(rays) - 1, 8).round().astype(int)]
+            low, high = radii[radius - 1] if radius else 0.0, radii[radius]
+            sizes = np.asarray(bisect(f, memories[i], memories, directions[rays], low, high, j, num_steps))
+            best = np.argmin(sizes)
+            thresholds[i, j], ways[i, j] = sizes[best], directions[rays[best]]
+    return thresholds, ways
+
+
+@eqx.filter_jit
+def bisect(
+    f: Any, start: Any, memories: Any, directions: Any, low: Any, high: Any, goal: Any, num_steps: int
+) -> jax.Array:
+    """The smallest sizes of pulses along some directions that lead to the memory `goal`, to the last bit."""
+
+    def one(direction: jax.Array) -> jax.Array:
+        def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            low, high = bounds
+            middle = (low + high) / 2
+            end = after_pulse(f, jnp.asarray(start), middle * direction, num_steps)
+            enough = nearest_memory(end, jnp.asarray(memories)) == goal
+            return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
+
+        return jax.lax.fori_loop(0, 50, halve, (jnp.asarray(low), jnp.asarray(high)))[1]
+
+    return jax.vmap(one)(jnp.asarray(directions))
+
+
+@eqx.filter_jit
+def pulse_and_settle(f: Any, start: Any, pulse: Any, num_steps: int) -> jax.Array:
+    """The states from a pulse on."""
+    first = f(jnp.asarray(start), jnp.asarray(pulse))
+    step = lambda x, _: (f(x, jnp.zeros(2)), x)
+    return jax.lax.scan(step, first, length=num_steps)[1]
+
+
+@eqx.filter_jit
+def switch_times(f: Any, start: Any, goal: Any, pulses: Any, near: Any) -> Any:
+    """Steps after each pulse until the state is within `near` of the memory it goes to; at most 4000."""
+
+    def one(pulse: jax.Array) -> Any:
+        waiting = lambda carry: (jnp.linalg.norm(carry[0] - goal) > near) & (carry[1] < 4000)
+        step = lambda carry: (f(carry[0], jnp.zeros(2)), carry[1] + 1)
+        return jax.lax.while_loop(waiting, step, (f(jnp.asarray(start), pulse), 0))[1]
+
+    return jax.vmap(one)(jnp.asarray(pulses))
+
+
+def echo_indices(
+    cell: Any, memories: np.ndarray, starts: jax.Array, amplitudes: np.ndarray, config: Config
+) -> tuple[np.ndarray, np.ndarray]:
+    """The echo index under one sequence of pulses, counted and from the graph, (gap, amplitude)."""
+    f = rd.as_driven_map(cell)
+    rng = np.random.default_rng([config.seed, 1])
+    kinds = rng.integers(0, 4, config.num_pulses)
+    pulses = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]], np.float32)
+    counted, predicted = np.zeros((2, len(config.gaps), len(amplitudes)), int)
+    initial = jnp.concatenate([jnp.asarray(memories, starts.dtype), starts])[: len(starts)]
+    length = config.num_pulses * max(config.gaps) + config.settle_steps
+    for row, gap in enumerate(config.gaps):
+        sequence = np.zeros((length, 2), np.float32)
+        sequence[np.arange(config.num_pulses) * gap] = pulses[kinds]
+        counted[row] = count_responses(f, initial, jnp.asarray(sequence), jnp.asarray(amplitudes))
+    for column, amplitude in enumerate(amplitudes):
+        tables = [destinations(f, m, memories, amplitude * pulses, config.settle_steps) for m in memories]
+        table = np.reshape(tables, (len(memories), 4)).astype(int)
+        alive = set(range(len(memories)))
+        for kind in kinds:
+            alive = {int(table[m, kind]) if m >= 0 else -1 for m in alive}
+        predicted[:, column] = len(alive)
+    return counted, predicted
+
+
+def report(result: ExcitableNetworks) -> str:
+    """Thresholds, the saddle on the weakest edge, and echo indices counted beside those of the graphs and folds."""
+    lines = [
+        "network  MSE      points by unstable directions  thresholds          saddle on the weakest edge",
+        "                  0   1   2   more               weakest  strongest  distance  multiplier  steps per e-fold",
+        "                                                 (one bit)                                 counted  1/ln(mu)",
+    ]
+    for number, network in enumerate(result.networks):
+        counts = np.bincount(np.minimum(network.fixed_points.num_unstable, 3), minlength=4)
+        single, _ = edge_thresholds(network)
+        slope, predicted = passage_slopes(network, result.excesses)
+        largest = np.max(np.abs(network.saddle_multipliers), initial=0)
+        lines.append(
+            f"{number:<8} {network.validation_loss:<8.1e} "
+            + " ".join(f"{count:<3d}" for count in counts)
+            + f"{'':14}{min(single, default=np.nan):<8.3f} {max(single, default=np.nan):<10.3f} "
+            f"{network.saddle_distance:<9.1e} {largest:<11.3f} {slope:<8.2f} {predicted:.2f}"
+        )
+    lines.append("echo index under one sequence of pulses: share of (network, amplitude) where it is that of the graph")
+    for row, gap in enumerate(result.gaps):
+        equal = [np.mean(n.echo_indices[row] == n.predicted_indices[row]) for n in result.networks]
+        lines.append(f"  pulses {gap:>2d} steps apart  {np.mean(equal):.2f}")
+    units = result.units
+    from_folds = (units.amplitudes < units.folds[..., None]).sum(axis=1)
+    lines += [
+        "two units under a square wave: share of (period, amplitude) where the index is the number of responses before "
+        f"their folds: {np.mean(units.indices == from_folds):.3f}",
+        "period  folds of the responses",
+        *(f"{p:>6d}  " + "  ".join(f"{x:.4f}" for x in np.sort(row)) for p, row in zip(units.periods, units.folds)),
+        "Ceni, Ashwin & Livi 2020 (Cognitive Computation 12) define edges by the smallest ball around a memory that "
+        "meets another basin; here the input has to throw the state there.",
+        "Ceni, Ashwin, Livi & Postlethwaite 2020 (Physica D 412): small inputs keep the index of the free system, "
+        "and it can change with the input.",
+    ]
+    return "\n".join(lines)
+
+
+def edge_thresholds(network: ExcitableNetwork) -> tuple[list[float], list[float]]:
+    """Thresholds of the edges that switch one bit, and of those that switch both."""
+    changed = np.sum(network.bits[:, None] != network.bits, axis=-1)
+    found = np.isfinite(network.thresholds)
+    return network.thresholds[found & (changed == 1)].tolist(), network.thresholds[found & (changed == 2)].tolist()
+
+
+def passage_slopes(network: ExcitableNetwork, excesses: np.ndarray) -> tuple[float, float]:
+    """Steps to switch for each factor e of the excess: counted, and from the unstable multiplier of the saddle."""
+    # The logarithmic law holds where the state comes close to the saddle.
+    close = excesses < 1e-3
+    if not network.saddle_multipliers.size or close.sum() < 2:
+        return np.nan, np.nan
+    slope = -np.polyfit(np.log(excesses[close]), network.waits[close], 1)[0]
+    return float(slope), float(1 / np.log(np.abs(network.saddle_multipliers).max()))
+
+
+def plot(result: ExcitableNetworks) -> Figure:
+    """Graph, input plane, passage times; thresholds, echo indices of a network and of two units."""
+    figure = plt.figure(figsize=(plotting.PAGE_WIDTH, 4.9))
+    grid = figure.add_gridspec(2, 3, width_ratios=[1, 1, 1.05])
+    network = result.networks[0]
+    draw_graph(figure.add_subplot(grid[0, 0]), network)
+    draw_input_planes(figure, grid[0, 1], result)
+    draw_passages(figure.add_subplot(grid[0, 2]), result)
+    draw_thresholds(figure.add_subplot(grid[1, 0]), result)
+    draw_echo_index(figure.add_subplot(grid[1, 1]), result)
+    draw_units(figure, figure.add_subplot(grid[1, 2]), result.units)
+    return figure
+
+
+def memory_color(place: int) -> str:
+    """The colour of a memory; those beyond the fourth, which few networks have, are black."""
+    return plotting.COLORS[MEMORY_COLORS[place] if place < len(MEMORY_COLORS) else "black"]
+
+
+def memory_name(bits: np.ndarray) -> str:
+    """The bits as signs."""
+    return "".join("+" if bit > 0 else "\N{MINUS SIGN}" for bit in bits)
+
+
+def draw_graph(ax: Any, network: ExcitableNetwork) -> None:
+    """The memories in a plane, arrows between those that differ in one bit, their thresholds."""
+    projection = plotting.principal_components(network.trajectories, 2)
+    for path in projection(network.trajectories):
+        ax.plot(*path.T, color="#D0D0D0", linewidth=0.4, zorder=0)
+    places = projection(network.memories) if len(network.memories) else np.zeros((0, 2))
+    scale = np.ptp(places, axis=0).max() if len(places) else 1.0
+    for i, j in zip(*np.nonzero(np.isfinite(network.thresholds))):
+        if np.sum(network.bits[i] != network.bits[j]) != 1:
+            continue
+        way = places[j] - places[i]
+        side = np.array([way[1], -way[0]]) / np.linalg.norm(way) * scale
+        start, end = places[i] + 0.17 * way + 0.025 * side, places[i] + 0.83 * way + 0.025 * side
+        arrow = {
+            "arrowstyle": "-|>",
+            "color": "black",
+            "linewidth": 0.8,
+            "shrinkA": 0,
+            "shrinkB": 0,
+            "mutation_scale": 7,
+        }
+        ax.annotate("", end, start, arrowprops=arrow)
+        # Words are wider than high.
+        label = (start + end) / 2 + np.array([0.16, 0.09]) * side
+        ax.text(*label, f"{network.thresholds[i, j]:.2f}", fontsize=6.5, ha="center", va="center")
+    for place, (point, bits) in enumerate(zip(places, network.bits)):
+        ax.plot(*point, "o", color=memory_color(place), markersize=14)
+        ax.text(*point, memory_name(bits), color="white", fontsize=8, ha="center", va="center", weight="bold")
+    ax.set(title="a  weakest pulses", xlabel=projection.label(0), ylabel=projection.label(1))
+    ax.set(xticks=[], yticks=[])
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.margins(0.13)
+
+
+def draw_input_planes(figure: Any, place: Any, result: ExcitableNetworks) -> None:
+    """For each memory, where one pulse leads, over the two inputs."""
+    network = result.networks[0]
+    inner = place.subgridspec(2, 2, wspace=0.05, hspace=0.05)
+    colors = [plotting.COLORS["grey"]] + [memory_color(k) for k in range(len(network.memories))]
+    colormap = ListedColormap(colors)
+    for number in range(min(len(network.memories), 4)):
+        ax = figure.add_subplot(inner[number // 2, number % 2])
+        ax.pcolormesh(
+            result.plane, result.plane, result.reached[number] + 1, cmap=colormap, vmin=-0.5, vmax=len(colors) - 0.5
+        )
+        task = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
+        ax.plot(*task.T, "x", color="white", markersize=3)
+        ax.plot(0, 0, "o", color="white", markersize=2)
+        ax.text(
+            0.04,
+            0.95,
+            f"from {memory_name(network.bits[number])}",
+            transform=ax.transAxes,
+            fontsize=6.5,
+            color="white",
+            weight="bold",
+            va="top",
+        )
+        ax.set(aspect="equal", xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+        if number == 0:
+            ax.set_title("b  after one pulse $(u_1, u_2)$", loc="left")
+    if not len(network.memories):
+        figure.add_subplot(inner[:, :]).set_axis_off()
+
+
+def draw_passages(ax: Any, result: ExcitableNetworks) -> None:
+    """Steps to switch over the excess, and the slope that the saddle gives."""
+    for network, marker in zip(result.networks, "os^Dv" * len(result.networks)):
+        _, slope = passage_slopes(network, result.excesses)
+        if not np.isfinite(slope):
+            continue
+        ax.semilogx(result.excesses, network.waits, marker, color=plotting.CELL_COLORS["vanilla"], markersize=3.2)
+        line = network.waits[-1] - slope * np.log(result.excesses / result.excesses[-1])
+        ax.semilogx(result.excesses, line, color="black", linewidth=0.7, zorder=0)
+    ax.set(title="c  passage of the saddle", xlabel="pulse above threshold, relative", ylabel="steps to switch")
+    ax.set_ylim(bottom=0)
+
+
+def draw_thresholds(ax: Any, result: ExcitableNetworks) -> None:
+    """The thresholds of all edges of all networks."""
+    for number, network in enumerate(result.networks):
+        for values, shift, marker, color, label in zip(
+            edge_thresholds(network), (-0.12, 0.12), "ox", ("blue", "orange"), ("one bit", "both bits")
+        ):
+            places = number + shift + np.linspace(-0.08, 0.08, len(values))
+            style = {"color": plotting.COLORS[color], "markersize": 3.5, "markerfacecolor": "none"}
+            ax.plot(places, values, marker, label=label if number == 0 else None, **style)
+    ax.axhline(1, color=plotting.COLORS["grey"], linestyle=":", linewidth=0.8)
+    ax.set(title="d  excitability thresholds", xlabel="network", ylabel="weakest pulse", ylim=(0, None))
+    ax.set_xticks(range(len(result.networks)))
+    ax.legend(loc="upper right", ncol=2)
+    ax.set_ylim(0, 1.18 * ax.get_ylim()[1])
+
+
+def draw_echo_index(ax: Any, result: ExcitableNetworks) -> None:
+    """The echo index of one network over the amplitude, counted at each gap, and from its graph."""
+    network = result.networks[0]
+    # No two lines at one height hide each other.
+    lift = 0.09
+    ax.plot(result.amplitudes, network.predicted_indices[-1], color="black", linewidth=1, label="graph")
+    for row, (gap, color, marker) in enumerate(zip(result.gaps[::-1], ("blue", "green", "orange", "sky"), "o^sD")):
+        values = network.echo_indices[len(result.gaps) - 1 - row] + lift * (row + 1)
+        style = {"color": plotting.COLORS[color], "markersize": 2.6, "linewidth": 0.7}
+        ax.plot(result.amplitudes, values, marker + "-", label=f"{gap} steps", **style)
+    if np.isfinite(network.thresholds).any():
+        ax.axvline(network.thresholds.min(), color=plotting.COLORS["grey"], linestyle=":", linewidth=0.9)
+    ax.set(title="e  echo index, pulses", xlabel="size of the pulses", ylabel="echo index")
+    ax.set_yticks(range(1, 1 + max(network.predicted_indices.max(), network.echo_indices.max())))
+    ax.legend(loc="center right", bbox_to_anchor=(1.12, 0.5))

@@ -1,0 +1,1 @@
+"""Which automaton is a driven network, on every string?"""

@@ -1,0 +1,410 @@
+"""The search for sets that are closed under all symbols, refined where they are not."""
+
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from rnndyn.dynamics.automata._partition import NOWHERE, Partition, best_cut
+from rnndyn.dynamics.automata._propagation import advance, coordinates
+from rnndyn.dynamics.automata._rotated_boxes import box_around, generators_of
+from rnndyn.dynamics.automata._strings import Network, Tried
+from rnndyn.dynamics.automata.automata import Automaton
+
+START = -1
+"""The source of what begins in the initial state itself."""
+ROWS = 64
+LONGEST = 64
+"""Symbols that a set is followed for, at the most."""
+
+_POINTS_PER_STATE = 8192
+_INFLATION = 0.5
+# Sets that hold next to no samples are made this large, relative to the spread of all states.
+_LEAST = 1e-3
+_MOST_GROWTH = 30
+# Images of the initial state are taken in after this many symbols.
+_FORGOTTEN = 12
+
+
+class StoredSet(NamedTuple):
+    """A rotated box of network states, all of which stand for one state of the automaton."""
+
+    state: int
+    center: Float[np.ndarray, " N"]
+    frame: Float[np.ndarray, "N N"]
+    radii: Float[np.ndarray, " N"]
+
+
+class Items(NamedTuple):
+    """Images of stored sets on their way: B of them, with where each began and what it has read since."""
+
+    source: Int[np.ndarray, " B"]
+    version: Int[np.ndarray, " B"]
+    depth: Int[np.ndarray, " B"]
+    state: Int[np.ndarray, " B"]
+    path: Int[np.ndarray, "B H"]
+    center: Float[np.ndarray, "B N"]
+    generators: Float[np.ndarray, "B K N"]
+    spread: Float[np.ndarray, "B N"]
+
+    def __len__(self) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return len(self.source)
+
+
+def take(items: Items, rows: np.ndarray | slice) -> Items:
+    return Items(*(field[rows] for field in items))
+
+
+def join(parts: list[Items]) -> Items:
+    return Items(*(np.concatenate(fields) for fields in zip(*parts))) if len(parts) > 1 else parts[0]
+
+
+class Moved(NamedTuple):
+    """Items after one symbol, the set that each should lie in, and what was computed of it."""
+
+    items: Items
+    target: Int[np.ndarray, " B"]
+    leaf: Int[np.ndarray, " B"]
+    ratio: Float[np.ndarray, " B"]
+    """The largest |frame (x - center)| / radius in the target; at most 1 where it lies inside."""
+    coordinates: Float[np.ndarray, "B N"]
+    margin: Float[np.ndarray, " B"]
+    """A lower bound of the distance of the answers from the threshold, on the right side of it."""
+    size: Float[np.ndarray, " B"]
+
+
+class Covering:
+    """Sets, and their images followed until they lie in a set again."""
+
+    def __init__(
+        self,
+        network: Network,
+        automaton: Automaton,
+        tried: Tried,
+        *,
+        max_sets: int,
+        num_generators: int,
+        max_depth: int,
+        max_items: int,
+    ) -> None:
+        self.network, self.automaton = network, automaton
+        self.max_sets, self.num_generators = max_sets, num_generators
+        self.max_depth, self.max_items = max_depth, max_items
+        self.sets: dict[int, StoredSet] = {}
+        self.generators: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.num_steps = 0
+        self._partition = Partition(automaton.num_states, network.start.size)
+        self._points, self._nodes = {}, {}
+        self._scale = float(np.std(tried.states, axis=0).max())
+        self._version: dict[int, int] = {START: 0}
+        self._sources_of: dict[int, set[int]] = {}
+        self._growth: dict[int, int] = {}
+        self._waiting: set[int] = {START}
+        self._next = 0
+        rng = np.random.default_rng(0)
+        for state in np.unique(tried.places).tolist():
+            rows = rng.permutation(np.flatnonzero(tried.places == state))[:_POINTS_PER_STATE]
+            self._add(state, state, tried.states[rows])
+
+    # --- sets
+
+    def _add(self, state: int, node: int, points: np.ndarray) -> None:
+        """A set around samples."""
+        center, frame, radii = box_around(points, _INFLATION, _LEAST * self._scale)
+        self._store(StoredSet(state, center, frame, radii), node, points)
+
+    def _store(self, stored: StoredSet, node: int, points: np.ndarray) -> int:
+        which, self._next = self._next, self._next + 1
+        self._partition.place(node, which)
+        self._points[which], self._nodes[which] = points, node
+        self._sources_of[which] = set()
+        self._version[which], self._growth[which] = 0, 0
+        self._replace(which, stored)
+        return which
+
+    def _replace(self, which: int, stored: StoredSet) -> None:
+        self.sets[which] = stored
+        self.generators[which] = generators_of(stored.frame, stored.radii)
+        self._restart(which)
+
+    def _restart(self, which: int) -> None:
+        self._version[which] += 1
+        self._waiting.add(which)
+
+    def split(self, which: int) -> bool:
+        """Put two sets in the place of one; whether that was possible."""
+        if len(self.sets) >= self.max_sets:
+            return False
+        old, points, node = self.sets.pop(which), self._points.pop(which), self._nodes.pop(which)
+        del self.generators[which]
+        self._waiting.discard(which)
+        for source in self._sources_of.pop(which) - {which}:
+            if source == START or source in self.sets:
+                self._restart(source)
+        cut = best_cut(points)
+        if cut is None:
+            self._halve(old, node, points)
+            return True
+        normal, threshold = cut
+        above = points @ normal > threshold
+        for child, members in zip(self._partition.cut(node, normal, threshold), (~above, above)):
+            self._add(old.state, child, points[members])
+        return True
+
+    def _halve(self, old: StoredSet, node: int, points: np.ndarray) -> None:
+        """Without samples to go by, cut a box across its longest axis."""
+        axis = int(np.argmax(old.radii))
+        normal, radii = old.frame[axis], old.radii.copy()
+        radii[axis] /= 2
+        below, above = self._partition.cut(node, normal, float(normal @ old.center))
+        for child, side in ((below, -1.0), (above, 1.0)):
+            center = old.center + side * radii[axis] * normal
+            self._store(StoredSet(old.state, center, old.frame, radii), child, points[:0])
+
+    def enlarge(self, which: int, coordinates: np.ndarray) -> None:
+        """Let a set hold what was found just outside of it, and a little more."""
+        old = self.sets[which]
+        self._growth[which] += 1
+        self._replace(which, old._replace(radii=np.maximum(old.radii, 1.05 * coordinates)))
+
+    # --- images
+
+    def first_items(self, which: int) -> Items:
+        num_units = self.network.start.size
+        generators = np.zeros((1, self.num_generators, num_units))
+        if which == START:
+            center, spread, state = self.network.start, np.zeros(num_units), 0
+        else:
+            center, state = self.sets[which].center, self.sets[which].state
+            generators[0, :num_units], spread = self.generators[which]
+        row = lambda value: np.array([value])
+        path = np.zeros((1, LONGEST), np.int8)
+        return Items(
+            row(which), row(self._version[which]), row(0), row(state), path, center[None], generators, spread[None]
+        )
+
+    def move(self, items: Items) -> Moved:
+        """All items under all symbols."""
+        num_symbols = self.automaton.num_symbols
+        before = take(items, np.repeat(np.arange(len(items)), num_symbols))
+        symbols = np.tile(np.arange(num_symbols), len(items))
+        state = self.automaton.transitions[before.state, symbols]
+        path = before.path.copy()
+        path[np.arange(len(before)), before.depth] = symbols
+        g, readout = self.network.g, self.network.readout
+        out = _in_rows(
+            lambda *chunk: advance(g, readout, *chunk),
+            (before.center, before.generators, before.spread, self.network.symbols[symbols]),
+        )
+        self.num_steps += len(before)
+        after = Items(
+            before.source, before.version, before.depth + 1, state, path, out.center, out.generators, out.spread
+        )
+        target, leaf = self._partition.find(state, out.center)
+        some = next(iter(self.sets.values()))
+        stored = [self.sets[t] if t >= 0 else some for t in target.tolist()]
+        place = _in_rows(
+            coordinates,
+            (
+                out.center,
+                out.generators,
+                out.spread,
+                np.stack([s.center for s in stored]),
+                np.stack([s.frame for s in stored]),
+            ),
+        )
+        radii = np.stack([s.radii for s in stored])
+        inside = (target >= 0) & (place <= radii).all(axis=1)
+        # The quotient is rounded; what decides is the comparison.
+        ratio = np.where(target >= 0, (place / radii).max(axis=1), np.inf)
+        ratio = np.where(inside, np.minimum(ratio, 1.0), np.maximum(ratio, np.nextafter(1.0, 2.0)))
+        margin = np.where(self.automaton.accepting[state], out.answer_lower, -out.answer_upper)
+        return Moved(after, target, leaf, ratio, place, margin, out.sizes)
+
+    # --- the search
+
+    def close(self, deadline: float, progress) -> "Failure | None":
+        """Follow, enlarge and split until no set waits; what stands in the way, if anything does."""
+        stack: list[Items] = []
+        counts: dict[int, int] = {}
+        while stack or self._waiting:
+            if time.monotonic() > deadline:
+                return Failure("time", f"{len(self._waiting)} of {len(self.sets)} sets were still to be followed")
+            if not stack:
+                # The initial state last: its images lie in the sets once these are settled.
+                order = sorted(self._waiting, key=lambda w: (w == START, self._growth.get(w, 0), w))
+                chosen = order[: max(1, ROWS // 8)]
+                self._waiting.difference_update(chosen)
+                counts = dict.fromkeys(chosen, 0)
+                stack = [self.first_items(which) for which in chosen]
+            items = self._pop(stack)
+            if items is None:
+                continue
+            failure = self._follow(items, stack, counts)
+            progress.set_postfix_str(f"{len(self.sets)} sets, {len(self._waiting)} waiting", refresh=False)
+            progress.update(len(items))
+            if failure is not None:
+                return failure
+        return None
+
+    def follow_all(self) -> Iterator[tuple["Moved", np.ndarray]]:
+        """Once closed: all images of all sets, batch by batch, with those that lie in a set."""
+        for which in [START, *sorted(self.sets)]:
+            stack = [self.first_items(which)]
+            while (items := self._pop(stack)) is not None:
+                moved = self.move(items)
+                inside = moved.ratio <= 1
+                if (moved.items.depth[~inside] >= LONGEST).any() or not (moved.margin > 0).all():
+                    raise AssertionError("sets that were closed are closed")
+                yield moved, inside
+                if not inside.all():
+                    stack.append(take(moved.items, ~inside))
+
+    def _pop(self, stack: list[Items]) -> Items | None:
+        """Up to a chunk of the deepest items whose source is as it was when they left."""
+        parts, total, most = [], 0, max(1, ROWS // self.automaton.num_symbols)
+        while stack and total < most:
+            part = stack.pop()
+            current = np.array([self._version.get(s, -1) for s in part.source.tolist()])
+            alive = np.array([s == START or s in self.sets for s in part.source.tolist()])
+            part = take(part, (part.version == current) & alive)
+            if len(part):
+                parts.append(part)
+                total += len(part)
+        if not parts:
+            return None
+        items = join(parts)
+        if len(items) > most:
+            stack.append(take(items, slice(most, None)))
+            items = take(items, slice(most))
+        return items
+
+    def _follow(self, items: Items, stack: list[Items], counts: dict[int, int]) -> "Failure | None":
+        moved = self.move(items)
+        for source, count in zip(*np.unique(items.source, return_counts=True)):
+            counts[int(source)] += int(count)
+        if not (np.isfinite(moved.margin).all() and np.isfinite(moved.size).all()):
+            row = int(np.argmin(np.isfinite(moved.margin) & np.isfinite(moved.size)))
+            return Failure("values", self.describe(moved, row))
+        inside = moved.ratio <= 1
+        to_split: dict[int, int] = {}
+        for row in np.flatnonzero(moved.margin <= 0).tolist():
+            to_split.setdefault(int(moved.items.source[row]), row)
+        for row in np.flatnonzero(inside).tolist():
+            self._sources_of[int(moved.target[row])].add(int(moved.items.source[row]))
+        going = ~inside
+        for row in np.flatnonzero(going).tolist():
+            source, target = int(moved.items.source[row]), int(moved.target[row])
+            if source in to_split:
+                continue
+            if target == NOWHERE:
+                self._sources_of[self._store_image(moved, row, int(moved.leaf[row]))].add(source)
+                going[row] = False
+                continue
+            decision = self._decide(moved, row, counts[source])
+            if decision == "split":
+                to_split[source] = row
+            elif decision == "enlarge":
+                self.enlarge(target, moved.coordinates[row])
+                self._sources_of[target].add(source)
+                going[row] = False
+            elif decision == "divide":
+                self._divide(moved, row)
+                going[row] = False
+        for source, row in to_split.items():
+            if source == START:
+                if moved.margin[row] <= 0:
+                    return Failure("threshold", self.describe(moved, row))
+                return Failure("closing", self.describe(moved, row))
+            if source in self.sets and not self.split(source):
+                kind = "threshold" if moved.margin[row] <= 0 else "closing"
+                return Failure(kind, self.describe(moved, row))
+        going &= ~np.isin(moved.items.source, list(to_split))
+        if going.any():
+            stack.append(take(moved.items, going))
+        return None
+
+    def _decide(self, moved: Moved, row: int, count: int) -> str:
+        """What to do about an image that lies in no set: follow it further, or change its source or its target.
+
+        A set that has not shrunk by the end is too large. An image that has is small, and taken in: by its target if
+        that need not grow much, else by a new set beside it.
+        """
+        target, source = int(moved.target[row]), int(moved.items.source[row])
+        depth, radii = moved.items.depth[row], self.sets[target].radii
+        excess = (moved.coordinates[row] - radii).max()
+        if source == START:
+            at_end, shrunk = depth >= _FORGOTTEN, 0.0
+        else:
+            at_end = depth >= self.max_depth or count > self.max_items
+            shrunk = moved.size[row] / self._size_of(source)
+        may_grow = self._growth[target] < _MOST_GROWTH
+        if shrunk <= 0.1 and depth >= 3 and may_grow and excess <= max(0.1 * radii.max(), 0.02 * self._scale):
+            return "enlarge"
+        if not at_end:
+            return "follow"
+        if shrunk > 0.5:
+            return "split"
+        return "enlarge" if may_grow and excess <= radii.max() else "divide"
+
+    def _divide(self, moved: Moved, row: int) -> None:
+        """A new set around an image that lies far from the set it belongs to."""
+        which = int(moved.target[row])
+        stored, points, node = self.sets[which], self._points[which], self._nodes[which]
+        apart = moved.items.center[row] - stored.center
+        normal = apart / np.linalg.norm(apart)
+        threshold = float(normal @ (stored.center + 0.5 * apart))
+        below, above = self._partition.cut(node, normal, threshold)
+        self._partition.place(below, which)
+        is_above = points @ normal > threshold
+        self._nodes[which], self._points[which] = below, points[~is_above]
+        new = self._store_image(moved, row, above)
+        self._points[new] = points[is_above]
+        self._sources_of[new].add(int(moved.items.source[row]))
+
+    def _size_of(self, which: int) -> float:
+        return float(np.linalg.norm(np.abs(self.generators[which][0]).sum(axis=0)))
+
+    def _store_image(self, moved: Moved, row: int, node: int) -> int:
+        """A set where no sample was: made of the image that ends there."""
+        items = moved.items
+        points = items.center[row] + np.concatenate([items.generators[row], -items.generators[row]])
+        center, frame, radii = box_around(points, _INFLATION, _LEAST * self._scale)
+        reach = np.abs((items.center[row] - center) @ frame.T)
+        reach += np.abs(items.generators[row] @ frame.T).sum(axis=0) + np.abs(frame) @ items.spread[row]
+        radii = np.maximum(radii, (1 + _INFLATION) * reach)
+        return self._store(StoredSet(int(items.state[row]), center, frame, radii), node, points[:0])
+
+    def describe(self, moved: Moved, row: int) -> str:
+        """Where an image is, and how far from what it should be."""
+        items = moved.items
+        source, depth = int(items.source[row]), int(items.depth[row])
+        read = " ".join(map(str, items.path[row, :depth].tolist()))
+        where = "the initial state" if source == START else f"a set of state {self.sets[source].state}"
+        words = f"from {where}, after the symbols {read}: answer margin {moved.margin[row]:.3g}"
+        if moved.target[row] >= 0:
+            words += f", image at {moved.ratio[row]:.3g} times the radii of the set it should lie in"
+        if source != START:
+            words += f", size {moved.size[row]:.3g} of {self._size_of(source):.3g} at the start"
+        return words
+
+
+class Failure(NamedTuple):
+    """Why the sets were not closed: the kind, and the numbers of the case."""
+
+    kind: str
+    words: str
+
+
+def _in_rows(function, arguments):
+    """A compiled function of batches, on `ROWS` rows at a time."""
+    parts = []
+    for first in range(0, len(arguments[0]), ROWS):
+        chunk = [a[first : first + ROWS] for a in arguments]
+        size = len(chunk[0])
+        padded = [np.concatenate([a, np.repeat(a[-1:], ROWS - size, axis=0)]) for a in chunk]
+        parts.append(jax.tree.map(lambda a, n=size: np.asarray(a)[:n], function(*padded)))
+    return jax.tree.map(lambda *fields: np.concatenate(fields), *parts)

@@ -1,0 +1,1 @@
+"""Is a map proved to be chaotic, or to forget its initial state?"""

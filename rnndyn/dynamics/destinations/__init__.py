@@ -1,0 +1,1 @@
+"""In which memory do given states end, proved for all times?"""

@@ -1,0 +1,365 @@
+"""Balls around stable points and cycles that the map takes into themselves, and whose states all end there."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from rnndyn._programs import compiled
+from rnndyn._validation import check_states
+from rnndyn.dynamics.destinations._sets import Balls, Ellipsoids, enclose_sets, image_radii
+from rnndyn.dynamics.destinations.verdicts import BallVerdict
+from rnndyn.dynamics.numerics.drivers import let_in
+from rnndyn.dynamics.proofs import interval_arithmetic as ia
+from rnndyn.dynamics.proofs import verified_norms as vn
+from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
+from rnndyn.dynamics.proofs.krawczyk import interval_precision
+from rnndyn.results import Judged, first_verdict, is_verdict
+
+_CLAIM_SLACK = 1e-10
+"""What is claimed of a ball exceeds what was computed by this share (offsets, which are mere rounding: by this share of
+the radius), so that a checker with other roundings agrees."""
+
+_TEMPERS = (0.2, 0.5, 0.8)
+"""How far the rate that a metric is made for lies between the spectral radius and 1: each is tried."""
+
+_NUM_SHRINKS = 24
+_NUM_BISECTIONS = 6
+
+Points = Array | np.ndarray | Sequence[Array | np.ndarray]
+
+
+def prove_trapping_balls(f: Callable[[Array], Array], points: Points) -> "TrappingBalls":
+    r"""Prove a ball around each stable point or cycle from which every state ends there.
+
+    With $|x|_Q = |Q^{-1} x|_2$, centres $c_j$ near the points of a cycle (of one point: a fixed point) and balls
+    $B_j = \{|x - c_j|_{Q_j} \le r\}$, the inequalities
+
+    $$ |F(c_j) - c_{j+1}|_{Q_{j+1}} + q_j\, r \le r, \qquad
+       q_j \ge \sup_{x \in B_j} |Q_{j+1}^{-1} DF(x)\, Q_j|_2, \quad q_j < 1 $$
+
+    say that F takes $B_j$ into $B_{j+1}$ and brings any two states of it closer. So exactly one orbit stays in the
+    balls for all times, a cycle of period p or a divisor of it, and every state of a ball converges to it.
+
+    **Arguments:**
+
+    - `f`: the map, `(N,) -> (N,)`, made of the operations that `docs/certificates.md` lists.
+    - `points`: stable fixed points (K, N), stable cycles (K, p, N) such as `Cycles.points`, or a list of such arrays.
+
+    **Returns:** `TrappingBalls`. A point without a ball has a verdict that says why.
+
+    **Raises:** `ValueError` for points that are no finite states, that f does not keep, that are unstable, or of which
+    two are the same; `NotImplementedError` naming the operation when f uses one without an interval rule.
+
+    The metric comes from the discrete Lyapunov equation of the cycle, $Q_j^{-T} Q_j^{-1} = P_j = I + J_j' P_{j+1} J_j
+    / \rho^2$, for several rates $\rho$ between the spectral radius and 1; the radius is the largest that passes, by
+    bisection. Only the inequalities are evaluated in outward rounded arithmetic, over the balls themselves
+    (`enclose_balls`).
+    """
+    cycles = as_cycles("points", points)
+    with interval_precision():
+        f = let_in(f, cycles[0][0])
+        jacobians = [np.asarray(_jacobians(f, cycle)) for cycle in cycles]
+        _check_stable(f, cycles, jacobians)
+        best = [_Candidate.none(cycle) for cycle in cycles]
+        for temper in _TEMPERS:
+            factors = [metrics(j, temper) for j in jacobians]
+            for k, found in enumerate(_largest_balls(f, cycles, factors)):
+                best[k] = found if found.size > best[k].size else best[k]
+    balls = _assemble(cycles, best)
+    balls.check_distinct()
+    return balls
+
+
+class TrappingBalls(Judged):
+    """Balls around M points of K fixed points and cycles; the rows of a cycle follow each other in its order.
+
+    - `centers`: $c_j$, (M, N); `factors`: $Q_j$, (M, N, N); `radii`: $r$, (M,), zero where nothing was proved.
+    - `owners`: which of the K fixed points or cycles each row belongs to, (M,).
+    - `offsets`: claimed upper bounds of $|F(c_j) - c_{j+1}|_{Q_{j+1}}$, (M,).
+    - `rates`: claimed upper bounds of $q_j$, (M,).
+    - `result`: a batch (K,) of `BallVerdict`.
+    """
+
+    centers: Float[np.ndarray, "M N"]
+    factors: Float[np.ndarray, "M N N"]
+    radii: Float[np.ndarray, " M"]
+    owners: Int[np.ndarray, " M"]
+    offsets: Float[np.ndarray, " M"]
+    rates: Float[np.ndarray, " M"]
+    result: BallVerdict
+
+    @property
+    def proved(self) -> Bool[np.ndarray, " K"]:
+        """Which of the K fixed points and cycles have a ball."""
+        return is_verdict(self.result, BallVerdict.proved)
+
+    @property
+    def periods(self) -> Int[np.ndarray, " K"]:
+        """How many points each has."""
+        return np.bincount(self.owners)
+
+    @property
+    def successors(self) -> Int[np.ndarray, " M"]:
+        """The row that each row is taken into."""
+        rows = np.arange(len(self.owners))
+        first = np.flatnonzero(np.diff(self.owners, prepend=-1))
+        is_last = np.diff(self.owners, append=-1) != 0
+        return np.where(is_last, first[self.owners], rows + 1)
+
+    @property
+    def inner_radii(self) -> Float[np.ndarray, " M"]:
+        """The radius of the largest Euclidean ball inside each."""
+        return self.radii * np.linalg.svd(self.factors, compute_uv=False)[:, -1]
+
+    @property
+    def outer_radii(self) -> Float[np.ndarray, " M"]:
+        """The longest semi-axis of each."""
+        return self.radii * np.linalg.norm(self.factors, 2, axis=(1, 2))
+
+    def __len__(self) -> int:
+        return int(self.owners[-1]) + 1
+
+    def targets(self, share: float = 1.0) -> tuple[Balls, np.ndarray]:
+        """The proved balls, shrunk to a share at which they trap too, and the row of each."""
+        radii = self.radii * share
+        traps = (radii > 0) & (vn.round_up(self.offsets + vn.round_up(self.rates * radii)) <= radii)
+        # All points of a cycle, or none.
+        rows = np.flatnonzero(np.isin(self.owners, self.owners[~traps], invert=True))
+        return Balls(self.centers[rows], vn.inverse(point(self.factors[rows])), radii[rows]), rows
+
+    def check_distinct(self) -> None:
+        """Raise where two of the fixed points and cycles are one: each ball holds only one orbit for all times."""
+        for j in np.flatnonzero(self.radii > 0):
+            away = np.linalg.norm(np.linalg.solve(self.factors[j], (self.centers - self.centers[j]).T), axis=0)
+            same = np.flatnonzero((away < self.radii[j]) & (self.owners != self.owners[j]))
+            if same.size:
+                first, second = sorted((int(self.owners[j]), int(self.owners[same[0]])))
+                raise ValueError(
+                    f"points: rows {first} and {second} are the same fixed point or cycle: one lies in the trapping "
+                    "ball of the other. Pass each of them once."
+                )
+
+    def table(self) -> str:
+        lines = [f"TrappingBalls: {int(self.proved.sum())} of {len(self)} proved"]
+        lines.append("  point  period  rate per step  inner radius  outer radius")
+        inner, outer = self.inner_radii, self.outer_radii
+        for k in range(min(len(self), 20)):
+            own = self.owners == k
+            rate = np.prod(self.rates[own]) ** (1 / own.sum())
+            text = (
+                f"{rate:13.4f}  {inner[own].min():12.2e}  {outer[own].max():12.2e}"
+                if self.proved[k]
+                else self.message[k]
+            )
+            lines.append(f"  {k:5d}  {int(own.sum()):6d}  {text}")
+        if len(self) > 20:
+            lines.append(f"  ... and {len(self) - 20} more")
+        return "\n".join(lines)
+
+
+def trapping_balls_of(f: Callable[[Array], Array], points: Points | TrappingBalls) -> TrappingBalls:
+    """The balls of points; where they are given, they are shown to be of this map and not of another one."""
+    if not isinstance(points, TrappingBalls):
+        return prove_trapping_balls(f, points)
+    rows = np.flatnonzero(points.radii > 0)
+    if rows.size:
+        with interval_precision():
+            f = let_in(f, points.centers[0])
+            sets = Ellipsoids(points.centers[rows], points.factors[rows], points.radii[rows])
+            after = points.successors[rows]
+            offsets, rates = ball_bounds(f, sets, points.centers[after], vn.inverse(point(points.factors[after])))
+        # Computed again, from another program of the same map, they differ by rounding: the claims have room for that.
+        claimed_offsets, claimed_rates = points.offsets[rows], points.rates[rows]
+        holds = (offsets <= claimed_offsets) & (rates <= claimed_rates) & (claimed_rates < 1)
+        holds &= vn.round_up(claimed_offsets + vn.round_up(claimed_rates * sets.radii)) <= sets.radii
+        if not holds.all():
+            raise ValueError(
+                f"points: row {rows[np.argmin(holds)]} of these trapping balls is not taken into its successor by this "
+                "map. Were they proved for another map, or another input? Pass the points themselves."
+            )
+    return points
+
+
+# --- helpers
+
+
+def as_cycles(name: str, points: Any) -> list[np.ndarray]:
+    """Fixed points and cycles as a list of arrays (p, N), checked."""
+    groups = list(points) if isinstance(points, list | tuple) else [points]
+    cycles: list[np.ndarray] = []
+    for group in groups:
+        shape = np.shape(group)
+        if len(shape) not in (1, 2, 3):
+            raise ValueError(
+                f"{name}: expected fixed points (K, N), cycles (K, p, N) or a list of such arrays, got shape {shape}."
+            )
+        array = np.asarray(group)
+        if array.ndim == 1:
+            array = array[None]
+        check_states(name, array.reshape(-1, shape[-1]))
+        array = array.astype(np.float64)
+        cycles += list(array[:, None] if array.ndim == 2 else array)
+    sizes = {cycle.shape[1] for cycle in cycles}
+    if len(sizes) > 1:
+        raise ValueError(f"{name}: expected states of one length, got {sorted(sizes)}.")
+    if not cycles:
+        raise ValueError(f"{name}: expected at least one fixed point or cycle, got none.")
+    return cycles
+
+
+@compiled
+def _jacobians(f: Callable, points: Any) -> Any:
+    return jax.vmap(jax.jacfwd(f))(jnp.asarray(points))
+
+
+def orbit_product(jacobians: np.ndarray) -> np.ndarray:
+    """The Jacobian of the whole cycle, at its first point."""
+    return functools.reduce(lambda product, jacobian: jacobian @ product, jacobians)
+
+
+@compiled
+def _images(f: Callable, points: Any) -> Any:
+    return jax.vmap(f)(jnp.asarray(points))
+
+
+def check_kept(name: str, f: Callable, cycles: list[np.ndarray]) -> None:
+    """Raise unless f takes every point to the next, as far as floating point tells."""
+    for k, cycle in enumerate(cycles):
+        defect = np.max(np.abs(np.asarray(_images(f, cycle)) - np.roll(cycle, -1, axis=0)))
+        if not defect <= 1e-6 * (1 + np.max(np.abs(cycle))):
+            what = "fixed point" if len(cycle) == 1 else f"cycle of period {len(cycle)}"
+            raise ValueError(
+                f"{name}: row {k} is no {what}: the map takes it {defect:.2g} away from itself. Polish it with "
+                "find_fixed_points or find_cycles, and mind the input that the map holds."
+            )
+
+
+def _check_stable(f: Callable, cycles: list[np.ndarray], jacobians: list[np.ndarray]) -> None:
+    check_kept("points", f, cycles)
+    for k, chain in enumerate(jacobians):
+        if not np.isfinite(chain).all():
+            continue
+        largest = np.max(np.abs(np.linalg.eigvals(orbit_product(chain))))
+        if largest > 1 + 1e-9:
+            raise ValueError(
+                f"points: row {k} is unstable, with a multiplier of modulus {largest:.6g}: no memory. Pass the stable "
+                "ones only, points[is_stable]; a network may keep its memories as cycles (find_cycles)."
+            )
+
+
+def metrics(jacobians: np.ndarray, temper: float) -> np.ndarray:
+    """Factors Q_j with Q_j⁻ᵀ Q_j⁻¹ = P_j, P_j = I + J_j' P_{j+1} J_j / rho²; NaN where no metric is found."""
+    period, size = len(jacobians), jacobians.shape[1]
+    nothing = np.full((period, size, size), np.nan)
+    if not np.isfinite(jacobians).all():
+        return nothing
+    radius = np.max(np.abs(np.linalg.eigvals(orbit_product(jacobians)))) ** (1 / period)
+    scaled = jacobians / (radius + temper * (1 - radius))
+    total = np.eye(size)
+    for jacobian in scaled[::-1]:  # one turn of the recursion from the zero matrix, and then all turns by doubling
+        total = np.eye(size) + jacobian.T @ total @ jacobian
+    total -= orbit_product(scaled).T @ orbit_product(scaled)
+    power = orbit_product(scaled)
+    for _ in range(60):
+        total = total + power.T @ total @ power
+        power = power @ power
+        if not np.isfinite(total).all() or np.max(np.abs(power)) < 1e-30:
+            break
+    matrices = [total]
+    for jacobian in scaled[:0:-1]:
+        matrices.append(np.eye(size) + jacobian.T @ matrices[-1] @ jacobian)
+    ordered = np.stack([matrices[0], *matrices[:0:-1]])
+    if not np.isfinite(ordered).all():
+        return nothing
+    values, vectors = np.linalg.eigh(0.5 * ordered + 0.5 * np.swapaxes(ordered, 1, 2))
+    if not (values > 0).all():
+        return nothing
+    # Scaled by one number for all points of the cycle: the shortest semi-axis has length 1.
+    return vectors * (np.sqrt(values.max()) / np.sqrt(values))[:, None, :]
+
+
+class _Candidate:
+    """The largest proved balls of one cycle with one metric."""
+
+    def __init__(self, factors: np.ndarray, radius: float, offsets: np.ndarray, rates: np.ndarray) -> None:
+        self.factors, self.radius, self.offsets, self.rates = factors, radius, offsets, rates
+
+    @classmethod
+    def none(cls, cycle: np.ndarray) -> "_Candidate":
+        period, size = cycle.shape
+        eye = np.broadcast_to(np.eye(size), (period, size, size))
+        return cls(eye, 0.0, np.full(period, np.inf), np.full(period, np.inf))
+
+    @property
+    def size(self) -> float:
+        """The radius of the largest Euclidean ball inside: the shortest semi-axis of the factors is 1."""
+        return self.radius
+
+
+def _largest_balls(f: Callable, cycles: list[np.ndarray], factors: list[np.ndarray]) -> list[_Candidate]:
+    """For each cycle the largest radius that passes: shrunk from one that is too large, then bisected."""
+    best = [_Candidate.none(cycle) for cycle in cycles]
+    usable = [np.isfinite(q).all() for q in factors]
+    spread = max(np.max(np.abs(np.concatenate(cycles))), 1e-3)
+    low = np.zeros(len(cycles))
+    high = np.full(len(cycles), 4 * spread)
+    for round_ in range(_NUM_SHRINKS + _NUM_BISECTIONS):
+        trial = np.where(low > 0, np.sqrt(np.maximum(low, 1e-300) * high), high / 2 if round_ == 0 else high / 3)
+        open_ = [k for k in range(len(cycles)) if usable[k] and (low[k] > 0 or round_ < _NUM_SHRINKS)]
+        open_ = [k for k in open_ if high[k] > 1.05 * low[k]]
+        if not open_:
+            break
+        passed = _try(f, [cycles[k] for k in open_], [factors[k] for k in open_], trial[open_])
+        for k, (offsets, rates) in zip(open_, passed):
+            reach = offsets + rates * trial[k] * (1 + 4e-16)
+            if np.all(rates < 1) and np.all(vn.round_up(reach) <= trial[k]):
+                low[k], best[k] = trial[k], _Candidate(factors[k], float(trial[k]), offsets, rates)
+            else:
+                high[k] = trial[k]
+    return best
+
+
+def _try(
+    f: Callable, cycles: list[np.ndarray], factors: list[np.ndarray], radii: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Claims of offsets and rates of every cycle, at the given radius."""
+    lengths = [len(cycle) for cycle in cycles]
+    sets = Ellipsoids(np.concatenate(cycles), np.concatenate(factors), np.repeat(radii, lengths))
+    following = np.concatenate([np.roll(cycle, -1, axis=0) for cycle in cycles])
+    inverses = vn.inverse(point(np.concatenate([np.roll(q, -1, axis=0) for q in factors])))
+    offsets, rates = ball_bounds(f, sets, following, inverses)
+    offsets = offsets * (1 + _CLAIM_SLACK) + sets.radii * _CLAIM_SLACK
+    rates = rates * (1 + _CLAIM_SLACK)
+    ends = np.cumsum(lengths)[:-1]
+    return list(zip(np.split(offsets, ends), np.split(rates, ends)))
+
+
+def ball_bounds(
+    f: Callable, sets: Ellipsoids, following: np.ndarray, inverses: Interval
+) -> tuple[np.ndarray, np.ndarray]:
+    """Upper bounds of |F(c) - c'| and of |DF| over each ball, in the norms of the balls."""
+    enclosure = enclose_sets(f, sets)
+    with np.errstate(all="ignore"):
+        _, rates = image_radii(enclosure, sets.radii, following, inverses)
+        offsets = vn.vector_norm_bound(ia.matvec(inverses, ia.sub(enclosure.value, point(following))))
+    rates = np.where(np.asarray(enclosure.jumps) | np.asarray(enclosure.undefined), np.inf, rates)
+    return offsets, rates
+
+
+def _assemble(cycles: list[np.ndarray], best: list[_Candidate]) -> TrappingBalls:
+    lengths = [len(cycle) for cycle in cycles]
+    proved = np.array([candidate.radius > 0 for candidate in best])
+    return TrappingBalls(
+        centers=np.concatenate(cycles),
+        factors=np.concatenate([candidate.factors for candidate in best]),
+        radii=np.repeat([candidate.radius for candidate in best], lengths),
+        owners=np.repeat(np.arange(len(cycles)), lengths),
+        offsets=np.concatenate([candidate.offsets for candidate in best]),
+        rates=np.concatenate([candidate.rates for candidate in best]),
+        result=first_verdict((proved, BallVerdict.proved), otherwise=BallVerdict.not_contracting),
+    )

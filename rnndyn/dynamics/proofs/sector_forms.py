@@ -1,0 +1,189 @@
+"""A driven map as linear maps and uncertain gains: which slopes each of its nonlinear operations can have on a set.
+
+Differences of two trajectories of x' = g(x, u) under one input obey
+
+    dx' = A dx + B dw,   dy = C dx + D dw,   dw_i = s_i dy_i,   low_i <= s_i <= high_i,
+
+where every elementwise nonlinear operation of the jaxpr gives one pair (y_i, w_i) for each entry, with a slope between
+the bounds of its derivative, and everything between is linear. A product of two quantities that depend on the state
+has two: d(ab) = b da + a db, evaluated by the mean value theorem along the segment. (Lur'e form; Megretski & Rantzer
+1997, *System analysis via integral quadratic constraints*.)
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.extend
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from rnndyn.dynamics.proofs import interval_arithmetic as ia
+from rnndyn.dynamics.proofs._duals import Dual, Trouble, dual, is_real
+from rnndyn.dynamics.proofs._evaluation import evaluate_equation, only_moves
+from rnndyn.dynamics.proofs._primitives import called
+from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
+
+# Linear in each real operand when all others are known exactly.
+_LINEAR = frozenset(["add", "sub", "add_any", "neg", "reduce_sum", "convert_element_type"])
+_BILINEAR = frozenset(["mul", "dot_general"])
+# Each entry of the result is a function of the entries in its place: only these have a slope for each entry.
+_ELEMENTWISE = frozenset(
+    "mul div add sub max min abs sign tanh logistic exp exp2 expm1 log log1p sqrt rsqrt cbrt sin cos tan asin acos "
+    "atan sinh cosh asinh acosh atanh erf erfc integer_pow pow square select_n clamp".split()
+)
+
+
+class SectorForm(NamedTuple):
+    """The uncertain linear maps of a driven map on a set of states and inputs: E = [A B], Y = [C D], and slopes.
+
+    - `value`: encloses g(center, u) for all inputs, where the set has a centre; else over the set.
+    - `into`: (N, N + m); `gains`: (m, N + m); intervals as wide as rounding. `low`, `high`: (m,).
+    """
+
+    value: Interval
+    into: Interval
+    gains: Interval
+    low: Float[np.ndarray, " m"]
+    high: Float[np.ndarray, " m"]
+
+
+class _Quantity(NamedTuple):
+    """A quantity at the centre, over the set with its derivatives along the axes, and as a sum of generators."""
+
+    at: Any
+    over: Any
+    form: Interval | None
+
+
+def sector_form(
+    g: Callable, center: np.ndarray, reach: np.ndarray, axes: np.ndarray | None, lower: np.ndarray, upper: np.ndarray
+) -> SectorForm:
+    """The sector form of g(x, u) on c ± reach or, with axes, c + A y, |y| <= 1, for all inputs between two vectors."""
+    struct = jax.ShapeDtypeStruct
+    closed = jax.make_jaxpr(g)(struct(center.shape, np.float64), struct(lower.shape, np.float64))
+    size = len(center)
+    inputs = Dual(Interval(jnp.asarray(lower), jnp.asarray(upper)), None)
+    here = ia.ball(jnp.asarray(center), jnp.asarray(reach))
+    at = Dual(here if axes is None else point(jnp.asarray(center)), None)
+    tangent = point(jnp.eye(size)) if axes is None else point(jnp.asarray(axes).T)
+    state = _Quantity(at, Dual(here, tangent), point(jnp.eye(size)))
+    walk = _Walk(size, axes is not None)
+    (out,) = walk.evaluate(closed.jaxpr, closed.consts, [state, _Quantity(inputs, inputs, None)])
+    count = walk.count
+    into = _rows(walk.padded(out.form, count)) if out.form is not None else point(np.zeros((size, count)))
+    rows = [_rows(walk.padded(form, count)) for form in walk.taken]
+    gains = Interval(
+        *(np.concatenate([getattr(r, end) for r in rows] or [np.zeros((0, count))]) for end in ("lo", "hi"))
+    )
+    low = np.concatenate([np.ravel(x) for x in walk.low] or [np.zeros(0)])
+    high = np.concatenate([np.ravel(x) for x in walk.high] or [np.zeros(0)])
+    value = dual(out.at).value.map(np.asarray)
+    return SectorForm(value, into, gains, low, high)
+
+
+class _Walk:
+    """The generators met so far while a jaxpr is evaluated."""
+
+    def __init__(self, count: int, has_axes: bool) -> None:
+        self.count, self.has_axes = count, has_axes
+        self.taken: list[Interval] = []
+        self.low: list[np.ndarray] = []
+        self.high: list[np.ndarray] = []
+
+    def evaluate(self, jaxpr: Any, consts: Sequence[Any], args: Sequence[_Quantity]) -> list[_Quantity]:
+        env: dict[Any, Any] = dict(zip(jaxpr.constvars, (_Quantity(c, c, None) for c in consts)))
+        env |= dict(zip(jaxpr.invars, args))
+
+        def read(var: Any) -> _Quantity:
+            if isinstance(var, jax.extend.core.Literal):
+                value = jnp.asarray(var.val)
+                return _Quantity(value, value, None)
+            return env[var]
+
+        for eqn in jaxpr.eqns:
+            operands = [read(var) for var in eqn.invars]
+            body = called(eqn)
+            if body is not None:
+                outs = self.evaluate(body.jaxpr, body.consts, operands)
+            else:
+                outs = self._equation(eqn, operands)
+            env.update(zip(eqn.outvars, outs))
+        return [read(var) for var in jaxpr.outvars]
+
+    def _equation(self, eqn: Any, operands: list[_Quantity]) -> list[_Quantity]:
+        name = eqn.primitive.name
+        trouble = Trouble()
+        at = evaluate_equation(eqn, [q.at for q in operands], Trouble())
+        over = evaluate_equation(eqn, [q.over for q in operands], trouble)
+        formed = [k for k, q in enumerate(operands) if q.form is not None]
+        depends = [k for k, q in enumerate(operands) if isinstance(q.over, Dual) and q.over.tangent is not None]
+        if not depends:
+            return [_Quantity(a, o, None) for a, o in zip(at, over)]
+        if formed != depends:
+            raise NotImplementedError(f"g: `{name}` of a decision that depends on the state: no metric is looked for.")
+        if self.has_axes:
+            over = [self._tightened(a, o) for a, o in zip(at, over)]
+        if not all(isinstance(o, Dual) and is_real(o.value.lo) for o in over):
+            return [_Quantity(a, o, None) for a, o in zip(at, over)]
+        others = [q.over for k, q in enumerate(operands) if k not in formed]
+        exact = all(not isinstance(x, Dual) or x.value.is_exact for x in others)
+        is_linear = only_moves(eqn) or name in _LINEAR
+        is_linear = is_linear or (name in _BILINEAR and len(formed) == 1 and exact)
+        is_linear = is_linear or (name == "div" and formed == [0] and exact)
+        forms = self._propagated(eqn, operands) if is_linear else [self._gains(eqn, operands, formed, over)]
+        return [_Quantity(a, o, form) for a, o, form in zip(at, over, forms)]
+
+    def _propagated(self, eqn: Any, operands: list[_Quantity]) -> list[Interval | None]:
+        def side(q: _Quantity) -> Any:
+            if q.form is None:
+                return q.over
+            return Dual(q.over.value, self.padded(q.form, self.count))
+
+        return [o.tangent for o in evaluate_equation(eqn, [side(q) for q in operands], Trouble())]
+
+    def _gains(self, eqn: Any, operands: list[_Quantity], formed: list[int], over: list[Any]) -> Interval:
+        """New generators, one for each entry of each operand, with the slopes of the operation along it."""
+        if eqn.primitive.name not in _ELEMENTWISE:
+            raise NotImplementedError(
+                f"g: `{eqn.primitive.name}` of the state is neither linear nor elementwise: no sector form."
+            )
+        shape = over[0].value.shape
+        same = len(eqn.invars) == 2 and eqn.invars[0] is eqn.invars[1]
+        first = self.count
+        for k in formed[:1] if same else formed:
+            if operands[k].over.value.shape != shape:
+                raise NotImplementedError(f"g: `{eqn.primitive.name}` of the state is not elementwise: no sector form.")
+            sides = [
+                q.over
+                if q.form is None
+                else Dual(q.over.value, point(jnp.ones((1, *shape))) if j == k or same else None)
+                for j, q in enumerate(operands)
+            ]
+            (out,) = evaluate_equation(eqn, sides, Trouble())
+            self.taken.append(operands[k].form)  # pyright: ignore[reportArgumentType]
+            self.low.append(np.asarray(out.tangent.lo[0]))
+            self.high.append(np.asarray(out.tangent.hi[0]))
+            self.count += int(np.prod(shape))
+        number = int(np.prod(shape))
+        blocks = (self.count - first) // number
+        rows = np.concatenate([np.zeros((first, number)), *[np.eye(number)] * blocks])
+        return point(jnp.asarray(rows.reshape(self.count, *shape)))
+
+    def _tightened(self, at: Any, over: Any) -> Any:
+        if not isinstance(over, Dual) or over.tangent is None or not is_real(over.value.lo):
+            return over
+        size, here = ia.magnitude(over.tangent), dual(at).value
+        reach = jnp.sqrt(jnp.sum(size**2, axis=0) + 1e-300) * (1 + 4 * (len(size) + 8) * ia.UNIT_ROUNDOFF)
+        return Dual(ia.intersect(over.value, ia.widen(here.lo - reach, here.hi + reach)), over.tangent)
+
+    def padded(self, form: Interval | None, count: int) -> Interval:
+        assert form is not None
+        missing = count - form.shape[0]
+        return form.map(lambda t: jnp.pad(t, [(0, missing)] + [(0, 0)] * (t.ndim - 1)))
+
+
+def _rows(form: Interval) -> Interval:
+    """From generators first to one row for each entry, on the host."""
+    return form.map(lambda t: np.asarray(t).reshape(t.shape[0], -1).T.copy())

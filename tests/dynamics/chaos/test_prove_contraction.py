@@ -1,0 +1,82 @@
+"""Contraction of networks whose exponents are measured in plain NumPy, and refusals where an input separates states."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rnndyn as rd
+
+
+class Driven(eqx.Module):
+    """x' = tanh(W x + V u)."""
+
+    weight: np.ndarray
+    into: np.ndarray
+
+    def __call__(self, x, u):
+        return jnp.tanh(jnp.asarray(self.weight) @ x + jnp.asarray(self.into) @ u)
+
+
+def network(gain, size=20):
+    rng = np.random.default_rng(1)
+    return Driven(rng.normal(size=(size, size)) * gain / np.sqrt(size), 0.3 * rng.normal(size=(size, 2)))
+
+
+def conditional_exponent(net, bound, num_steps=4000):
+    rng = np.random.default_rng(5)
+    x, v, total = np.zeros(len(net.weight)), rng.normal(size=len(net.weight)), 0.0
+    for t in range(num_steps + 200):
+        x = np.tanh(net.weight @ x + net.into @ rng.uniform(-bound, bound, 2))
+        v = (1 - x * x) * (net.weight @ v)
+        total += np.log(np.linalg.norm(v)) if t >= 200 else 0.0
+        v /= np.linalg.norm(v)
+    return total / num_steps
+
+
+def test_a_weak_network_contracts_at_a_rate_above_its_exponent():
+    net = network(0.5)
+    proof = rd.prove_contraction(net, -0.2 * np.ones(2), 0.2 * np.ones(2), state=np.zeros(20))
+    assert proof.proved
+    assert conditional_exponent(net, 0.2) < np.log(proof.rate) < 0
+
+
+def test_in_the_metric_no_pair_of_states_fails():
+    net = network(0.5)
+    proof = rd.prove_contraction(net, -0.2 * np.ones(2), 0.2 * np.ones(2), state=np.zeros(20))
+    rng = np.random.default_rng(0)
+    x, y = proof.center + proof.reach * rng.uniform(-1, 1, (2, 500, 20))
+    if proof.axes.shape[1]:
+        directions = rng.normal(size=(2, 500, 20))
+        directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
+        x, y = proof.center + directions @ proof.axes.T
+    u = rng.uniform(-0.2, 0.2, (500, 2))
+
+    def step(x):
+        return np.tanh(x @ net.weight.T + u @ net.into.T)
+
+    def norm(d):
+        return np.sqrt(np.einsum("ki,ij,kj->k", d, proof.metric, d))
+
+    assert np.all(norm(step(x) - step(y)) <= proof.rate * norm(x - y) * (1 + 1e-9))
+
+
+def test_a_chaotic_network_is_refuted_by_an_input():
+    net = network(3.0)
+    proof = rd.prove_contraction(net, -0.1 * np.ones(2), 0.1 * np.ones(2), state=np.full(20, 0.1))
+    assert not proof.proved
+    assert np.all(np.abs(proof.counterexample) <= 0.1)
+    assert proof.counterexample.shape == (2,)
+
+
+def test_a_single_unit_has_the_rate_of_its_weight():
+    # |tanh'| <= 1: the best rate is the weight itself.
+    net = Driven(np.array([[0.7]]), np.zeros((1, 1)))
+    proof = rd.prove_contraction(net, np.zeros(1), np.zeros(1), state=np.zeros(1))
+    assert proof.proved
+    assert 0.7 <= proof.rate < 0.72
+
+
+def test_inputs_that_are_no_box_are_named():
+    with pytest.raises(ValueError, match="lower, upper"):
+        rd.prove_contraction(network(0.5), np.ones(2), -np.ones(2), state=np.zeros(20))
