@@ -18,6 +18,7 @@ ORDER = (
         "context_integration",
         "mean_field_chaos",
         "low_rank_theory",
+        "ring_attractor",
         "multitask_motifs",
         "working_memory",
         "excitable_networks",
