@@ -303,8 +303,8 @@ def report(result: RingAttractor) -> str:
         f"noise: mean square angle after {times:.0f} time constants {result.spreads[-1]:.4f} +- "
         f"{result.spread_stderr[-1]:.4f}, theory {result.diffusion * times:.4f}",
         "random weights of spectral radius e added: largest speed, median of the networks, and theory of first order;",
-        "for each network the changes of sign of the drift along the ring, by the theory and as measured, and the fixed",
-        "points found, stable/saddles/others (of what lies close together by the first order, the second leaves nothing):",
+        "for each network the changes of sign of the drift along the ring, by the theory and as measured, and fixed",
+        "points found, stable/saddles/others (what lies close together by the first order may be gone by the second):",
         "      e     speed    theory   signs: theory, measured; points found",
     ]
     for size in dict.fromkeys(one.size for one in result.perturbed):
