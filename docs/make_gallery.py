@@ -19,6 +19,7 @@ ORDER = (
         "mean_field_chaos",
         "low_rank_theory",
         "ring_attractor",
+        "force",
         "multitask_motifs",
         "working_memory",
         "excitable_networks",
