@@ -220,8 +220,9 @@ def equilibria_of(parts: tuple[np.ndarray, ...], overlap: float, config: Config)
     weight, left, rest = parts
     right = overlap * left + rest
     field = RankOne(weight, left, right, np.asarray(config.equilibrium_gain))
-    starts = np.linspace(-2, 2, 5)[:, None] * left
-    found = rd.find_equilibria(field, starts, progress=False)
+    # From the state 0 and from either side; further rounds search for what chance starts find, at this size for long.
+    starts = np.linspace(-2, 2, 3)[:, None] * left
+    found = rd.find_equilibria(field, starts, max_rounds=1, progress=False)
     return np.tanh(found.points) @ right / len(left), found.is_stable
 
 
