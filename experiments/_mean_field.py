@@ -63,12 +63,12 @@ def mean_field(gain: float, num_points: int = 161) -> MeanField:
     if not gain > 1:
         raise ValueError(f"gain: expected more than 1, got {gain}: below, every state goes to 0.")
     variance = self_consistent_variance(gain)
-    decay_rate = float(np.sqrt(1 - (gain * _mean(slope, variance)) ** 2))
+    decay_rate = float(np.sqrt(1 - (gain * gaussian_mean(slope, variance)) ** 2))
     # Delta = Delta(0) sech(s): then d tau / d s has no singularity at either end, where the particle rests.
     s = np.linspace(0, np.arccosh(1e4), num_points)
     delta = variance / np.cosh(s)
     speed = np.sqrt(-2 * potential(gain, variance, delta[1:]))
-    force = gain**2 * _mean(lambda x: np.tanh(x) ** 2, variance) - variance
+    force = gain**2 * gaussian_mean(lambda x: np.tanh(x) ** 2, variance) - variance
     rate = np.concatenate([[np.sqrt(variance / force)], delta[1:] * np.tanh(s[1:]) / speed])
     lags = CubicSpline(s, rate).antiderivative()(s)
     product = correlation(slope, variance, delta)
@@ -87,13 +87,15 @@ def even_spline(lags: np.ndarray, values: np.ndarray) -> CubicSpline:
 def self_consistent_variance(gain: float) -> float:
     """Delta(0) from V(Delta(0)) = 0: g^2 Var[ln cosh(sqrt(Delta) z)] = Delta^2 / 2 with z Gaussian."""
     # Over Delta^2, which takes the solution Delta = 0 away, this falls from (g^2 - 1) / 2 to -1/2.
-    excess = lambda v: gain**2 * _mean(lambda x: (log_cosh(x) - _mean(log_cosh, v)) ** 2, v) / v**2 - 0.5
+    excess = lambda v: (
+        gain**2 * gaussian_mean(lambda x: (log_cosh(x) - gaussian_mean(log_cosh, v)) ** 2, v) / v**2 - 0.5
+    )
     return root_scalar(excess, bracket=(1e-9 * (gain - 1), gain**2), xtol=1e-15, rtol=1e-14).root
 
 
 def potential(gain: float, variance: float, delta: np.ndarray) -> np.ndarray:
     """V(Delta) = -Delta^2 / 2 + g^2 Cov[ln cosh x(t), ln cosh x(t + tau)]; its slope is -Delta'' (Price's theorem)."""
-    centred = lambda x: log_cosh(x) - _mean(log_cosh, variance)
+    centred = lambda x: log_cosh(x) - gaussian_mean(log_cosh, variance)
     return -(delta**2) / 2 + gain**2 * correlation(centred, variance, delta)
 
 
@@ -129,7 +131,8 @@ def _levels_on_grid(well: Callable[[np.ndarray], np.ndarray], spacing: float, nu
 
 def slope(x: np.ndarray) -> np.ndarray:
     """The derivative of tanh."""
-    return 1 / np.cosh(x) ** 2
+    small = np.exp(-2 * np.abs(x))
+    return 4 * small / (1 + small) ** 2
 
 
 def log_cosh(x: np.ndarray) -> np.ndarray:
@@ -137,7 +140,7 @@ def log_cosh(x: np.ndarray) -> np.ndarray:
     return np.logaddexp(x, -x) - np.log(2)
 
 
-def _mean(function: Callable[[np.ndarray], np.ndarray], variance: float) -> float:
+def gaussian_mean(function: Callable[[np.ndarray], np.ndarray], variance: float) -> float:
     """<f(x)> for Gaussian x of mean 0."""
     nodes, weights = _quadrature(variance)
     return float(weights @ function(np.sqrt(variance) * nodes))

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 import rnndyn as rd
 from experiments._mean_field import mean_field
+from experiments._runge_kutta import RungeKutta
 from experiments._settings import Seed, check, check_increasing, check_same_length
 from rnndyn import plotting
 
@@ -86,21 +87,12 @@ SIZE_COLORS = [plotting.COLORS[name] for name in ("yellow", "sky", "blue", "blac
 
 
 class Network(eqx.Module):
-    """A step of length dt of dx/dt = -x + g J tanh(x), by the method of Runge and Kutta of order 4."""
+    """dx/dt = -x + g J tanh(x)."""
 
     weight: jax.Array
     gain: jax.Array
-    dt: float = eqx.field(static=True)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        h = self.dt
-        first = self.velocity(x)
-        second = self.velocity(x + h / 2 * first)
-        third = self.velocity(x + h / 2 * second)
-        fourth = self.velocity(x + h * third)
-        return x + h / 6 * (first + 2 * second + 2 * third + fourth)
-
-    def velocity(self, x: jax.Array) -> jax.Array:
         return -x + self.gain * (self.weight @ jnp.tanh(x))
 
 
@@ -150,7 +142,7 @@ def compute(config: Config) -> MeanFieldChaos:
     runs = tuple(measure(size, num, config) for size, num in zip(config.sizes, config.num_networks))
     trace_gains = np.array([config.quiet_gain, config.shown_gains[0]])
     weight, x0 = draw_network(config.sizes[-1], 0, config)
-    follow = lambda gain: rd.trajectory(Network(weight, gain, config.dt), x0, round(40 / config.dt))[:, :8]
+    follow = lambda gain: rd.trajectory(RungeKutta(Network(weight, gain), config.dt), x0, round(40 / config.dt))[:, :8]
     traces = np.asarray(jax.vmap(follow)(jnp.asarray(trace_gains, weight.dtype)))
     chaotic = {gain: mean_field(gain) for gain in config.gains if gain > 1}
     # More of them near the onset, where the curves bend.
@@ -191,7 +183,7 @@ def measure(size: int, num_networks: int, config: Config) -> Runs:
     @jax.jit
     def run(weight: jax.Array, x0: jax.Array) -> tuple[jax.Array, jax.Array]:
         local = lambda gain: rd.local_exponents(
-            Network(weight, gain, config.dt),
+            RungeKutta(Network(weight, gain), config.dt),
             x0,
             round(config.time / config.dt),
             num_transient=round(config.transient / config.dt),

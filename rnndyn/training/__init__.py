@@ -20,6 +20,10 @@ from rnndyn.training.fit import FitResult as FitResult
 from rnndyn.training.fit import fit as fit
 from rnndyn.training.forced_loss import ForcedLoss as ForcedLoss
 from rnndyn.training.forced_loss import forced_loss as forced_loss
+from rnndyn.training.force import ForceTraining as ForceTraining
+from rnndyn.training.force import force as force
+from rnndyn.training.forcing_strength import ForcedLoss as ForcedLoss
+from rnndyn.training.forcing_strength import forced_loss as forced_loss
 from rnndyn.training.forcing_strength import forcing_interval as forcing_interval
 from rnndyn.training.forcing_strength import forcing_strength as forcing_strength
 from rnndyn.training.forcing_strength import sparse_forcing as sparse_forcing
@@ -43,6 +47,8 @@ from rnndyn.training.padding import pad_sequences as pad_sequences
 from rnndyn.training.per_series import PerSeries as PerSeries
 from rnndyn.training.per_series import per_series as per_series
 from rnndyn.training.precision import MixedPrecision as MixedPrecision
+from rnndyn.training.recursive_least_squares import RecursiveLeastSquares as RecursiveLeastSquares
+from rnndyn.training.recursive_least_squares import recursive_least_squares as recursive_least_squares
 from rnndyn.training.shallow_start import shallow_start as shallow_start
 from rnndyn.training.teacher_forcing import generalized_teacher_forcing as generalized_teacher_forcing
 from rnndyn.training.teacher_forcing import inverse_sigmoid_decay as inverse_sigmoid_decay
