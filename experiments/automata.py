@@ -56,7 +56,7 @@ CellName = Annotated[str, one_of(("vanilla", "gru", "lstm"))]
 class Config:
     """Everything that decides the result."""
 
-    languages: tuple[Language, ...] = ("2", "4", "6", "7", "parity")
+    languages: tuple[Language, ...] = ("1", "2", "4", "5", "6", "7", "parity")
     """Of the vanilla networks."""
     gated_languages: tuple[Language, ...] = ("2",)
     cells: tuple[CellName, ...] = ("vanilla", "gru", "lstm")
