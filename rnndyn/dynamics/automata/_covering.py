@@ -249,7 +249,8 @@ class Covering:
         counts: dict[int, int] = {}
         while True:
             if time.monotonic() > deadline:
-                waiting = len(self._waiting & self.needed())
+                on_their_way = {int(source) for part in stack for source in part.source}
+                waiting = len((self._waiting & self.needed()) | on_their_way)
                 return Failure("time", f"{waiting} of {len(self.sets)} sets were still to be followed")
             if not stack:
                 # A set that no image lies in need not be closed: it was made where no state comes.

@@ -98,11 +98,12 @@ def coordinates(
 
 
 def _coordinates(form: AffineForm, center: Any, frame: Any) -> Any:
-    shifted = rounded(form.center - center, form.generators, form.spread, UNIT_ROUNDOFF)
+    generators = jnp.asarray(form.generators)
+    shifted = rounded(form.center - center, generators, form.spread, UNIT_ROUNDOFF)
     error = sum_error(center.shape[0])
     multiply = lambda a, b: jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
     along = jnp.abs(multiply(frame, shifted.center))
-    across = jnp.sum(jnp.abs(multiply(shifted.generators, frame.T)), 0)
-    lengths = jnp.abs(shifted.center) + jnp.sum(jnp.abs(shifted.generators), 0)
+    across = jnp.sum(jnp.abs(multiply(generators, frame.T)), 0)
+    lengths = jnp.abs(shifted.center) + jnp.sum(jnp.abs(generators), 0)
     rest = multiply(jnp.abs(frame), shifted.spread + 2 * error * lengths)
-    return (along + across + rest) * (1 + 4 * (sum_error(form.generators.shape[0]) + error)) + 1e-290
+    return (along + across + rest) * (1 + 4 * (sum_error(generators.shape[0]) + error)) + 1e-290
