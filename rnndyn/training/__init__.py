@@ -18,12 +18,10 @@ from rnndyn.training.ensemble import fit_ensemble as fit_ensemble
 from rnndyn.training.fit import DivergenceError as DivergenceError
 from rnndyn.training.fit import FitResult as FitResult
 from rnndyn.training.fit import fit as fit
-from rnndyn.training.forced_loss import ForcedLoss as ForcedLoss
-from rnndyn.training.forced_loss import forced_loss as forced_loss
 from rnndyn.training.force import ForceTraining as ForceTraining
 from rnndyn.training.force import force as force
-from rnndyn.training.forcing_strength import ForcedLoss as ForcedLoss
-from rnndyn.training.forcing_strength import forced_loss as forced_loss
+from rnndyn.training.forced_loss import ForcedLoss as ForcedLoss
+from rnndyn.training.forced_loss import forced_loss as forced_loss
 from rnndyn.training.forcing_strength import forcing_interval as forcing_interval
 from rnndyn.training.forcing_strength import forcing_strength as forcing_strength
 from rnndyn.training.forcing_strength import sparse_forcing as sparse_forcing
