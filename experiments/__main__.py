@@ -12,7 +12,7 @@ from experiments._catalog import FOLDER, check_known, studies
 from experiments._environment import compile_quickly, limit_blas, limit_to_one_core
 from experiments._settings import check
 
-LONGEST = ("universality", "flip_flop", "char_lm")
+LONGEST = ("lorenz_reconstruction", "universality", "flip_flop", "char_lm", "automata", "proved_chaos")
 """These start first, so that none of them is left to run alone at the end."""
 
 
