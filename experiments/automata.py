@@ -386,7 +386,19 @@ def _plot_boxes(axes: Axes, network: Judged) -> None:
         xticks=[],
         yticks=[],
     )
-    axes.legend(title="automaton", fontsize=6, title_fontsize=6, handlelength=0.7, borderpad=0.1)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low - 0.3 * (high - low), high)  # room for the legend
+    axes.legend(
+        title="state of the automaton",
+        loc="lower center",
+        ncols=MOST_STATES,
+        fontsize=6,
+        title_fontsize=6,
+        handlelength=0.7,
+        handletextpad=0.3,
+        columnspacing=0.8,
+        borderpad=0.1,
+    )
 
 
 def _outline(projection: Any, center: np.ndarray, generators: np.ndarray) -> np.ndarray:
