@@ -25,8 +25,8 @@ CAPTION = """Which automaton a trained network is, proved for every string (lang
 
 Networks answer after every symbol; noise is added to their states in training.
 
-- **a** states of the network whose automaton has the most states of those proved, in two principal components, coloured
-  by the state of the automaton, and the outlines of the boxes that the proof stores.
+- **a** states of one proved network along long strings, in two principal components, coloured by the state of the
+  automaton, and the outlines of the boxes that the proof stores.
 - **b** which networks are proved to be their language's automaton for every string (filled) and which are not (crossed
   out), with the distance of all answers from the threshold that is proved.
 - **c** how much the product of the Jacobians along random strings stretches at the most: the largest over strings.
@@ -348,7 +348,7 @@ def plot(result: Automata) -> Figure:
     """States and boxes of one network, what is proved of each, stretching, and how long sets are followed."""
     figure, axes = plt.subplots(1, 4, figsize=(plotting.PAGE_WIDTH, 2.1), width_ratios=[1.15, 1.1, 1, 1])
     proved = [network for network in result.networks if network.proof.certified] or list(result.networks)
-    shown = max(proved, key=lambda network: len(network.proof.automaton))
+    shown = max(proved, key=lambda network: len(np.unique(network.places)))
     _plot_boxes(axes[0], shown)
     _plot_proved(axes[1], result)
     for network in result.networks:
@@ -386,7 +386,19 @@ def _plot_boxes(axes: Axes, network: Judged) -> None:
         xticks=[],
         yticks=[],
     )
-    axes.legend(title="automaton", fontsize=6, title_fontsize=6, handlelength=0.7, borderpad=0.1)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low - 0.3 * (high - low), high)  # room for the legend
+    axes.legend(
+        title="state of the automaton",
+        loc="lower center",
+        ncols=MOST_STATES,
+        fontsize=6,
+        title_fontsize=6,
+        handlelength=0.7,
+        handletextpad=0.3,
+        columnspacing=0.8,
+        borderpad=0.1,
+    )
 
 
 def _outline(projection: Any, center: np.ndarray, generators: np.ndarray) -> np.ndarray:
