@@ -131,7 +131,7 @@ def test_a_weight_nudged_until_one_long_string_fails_is_not_certified(tomita2):
     weight, late = wrong(high * nudge)
     assert late
     network = (Tanh(weight, g.bias), start, inputs, readout)
-    found = rd.certify_automaton(*network, automaton, num_strings=0, budget=10.0, progress=False)
+    found = rd.certify_automaton(*network, automaton, num_strings=0, budget=4.0, progress=False)
     assert not found.certified
     assert found.reason
 
