@@ -223,8 +223,9 @@ def learn(name: str, weight: np.ndarray, feedback: np.ndarray, x0: np.ndarray, c
 
 def wave(name: str, times: np.ndarray, config: Config) -> np.ndarray:
     """A target over time."""
-    harmonics = enumerate(AMPLITUDES[name], start=1)
-    return sum(a * np.sin(2 * np.pi * k * times / config.period) for k, a in harmonics)
+    amplitudes = np.array(AMPLITUDES[name])
+    harmonics = np.arange(1, len(amplitudes) + 1)
+    return np.sin(2 * np.pi * times[:, None] * harmonics / config.period) @ amplitudes
 
 
 def limit_cycle(weight: np.ndarray, x: np.ndarray, config: Config) -> tuple[float, float, np.ndarray]:
@@ -235,7 +236,7 @@ def limit_cycle(weight: np.ndarray, x: np.ndarray, config: Config) -> tuple[floa
     training, a little longer or shorter ones, so that the orbit closes at a step.
     """
     steps = round(config.period / config.dt)
-    along = np.asarray(velocity(weight, x))
+    along = np.asarray(velocity(jnp.asarray(weight), jnp.asarray(x)))
     returns = Returns(jnp.asarray(weight), jnp.asarray(x), jnp.asarray(along / np.linalg.norm(along)), steps)
     found = rd.find_large_fixed_point(returns, np.append(x, config.period), num_multipliers=0, tol=1e-10)
     period, missing = found.point[-1], np.full(config.num_multipliers, np.nan + 0j)
@@ -293,16 +294,16 @@ def plot(result: Force) -> Figure:
             smooth = made[: len(made) // width * width].reshape(-1, width).mean(axis=1)
             label = one.target if one is networks[0] else None
             learning.semilogy(np.linspace(0, 1, len(smooth)), smooth, color=color, linewidth=0.7, label=label)
-            circle.plot(one.multipliers.real, one.multipliers.imag, "o", color=color, markersize=2.5)
-        of_all = [np.array(values) for values in zip(*((one.exponents, one.stderr) for one in networks))]
-        draw_exponents(exponents, index + shift, *of_all, color)
+            circle.plot(np.real(one.multipliers), np.imag(one.multipliers), "o", color=color, markersize=2.5)
+        values, errors = np.array([one.exponents for one in networks]), np.array([one.stderr for one in networks])
+        draw_exponents(exponents, index + shift, values, errors, color)
     learning.set(title="c  learning", xlabel="part of training", ylabel=r"$|\Delta w|$ in an update")
     learning.legend()
     exponents.axhline(0, color=plotting.COLORS["grey"], linewidth=0.6, zorder=0)
     exponents.set(title="d  exponents", xlabel="i", ylabel=r"$\lambda_i$ (nats per time constant)")
     exponents.set_xticks(index)
     around = np.exp(2j * np.pi * np.linspace(0, 1, 200))
-    circle.plot(around.real, around.imag, color=plotting.COLORS["grey"], linewidth=0.8, zorder=0)
+    circle.plot(np.real(around), np.imag(around), color=plotting.COLORS["grey"], linewidth=0.8, zorder=0)
     circle.set(title="e  Floquet multipliers", xlabel="real part", ylabel="imaginary part")
     circle.set_aspect("equal")
     return figure

@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 from matplotlib.figure import Figure
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 
 import rnndyn as rd
 from experiments._mean_field import gaussian_mean, mean_field, slope
@@ -92,10 +92,10 @@ SMOKE = Config(
 class RankOne(eqx.Module):
     """dx/dt = -x + (g J + m n^T / N) tanh(x)."""
 
-    weight: jax.Array
-    left: jax.Array
-    right: jax.Array
-    gain: jax.Array
+    weight: jax.Array | np.ndarray
+    left: jax.Array | np.ndarray
+    right: jax.Array | np.ndarray
+    gain: jax.Array | np.ndarray
 
     def __call__(self, x: jax.Array) -> jax.Array:
         rates = jnp.tanh(x)
@@ -174,8 +174,8 @@ def compute(config: Config) -> LowRankTheory:
         equilibrium_gain=config.equilibrium_gain,
         overlaps=np.array(config.overlaps),
         spectra=spectra[0, -1],
-        outliers=spectra[:, :, 0].real.max(axis=-1),
-        pairs=spectra[:, :, 1].real.max(axis=-1),
+        outliers=np.real(spectra[:, :, 0]).max(axis=-1),
+        pairs=np.real(spectra[:, :, 1]).max(axis=-1),
         kappas=tuple(kappas),
         are_stable=tuple(are_stable),
         expected_kappas=np.array([structured_kappa(overlap, config.equilibrium_gain) for overlap in config.overlaps]),
@@ -262,13 +262,14 @@ def structured_kappa(overlap: float, gain: float) -> float:
     """
     if overlap <= 1:
         return 0.0
-    variance = brentq(lambda v: overlap * gaussian_mean(slope, v) - 1, 1e-12, 100 * overlap**2)
+    variance = root_scalar(lambda v: overlap * gaussian_mean(slope, v) - 1, bracket=(1e-12, 100 * overlap**2)).root
     return float(np.sqrt(max(variance - gain**2 * gaussian_mean(lambda x: np.tanh(x) ** 2, variance), 0)))
 
 
 def chaos_border(gain: float) -> float:
     """The overlap at which the structured stationary state loses stability: g^2 <tanh'^2> = 1, the disc's radius."""
-    variance = brentq(lambda v: gain**2 * gaussian_mean(lambda x: slope(x) ** 2, v) - 1, 1e-12, 100 * gain**4)
+    excess = lambda v: gain**2 * gaussian_mean(lambda x: slope(x) ** 2, v) - 1
+    variance = root_scalar(excess, bracket=(1e-12, 100 * gain**4)).root
     return 1 / gaussian_mean(slope, variance)
 
 
@@ -300,7 +301,8 @@ def train(rank: int, config: Config) -> Latent:
     points, defects, changes, grids = [], [], [], []
     for cell in cells:
         latent = rd.latent_map(cell)
-        upper = np.asarray(latent.region[1])
+        region: Any = latent.region  # the latent variables of a cell with tanh are bounded
+        upper = np.asarray(region[1])
         starts = np.random.default_rng(config.seed).uniform(-upper, upper, (64, rank))
         found = rd.find_fixed_points(latent, starts, until_complete=True, progress=False)
         points.append(found)

@@ -188,11 +188,11 @@ class ProvedChaos(rd.Result):
 
 def compute(config: Config) -> ProvedChaos:
     """Try to prove that each map is chaotic, and that each driven network is not."""
-    found = [one_map(name, "map", *MAPS[name], config) for name in config.maps]
+    found = [one_map(name, "map", MAPS[name][0], MAPS[name][1], config) for name in config.maps]
     for index, (name, size) in enumerate(zip(config.learned, config.num_units)):
         network, start, error = learned_network(name, size, index, config)
         found.append(one_map(f"{size} units, {name}", "network", network, start, config, error))
-    found += [one_map(name, "orderly", *ORDERLY[name], config) for name in config.orderly]
+    found += [one_map(name, "orderly", ORDERLY[name][0], ORDERLY[name][1], config) for name in config.orderly]
     return ProvedChaos(tuple(found), driven_networks(config))
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 
 import rnndyn as rd
 from experiments._runge_kutta import RungeKutta
@@ -166,7 +166,7 @@ def compute(config: Config) -> RingAttractor:
         spreads, stderr = diffuse(ring, states[0], config)
         return RingAttractor(
             radius=radius,
-            defect=float(np.max(np.abs(jax.vmap(ring)(states)))),
+            defect=float(np.max(np.abs(jax.vmap(ring)(jnp.asarray(states))))),
             ring_angles=ring_angles,
             ring_eigenvalues=np.array([np.sort(np.linalg.eigvals(one).real)[::-1] for one in jacobians]),
             times=np.arange(1, len(velocities) + 1) * config.dt,
@@ -187,7 +187,7 @@ def compute(config: Config) -> RingAttractor:
 def ring_radius(strength: float, angles: np.ndarray) -> float:
     """A of the equilibria x_i = A cos(theta_i - psi): A = 2 J <cos(theta) tanh(A cos(theta))> over the units."""
     excess = lambda radius: 2 * strength * np.mean(np.cos(angles) * np.tanh(radius * np.cos(angles))) / radius - 1
-    return float(brentq(excess, 1e-6, 2 * strength, xtol=1e-15, rtol=1e-14))
+    return root_scalar(excess, bracket=(1e-6, 2 * strength), xtol=1e-15, rtol=1e-14).root
 
 
 def null_vectors(states: np.ndarray, angles: np.ndarray, headings: np.ndarray) -> np.ndarray:
@@ -262,7 +262,7 @@ def perturb(
         drifts=speeds,
         expected=np.sum(null_vectors(states, angles, headings) * push, axis=1),
         point_angles=np.mod(np.asarray(jax.vmap(heading)(jnp.asarray(found.points[on_ring]))), 2 * np.pi),
-        eigenvalues=found.eigenvalues.real[on_ring, :4],
+        eigenvalues=np.real(found.eigenvalues)[on_ring, :4],
         num_unstable=found.num_unstable[on_ring],
     )
 

@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from rnndyn.networks.adapters import as_cell
@@ -162,10 +163,10 @@ def _prepare(model: Any, stretch: Stretches, fixed_readout: bool) -> Any:
     return eqx.tree_at(where, network, jax.lax.stop_gradient(where(network)))
 
 
-def _teachers(network: Any, values: Array) -> Array:
+def _teachers(network: Any, values: Array | np.ndarray) -> Array:
     """States that belong to the samples (T + 1, O) of a stretch, from the first on for which there is one."""
     if isinstance(network, Encoded):
-        return network.encode_all(values)
+        return network.encode_all(jnp.asarray(values))
     start = start_vector(network, values.dtype)
     return jax.vmap(lambda output: nearest_state(network, start, output))(values)
 

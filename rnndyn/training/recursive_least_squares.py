@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
+from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float
 
 from rnndyn._programs import compiled
@@ -65,13 +67,13 @@ class RecursiveLeastSquares(Result):
 
 
 def start_regression(
-    num_features: int, num_targets: int, alpha: ArrayLike, weight: ArrayLike | None, dtype: object
+    num_features: int, num_targets: int, alpha: ArrayLike, weight: ArrayLike | None, dtype: DTypeLike
 ) -> tuple[Array, Array]:
     """P and W at the start.
 
     **Raises:** `ValueError` as `recursive_least_squares` for `alpha` and `weight`.
     """
-    if not isinstance(alpha, jax.core.Tracer) and not (np.ndim(alpha) == 0 and 0 < float(np.asarray(alpha)) < np.inf):
+    if not isinstance(alpha, Tracer) and not (np.ndim(alpha) == 0 and 0 < float(np.asarray(alpha)) < np.inf):
         raise ValueError(f"alpha: expected a positive number, got {alpha}.")
     if weight is not None and np.shape(weight) != (num_targets, num_features):
         raise ValueError(f"weight: expected shape {(num_targets, num_features)}, got {np.shape(weight)}.")

@@ -181,12 +181,12 @@ def _refine(
     return Homoclinic(orbit, phase, end_phase, jacobians, left, float(cosines.min()))
 
 
-def _pulled_back(rows: np.ndarray, jacobians: np.ndarray):
+def _pulled_back(rows: np.ndarray, jacobians: np.ndarray) -> tuple[np.ndarray | None, list[np.ndarray]]:
     left, pulls = [rows], []
     for jacobian in jacobians[-2::-1]:
         basis, triangle = np.linalg.qr((left[0] @ jacobian).T)
         if np.min(np.abs(np.diagonal(triangle))) < 1e-12:
-            return None, None
+            return None, []
         # l_{j+1} DF_j = M_j l_j.
         pulls.insert(0, triangle.T)
         left.insert(0, basis.T)

@@ -231,7 +231,7 @@ def _attempt(f: Callable, base: Base, plan: Plan, lead: int, margin: float) -> t
             return (Loop(sets, counts, phase, end_phase) if last.holds else None), reached
         needed = orbit.jacobians[j] @ needed
         left = max(0.0, 1 - (j + 1 - plan.first) / lead) if lead else 0.0
-        following = _next_set(over, orbit, j + 1, u, np.linalg.norm(needed, 2) * excess**left)
+        following = _next_set(over, orbit, j + 1, u, float(np.linalg.norm(needed, 2) * excess**left))
         if following is None:
             return None, 0.0
         sets.append(following)

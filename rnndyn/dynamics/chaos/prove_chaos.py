@@ -201,7 +201,7 @@ def _prove(f: Callable, states: np.ndarray, limits: _Limits, bar: tqdm) -> Chaos
                 loop, reached = close(f, base, plan)
                 num_tried, best = num_tried + 1, max(best, reached)
                 graph = None if loop is None else _graph(f, base, [loop])
-                if graph is not None:
+                if loop is not None and graph is not None:
                     return _proof(saddle, *_enlarged(f, base, orbits, loop, graph, limits))
     spent = f" The budget of {limits.budget:g} s was spent first." if limits.is_over() else ""
     if num_returns == 0:

@@ -380,7 +380,7 @@ def _exponents(g: Callable, start: Any, inputs: Any) -> Array:
             return (y, w / size, total + jnp.log(size)), None
 
         (_, _, total), _ = jax.lax.scan(step, (x, v, 0.0), None, length=_NUM_SETTLING)
-        return total / _NUM_SETTLING
+        return jnp.asarray(total / _NUM_SETTLING)
 
     return jax.lax.map(one, jnp.asarray(inputs))
 

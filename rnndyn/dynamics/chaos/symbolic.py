@@ -40,7 +40,7 @@ def entropy_bound(edges: Int[np.ndarray, "E 2"], num_sets: int) -> float:
     for i, j in edges:
         matrix[i, j] += 1
     values, vectors = np.linalg.eig(matrix)
-    best = np.abs(vectors[:, np.argmax(values.real)])
+    best = np.abs(vectors[:, np.argmax(np.real(values))])
     best = np.where(best > 1e-9 * best.max(), best, 0.0)
     used = best > 0
     least = np.min((matrix @ best)[used] / best[used])
