@@ -31,9 +31,12 @@ def count_compilations() -> Iterator[Callable[[], int]]:
         jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def num_programs(function: Callable) -> int:
-    """How many programs of one function of the library (`compiled`) are kept: one for each structure of arguments."""
-    return sum(key[0] is function.__wrapped__ for key in compiling._kept._items)
+def programs(function: Callable) -> set:
+    """The programs of one function of the library (`compiled`) that are kept: one for each structure of arguments.
+
+    Nothing new was compiled where they are a subset of those before; some may have been forgotten for want of room.
+    """
+    return {key for key in compiling._kept._items if key[0] is function.__wrapped__}
 
 
 class Watch:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compilation_counts import num_programs
+from compilation_counts import programs
 
 import rnndyn as rd
 from rnndyn.dynamics.growth import lyapunov_sweep as sweep_module
@@ -75,10 +75,11 @@ def test_a_file_of_another_sweep_is_refused(tmp_path):
 def test_other_lengths_compile_nothing():
     axes = {"gain": [1.0, 2.0], "seed": [0]}
     rd.lyapunov_sweep(build, axes, 100, chunk_size=2)
-    before = num_programs(sweep_module._chunk)
+    before = programs(sweep_module._chunk)
     for num_steps, num_transient, qr_every in [(130, 0, None), (100, 7, None), (200, 0, 2)]:
         rd.lyapunov_sweep(build, axes, num_steps, num_transient=num_transient, qr_every=qr_every, chunk_size=2, dt=0.5)
-    assert num_programs(sweep_module._chunk) == before > 0
+    assert before
+    assert programs(sweep_module._chunk) <= before
 
 
 def test_saving(tmp_path):
