@@ -25,7 +25,7 @@ pytestmark = [
 KNOWN = {
     getattr(jax.extend.core.primitives, name).name for name in dir(jax.extend.core.primitives) if name[-2:] == "_p"
 }
-WITH_RULE = set(_evaluation._RULES) | _evaluation._MOVES | _evaluation._SAME | COMPARISONS
+WITH_RULE = set(_evaluation._RULES) | _evaluation.MOVES | _evaluation.SAME | COMPARISONS
 CALLS = {"jit", "remat2", "custom_jvp_call", "custom_vjp_call"}
 OLDER_CALLS = {"call", "closed_call"}
 
