@@ -58,6 +58,7 @@ class LatentMap(eqx.Module):
     """A low-rank network on its latent variables, (R,) -> (R,); see `latent_map`."""
 
     full: CellMap
+    """The network itself, (N,) -> (N,), with its input held."""
 
     @property
     def dt(self) -> Any:

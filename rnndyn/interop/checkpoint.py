@@ -133,14 +133,19 @@ class RecurrentLayer(Result):
     name: str
     """What `load_network(path, name=...)` calls it."""
     framework: str
+    """Whose names and conventions its tensors follow."""
     kind: str
     """Its kind and sizes."""
     gate_order: str
+    """The order of the gates in its tensors; empty for a layer without gates."""
     variant: str
+    """What else decides its dynamics: where the reset gate acts, the nonlinearity, the leak; empty where nothing does."""
     biases: str
+    """Which biases would be added up, and which kept apart."""
     assumed: tuple[str, ...]
     """What its weights do not tell."""
     tensors: tuple[str, ...]
+    """The names of its tensors in the file."""
     refusal: str | None
     """Why it cannot become a cell; `None` where it can."""
 
@@ -150,9 +155,11 @@ class CheckpointContents(Result):
 
     path: str
     format: str
+    """The kind of file: what wrote it, or what it follows."""
     tensors: dict[str, tuple[str, list[int]]]
     """dtype and shape by name, in the order of the file."""
     layers: tuple[RecurrentLayer, ...]
+    """The recurrent layers, in the order of the file; those that cannot be read say why in `refusal`."""
     unused: tuple[str, ...]
     """The tensors that belong to no recurrent layer: readouts, embeddings, other parts."""
 

@@ -115,10 +115,12 @@ class ReservoirGrid(Result):
     """Every combination of settings that was tried, a row each, and how its free runs went."""
 
     spectral_radius: np.ndarray
+    """(rows,), as the other settings."""
     leak: np.ndarray
     input_scaling: np.ndarray
     bias_scaling: np.ndarray
     ridge: np.ndarray
+    """The penalty of the readout."""
     steps: np.ndarray
     """(rows, starts): steps until each free run was lost."""
     num_free: int

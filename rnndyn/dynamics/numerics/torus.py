@@ -40,10 +40,12 @@ def on_torus(f: Callable[[Array], Array], period: ArrayLike) -> "TorusMap":
 
 
 class TorusMap(eqx.Module):
-    """A map on angles; `period` holds the periods, `inf` for a coordinate that is none."""
+    """A map on angles, $x \\mapsto F(x) \\bmod p$."""
 
     f: Callable[[Array], Array]
+    """F, (N,) -> (N,)."""
     period: Float[Array | np.ndarray, "*N"]
+    """p: one period for all coordinates, or one for each; `inf` for a coordinate that is no angle."""
 
     @property
     def region(self) -> Any:
