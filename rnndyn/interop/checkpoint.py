@@ -139,7 +139,7 @@ class RecurrentLayer(Result):
     gate_order: str
     """The order of the gates in its tensors; empty for a layer without gates."""
     variant: str
-    """What else decides its dynamics: where the reset gate acts, the nonlinearity, the leak; empty where nothing does."""
+    """What else decides its dynamics: where the reset gate acts, the nonlinearity, the leak; else empty."""
     biases: str
     """Which biases would be added up, and which kept apart."""
     assumed: tuple[str, ...]
