@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
 from dynamics.maps import Henon, Logistic
 
 import rnndyn as rd
@@ -190,11 +191,58 @@ def test_a_trapping_box_seen_on_the_way_counts():
     starts = np.random.default_rng(0).uniform(0.5, 2, (20, 1))
     with pytest.warns(UserWarning, match="some are missing"):
         # The saddle 0 is found at once; from +-2 one step does not suffice.
-        rd.find_fixed_points(Tanh(np.array([[2.0]])), np.array([[0.0], [2.0], [-2.0]]), max_steps=1, max_rounds=1)
+        rd.find_fixed_points(
+            Tanh(np.array([[2.0]])), np.array([[0.0], [2.0], [-2.0]]), max_steps=1, max_rounds=1, num_paths=0
+        )
     found = rd.find_fixed_points(Tanh(np.array([[2.0]])), np.concatenate([starts, -starts]), progress=False)
-    assert found.region is None
-    assert found.trap is not None
+    assert found.trap is None
+    assert np.all(found.region[0] < -1)
+    assert np.all(found.region[1] > 1)
     assert found.may_be_complete
+
+
+def test_a_network_that_does_not_say_where_it_lives_is_searched_to_the_end():
+    # tanh(W x), N = 20: all candidates are on one orbit that ends on a stable point. SciPy finds others from starts
+    # elsewhere; the sum of all indices is 1.
+    weight = 1.8 / np.sqrt(20) * np.random.default_rng(0).standard_normal((20, 20))
+    orbit = [0.1 * np.ones(20)]
+    for _ in range(60):
+        orbit.append(np.tanh(weight @ orbit[-1]))
+    found = rd.find_fixed_points(Tanh(weight), np.array(orbit[::4]), progress=False)
+    assert found.index_sum == found.expected_index_sum == 1
+    rng = np.random.default_rng(1)
+    for start in rng.uniform(-1, 1, (60, 20)):
+        root = scipy.optimize.root(lambda x: np.tanh(weight @ x) - x, start, tol=1e-13)
+        if root.success:
+            assert np.min(np.max(np.abs(found.points - root.x), axis=1)) < 1e-9
+
+
+def test_an_odd_map_has_its_fixed_points_in_pairs():
+    with pytest.warns(UserWarning, match="sum to 2, not 1"):
+        found = rd.find_fixed_points(
+            Tanh(np.array([[2.0]])), np.array([[2.0]]), max_rounds=1, num_paths=0, progress=False
+        )
+    root = scipy.optimize.brentq(lambda s: np.tanh(2 * s) - s, 0.5, 1)
+    np.testing.assert_allclose(np.sort(found.points, axis=0), [[-root], [root]], atol=1e-14)
+
+
+def test_a_box_that_is_kept_beside_states_worth_a_search_is_no_region():
+    # x^2 / 2 takes (-.9, .9) into itself; its other fixed point, 2, lies outside and is found from there.
+    found = rd.find_fixed_points(lambda x: x**2 / 2, np.linspace(-0.9, 0.9, 12)[:, None], progress=False)
+    assert found.region is None
+    assert found.is_trap_proved
+    both = rd.find_fixed_points(lambda x: x**2 / 2, np.array([[-0.9], [0.5], [2.5]]), progress=False)
+    np.testing.assert_allclose(np.sort(both.points[:, 0]), [0, 2], atol=1e-14)
+
+
+def test_a_map_that_jumps_keeps_no_box():
+    # The wrapped cat map keeps [0, 1)^2 and jumps in it; so does a sign: Brouwer says nothing of either.
+    starts = np.random.default_rng(0).uniform(0, 1, (64, 2))
+    for f in (Wrapped(CAT), lambda x: 0.5 - 0.25 * jnp.sign(x - 0.5)):
+        found = rd.find_fixed_points(f, starts, progress=False)
+        assert found.region is None
+        assert found.trap is None
+        assert found.may_be_complete is None
 
 
 class Corner(eqx.Module):
@@ -225,9 +273,9 @@ def test_a_box_that_is_left_only_in_one_corner_is_no_trap():
 
 
 def test_what_is_known_of_a_trap_is_said():
-    # tanh(2 x): proved. 3 x / (1 + x^2) has x twice: its interval is wider than its range, |F| < 3/2.
+    # x^2 / 2 next to 0: proved. 3 x / (1 + x^2) has x twice: its interval is wider than its range, |F| < 3/2.
     starts = np.linspace(-2, 2, 8)[:, None]
-    proved = rd.find_fixed_points(Tanh(np.array([[2.0]])), starts, progress=False)
+    proved = rd.find_fixed_points(lambda x: x**2 / 2, 0.4 * starts, progress=False)
     assert proved.is_trap_proved
     assert "in a box that the map keeps" in str(proved)
     seen = rd.find_fixed_points(lambda x: 3 * x / (1 + x**2), starts, progress=False)

@@ -34,7 +34,8 @@ class Cycles(Judged):
         of a cut (angles? see `on_torus`).
     - `trap`: where there is no region, a box around the candidates that the map takes into itself, `(2, N)`; or `None`.
     - `angles`: the periods of the coordinates that are angles, `(N,)`, infinite for the others; or `None`.
-    - `region`: the box that the map takes into itself, `(2, N)`, or `None`.
+    - `region`: the box that the map takes into itself, `(2, N)`: its own, or one proved by interval arithmetic for a
+        map of bounded range; or `None`.
     - `outside`: cycles outside the region, which no trajectory from inside can reach; or `None`.
     - `continuum`: up to 64 cycles, far from one another, of a family of cycles that are not isolated; or `None`.
     - `is_trap_proved`: whether interval arithmetic proves that the map keeps `trap`. Else no place that leads out was

@@ -23,7 +23,7 @@ from rnndyn.dynamics.numerics.evidence import MIN_CONTINUUM
 from rnndyn.dynamics.numerics.jumps import near_jump
 from rnndyn.dynamics.numerics.periodic_orbits import divisors
 from rnndyn.dynamics.numerics.torus import embedded, period_of
-from rnndyn.dynamics.proofs.trapping import is_kept
+from rnndyn.dynamics.proofs.trapping import is_kept, region_of_range
 
 MAX_RANDOM_SIZE = 8
 """States of up to so many entries are also searched from random point sequences: beyond, these lead nowhere."""
@@ -98,6 +98,8 @@ def find_cycles(
         if region is not None:
             region = np.stack([np.asarray(bound, np.float64) for bound in region])
         angles = period_of(f, size)
+        if region is None and angles is None:
+            region = region_of_range(f, starts)
         goal = index_goal(f, starts, region, angles, is_kept)
         check_until_complete(until_complete, goal)
         if num_random is None:

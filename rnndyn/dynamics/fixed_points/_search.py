@@ -32,6 +32,9 @@ KNOWN_ENDS = 512
 MOST_UNSEEN = 0.01
 """The chance of a new point for the next candidate at which no more are run."""
 
+NUM_MIRRORED = 16
+"""Candidates at which a map is asked whether it is odd. What follows from it is checked at every point."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RootTable:
@@ -95,6 +98,7 @@ class FixedPointSearch:
         self._unconverged: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self._images = images_of(f, candidates)
         self.scale = robust_scale(np.concatenate([candidates, self._images]))
+        self._is_odd = period is None and _seems_odd(f, candidates, self._images, self.scale)
         self._lanes = NewtonLanes(
             f,
             size=candidates.shape[1],
@@ -231,6 +235,14 @@ class FixedPointSearch:
             residuals, jacobians = polished.residuals[fresh], polished.jacobians[fresh, 0]
             new = linearize_roots(points[fresh], residuals, jacobians, counts[~known], self.scale)
             self.roots = distinct_roots(self.roots.join(new), self.scale, self.period)
+            if self._is_odd and hit:
+                self.add_ends(-points[fresh])
+
+
+def _seems_odd(f: Callable[[Array], Array], states: np.ndarray, images: np.ndarray, scale: float) -> bool:
+    """Whether F(-x) = -F(x) at some of the states, as of a network without biases: its fixed points come in pairs."""
+    few = slice(0, NUM_MIRRORED)
+    return bool(np.all(np.abs(images_of(f, -states[few]) + images[few]) <= 1e-12 * scale))
 
 
 def distinct_roots(roots: RootTable, scale: float, period: np.ndarray | None = None) -> RootTable:

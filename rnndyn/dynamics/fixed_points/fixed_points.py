@@ -34,7 +34,7 @@ from rnndyn.dynamics.numerics.evidence import MIN_CONTINUUM, is_degenerate
 from rnndyn.dynamics.numerics.jumps import near_jump
 from rnndyn.dynamics.numerics.torus import period_of
 from rnndyn.dynamics.numerics.verdicts import NewtonVerdict
-from rnndyn.dynamics.proofs.trapping import is_kept
+from rnndyn.dynamics.proofs.trapping import is_kept, region_of_range
 from rnndyn.results import first_verdict
 
 DENSE_LIMIT = 400
@@ -58,7 +58,8 @@ def find_fixed_points(
     r"""Find solutions of $F(x) = x$ from many candidates at once, each polished to the rounding floor in float64.
 
     Every candidate runs the trust-region Newton method of `newton`. Further rounds start from mixtures of the points
-    found, where saddles lie, until a round finds nothing new. Converged ends are grouped into points (see
+    found, where saddles lie, until a round finds nothing new; of an odd map, as of a network without biases, the mirror
+    image of every point is one too. Converged ends are grouped into points (see
     `group_points`), polished, and linearised. A continuous map of a box into itself has a fixed point (Brouwer): where
     none was found, or the index sum says that one is missing, the solutions of $x = (1 - s)\,a + s\,F(x)$ are followed
     from $x = a$ at s = 0, which leads to one from almost every a.
@@ -66,8 +67,8 @@ def find_fixed_points(
     **Arguments:**
 
     - `f`: the map, `(N,) -> (N,)`; an `equinox.Module` such as `as_map(cell, input)` is cast to float64 and compiled
-        once for all networks of one structure. Where `f` has a `region` (a box that it maps into itself) the
-        candidates inside stay inside, and the index count below applies.
+        once for all networks of one structure. Where `f` has a `region` (a box that it maps into itself), or is proved
+        to keep one because its range is bounded, the candidates inside stay inside, and the index count below applies.
     - `candidates`: starting points, shape `(K, N)`; see `sample_candidates`.
     - `max_steps`: Newton steps for one candidate.
     - `max_rounds`: the most rounds, the first one included.
@@ -110,6 +111,8 @@ def find_fixed_points(
         starts = np.asarray(candidates, np.float64)
         f = let_in(f, starts[0])
         region, period = _region(f), period_of(f, starts.shape[1])
+        if region is None and period is None:
+            region = region_of_range(f, starts)
         goal = index_goal(f, starts, region, period, is_kept)
         check_until_complete(until_complete, goal)
         if num_paths is not None and num_paths > 0 and period is not None:

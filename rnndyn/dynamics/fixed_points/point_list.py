@@ -33,14 +33,16 @@ class FixedPoints(Judged):
     - `jacobians`: DF at the points, `(K, N, N)`.
     - `multipliers`: eigenvalues of DF by falling modulus, `(K, N)` complex.
     - `singular_gaps`: the smallest singular value of I - DF, `(K,)`; zero at a degenerate point.
-    - `num_hits`: how many candidates ended there, `(K,)`; 0 where only a path led there.
+    - `num_hits`: how many candidates ended there, `(K,)`; 0 where only a path led there, or where it
+        is the mirror image of another.
     - `num_candidates`: how many candidates were run, seeds of later rounds included.
     - `unconverged`: the candidates that ended elsewhere.
     - `near_jump`: whether the map jumps within four errors of the point, `(K,)`: the point may then be one side of a
         cut (an angle? see `on_torus`), and its multipliers hold on that side only.
     - `expected_index_sum`: what the indices of all fixed points sum to (Lefschetz): 1 for a map of a box into itself,
         det(I - A) on a torus whose angles it winds by the integer matrix A; `None` where it is not known.
-    - `region`: the box that the map takes into itself, `(2, N)`, or `None`.
+    - `region`: the box that the map takes into itself, `(2, N)`: its own, or one proved by interval arithmetic for a
+        map of bounded range; or `None`.
     - `period`: of the coordinates that are angles, `(N,)`, infinite for the others; or `None`.
     - `trap`: where there is no region, a box around the candidates that the map takes into itself, `(2, N)`; or `None`.
         The index sum then counts the points inside.

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 from rnndyn._programs import compiled
 from rnndyn.dynamics.proofs._duals import Dual, Trouble
@@ -69,8 +69,9 @@ class Enclosure(eqx.Module):
     **Fields:**
 
     - `value`: encloses f, shape (M,).
-    - `jacobian`: encloses its Jacobian, shape (M, N).
-    - `jumps`: f may be discontinuous in the box.
+    - `jacobian`: encloses its Jacobian, shape (M, N); or its products with given directions.
+    - `jumps`: f may be discontinuous in the box. Told only where derivatives are asked for: they tell what depends on
+        the state.
     - `undefined`: an operation of f may leave its domain in the box.
     """
 
@@ -80,17 +81,20 @@ class Enclosure(eqx.Module):
     undefined: Bool[Any, "..."]
 
 
-def enclose(f: Callable, box: Interval, *, with_jacobian: bool = True) -> Enclosure:
-    """Value and Jacobian of `f` on a box, and what stands against them; see `interval_value`, `interval_jacobian`."""
+def enclose(
+    f: Callable, box: Interval, *, with_jacobian: bool = True, directions: Float[ArrayLike, "D N"] | None = None
+) -> Enclosure:
+    """Value and Jacobian of `f` on a box, and what stands against them; see `interval_value`, `interval_jacobian`.
+
+    With `directions` the derivatives along these, (M, D), take the place of the Jacobian.
+    """
     if box.lo.dtype != np.float64 or jnp.result_type(float) != np.float64:
         raise ValueError(
             f"box: interval arithmetic needs float64, got {box.lo.dtype}. Call it inside `with jax.enable_x64(True)`."
         )
     closed = jax.make_jaxpr(f)(jax.ShapeDtypeStruct(box.shape, box.lo.dtype))
-    tangent = None
-    if with_jacobian:
-        size = box.lo.size
-        tangent = point(jnp.eye(size).reshape(size, *box.shape))
+    along = jnp.eye(box.lo.size) if directions is None else jnp.asarray(directions)
+    tangent = point(along.reshape(-1, *box.shape)) if with_jacobian else None
     trouble = Trouble()
     outputs = evaluate_jaxpr(closed.jaxpr, closed.consts, [Dual(box, tangent)], trouble)
     if len(outputs) != 1:
@@ -98,8 +102,7 @@ def enclose(f: Callable, box: Interval, *, with_jacobian: bool = True) -> Enclos
     (out,) = outputs
     if not isinstance(out, Dual):
         out = Dual(point(jnp.asarray(out)), None)
-    shape = (box.lo.size, *out.value.shape)
-    columns = point(jnp.zeros(shape)) if out.tangent is None else out.tangent
+    columns = point(jnp.zeros((len(along), *out.value.shape))) if out.tangent is None else out.tangent
     jacobian = columns.map(lambda t: jnp.moveaxis(t, 0, -1))
     return Enclosure(out.value, jacobian, trouble.any_jump(), trouble.any_undefined())
 
@@ -115,11 +118,12 @@ def enclose_boxes(
     upper: Float[Array | np.ndarray, "K N"],
     *,
     with_jacobian: bool = True,
+    directions: Float[Array | np.ndarray, "D N"] | None = None,
 ) -> Enclosure:
     """`enclose` for each of K boxes: the one compiled program of a proof, everything else is NumPy."""
 
     def one(box: Interval) -> Enclosure:
-        return enclose(f, box, with_jacobian=with_jacobian)
+        return enclose(f, box, with_jacobian=with_jacobian, directions=directions)
 
     boxes = Interval(jnp.asarray(lower), jnp.asarray(upper))
     # XLA's CPU backend multiplies batches of matrices without a tuned kernel: large ones are taken one by one.

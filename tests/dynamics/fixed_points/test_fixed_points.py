@@ -241,7 +241,7 @@ def test_bad_input(cube):
     with pytest.raises(ValueError, match="f: expected it to keep the shape"):
         rd.find_fixed_points(lambda x: jnp.concatenate([x, x]), cube)
     with pytest.raises(ValueError, match="until_complete"):
-        rd.find_fixed_points(f, cube, until_complete=True)
+        rd.find_fixed_points(lambda x: 1.5 * x, cube, until_complete=True)
 
 
 def test_a_region_of_nan_is_survived():

@@ -418,6 +418,19 @@ def test_jumps_leave_the_jacobian_unknown(name):
     assert not bool(beside.jumps)
 
 
+def test_derivatives_along_directions_cost_no_jacobian():
+    # d/dx tanh(W x) along d is (1 - tanh(W x)^2) W d; what jumps is seen along any direction that moves it.
+    rng = np.random.default_rng(0)
+    weight, x, along = rng.standard_normal((3, 3)), rng.standard_normal(3), rng.standard_normal((2, 3))
+    found = jitted(lambda x: jnp.tanh(weight @ x), point(jnp.asarray(x)), directions=along)
+    expected = (1 - np.tanh(weight @ x) ** 2)[:, None] * (weight @ along.T)
+    assert found.jacobian.lo.shape == (3, 2)
+    assert np.all(found.jacobian.lo <= expected)
+    assert np.all(found.jacobian.hi >= expected)
+    np.testing.assert_allclose(found.jacobian.hi, found.jacobian.lo, atol=1e-13)
+    assert bool(jitted(jnp.floor, Interval(jnp.zeros(2), jnp.full(2, 1.5)), directions=np.ones((1, 2))).jumps)
+
+
 def test_what_has_no_rule_is_named():
     box = Interval(jnp.zeros(3), jnp.ones(3))
     for f, name in [
