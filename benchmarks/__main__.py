@@ -18,6 +18,7 @@ from benchmarks import (
     fixed_points,
     long_process,
     lyapunov,
+    plain_newton,
     similarity,
     streaming,
     training,
@@ -27,6 +28,7 @@ from benchmarks._timing import table
 BENCHMARKS: dict[str, Callable[[], str]] = {
     "cold_starts": cold_starts.report,
     "fixed_points": fixed_points.report,
+    "plain_newton": plain_newton.report,
     "cycles": cycles.report,
     "long_process": long_process.report,
     "attractors": attractors.report,

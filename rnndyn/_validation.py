@@ -11,7 +11,7 @@ import numpy as np
 
 def check_state(name: str, x: Any) -> None:
     """Raise unless `x` is a floating-point vector of at least one entry."""
-    shape, dtype = np.shape(x), _dtype(x)
+    shape, dtype = _shape_and_dtype(name, x)
     if len(shape) != 1 or shape[0] == 0:
         raise ValueError(f"{name}: expected one state of shape (N,), got shape {shape}.")
     if not jnp.issubdtype(dtype, jnp.floating):
@@ -23,7 +23,7 @@ def check_state(name: str, x: Any) -> None:
 
 def check_states(name: str, x: Any, num_units: int | None = None) -> None:
     """Raise unless `x` is a non-empty floating-point array (K, N) without NaN or infinity."""
-    shape, dtype = np.shape(x), _dtype(x)
+    shape, dtype = _shape_and_dtype(name, x)
     if len(shape) != 2 or shape[1] == 0:
         hint = f" For one state, pass {name}[None]." if len(shape) == 1 else ""
         raise ValueError(f"{name}: expected states of shape (K, N), got shape {shape}.{hint}")
@@ -42,9 +42,13 @@ def check_states(name: str, x: Any, num_units: int | None = None) -> None:
         )
 
 
-def _dtype(x: Any) -> Any:
-    """The dtype that JAX gives `x`, lists and tuples of numbers included."""
-    return jnp.result_type(x if hasattr(x, "dtype") or np.ndim(x) == 0 else np.asarray(x))
+def _shape_and_dtype(name: str, x: Any) -> tuple[tuple[int, ...], Any]:
+    """The shape of `x` and the dtype that JAX gives it, lists and tuples of numbers included."""
+    try:
+        array = x if hasattr(x, "dtype") or np.ndim(x) == 0 else np.asarray(x)
+        return np.shape(x), jnp.result_type(array)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: expected an array of numbers, got {x!r:.80}: {error}") from error
 
 
 def check_map(f: Callable, x: Any, *args: Any, name: str = "f") -> None:

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "destinations": {"numerics", "proofs"},
     "chaos": {"numerics", "proofs", "fixed_points", "cycles"},
     "automata": {"numerics", "proofs"},
-    "bifurcations": {"numerics", "fixed_points", "cycles", "growth"},
+    "bifurcations": {"numerics", "fixed_points", "cycles", "growth", "proofs"},
     "comparison": {"numerics", "fixed_points", "cycles", "growth"},
 }
 

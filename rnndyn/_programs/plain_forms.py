@@ -1,6 +1,6 @@
 """Operations of this package inside of a trace are written out in JAX's own primitives, which analyses know."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,12 +20,21 @@ def in_plain_form(closed: Any) -> Any:
     A function that the user compiled and ran before an analysis keeps the trace of that run, so that the analysis
     cannot ask for another one.
     """
-    return _rewritten(closed) if _holds_one(closed.jaxpr) else closed
+    return with_forms(closed, _FORMS)
 
 
-def _holds_one(jaxpr: Any) -> bool:
+def with_forms(closed: Any, forms: Mapping[Any, Callable]) -> Any:
+    """The closed jaxpr with these functions of the operands and parameters in place of primitives, at any depth.
+
+    The jaxpr itself where it holds none of them.
+    """
+    return _rewritten(closed, forms) if _holds_one(closed.jaxpr, forms) else closed
+
+
+def _holds_one(jaxpr: Any, forms: Mapping[Any, Callable]) -> bool:
     return any(
-        eqn.primitive in _FORMS or any(_holds_one(_inner(body)) for body in _bodies(eqn.params)) for eqn in jaxpr.eqns
+        eqn.primitive in forms or any(_holds_one(_inner(body), forms) for body in _bodies(eqn.params))
+        for eqn in jaxpr.eqns
     )
 
 
@@ -40,36 +49,36 @@ def _bodies(params: dict) -> list[Any]:
     return [v for v in values if hasattr(_inner(v), "eqns")]
 
 
-def _rewritten(closed: Any) -> Any:
+def _rewritten(closed: Any, forms: Mapping[Any, Callable]) -> Any:
     jaxpr = closed.jaxpr
 
     def run(*operands: Any) -> list[Any]:
         env = dict(zip(jaxpr.constvars, closed.consts)) | dict(zip(jaxpr.invars, operands))
         read = lambda v: v.val if isinstance(v, jex.Literal) else env[v]
         for eqn in jaxpr.eqns:
-            env.update(zip(eqn.outvars, _bind(eqn, [read(v) for v in eqn.invars])))
+            env.update(zip(eqn.outvars, _bind(eqn, [read(v) for v in eqn.invars], forms)))
         return [read(v) for v in jaxpr.outvars]
 
     return jax.make_jaxpr(run)(*(jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in jaxpr.invars))
 
 
-def _bind(eqn: Any, operands: Sequence[Any]) -> Sequence[Any]:
-    form = _FORMS.get(eqn.primitive)
+def _bind(eqn: Any, operands: Sequence[Any], forms: Mapping[Any, Callable]) -> Sequence[Any]:
+    form = forms.get(eqn.primitive)
     if form is not None:
         return form(*operands, **eqn.params)
-    params = {name: _with_plain_bodies(value) for name, value in eqn.params.items()}
+    params = {name: _with_plain_bodies(value, forms) for name, value in eqn.params.items()}
     with eqn.ctx.manager:
         outs = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(params))
     return outs if eqn.primitive.multiple_results else [outs]
 
 
-def _with_plain_bodies(value: Any) -> Any:
+def _with_plain_bodies(value: Any, forms: Mapping[Any, Callable]) -> Any:
     """A parameter of an equation: a body, a tuple of bodies, or anything else."""
     if isinstance(value, tuple | list):
-        return type(value)(map(_with_plain_bodies, value)) if _bodies({"": value}) else value
-    if not hasattr(_inner(value), "eqns") or not _holds_one(_inner(value)):
+        return type(value)(_with_plain_bodies(item, forms) for item in value) if _bodies({"": value}) else value
+    if not hasattr(_inner(value), "eqns") or not _holds_one(_inner(value), forms):
         return value
     if hasattr(value, "consts"):
-        return _rewritten(value)
+        return _rewritten(value, forms)
     # An open jaxpr has no constants of its own: what it needs comes in as operands.
-    return _rewritten(jex.ClosedJaxpr(value, ())).jaxpr
+    return _rewritten(jex.ClosedJaxpr(value, ()), forms).jaxpr

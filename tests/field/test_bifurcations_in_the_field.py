@@ -49,6 +49,61 @@ def test_multipliers_that_peak_in_turn_are_all_seen():
         assert abs(event.tangent[-1]) > 0
 
 
+NARROW = np.array([-0.61, -0.187, 0.203, 0.633])
+
+
+@pytest.mark.parametrize(("width", "bound"), [(4e-3, False), (4e-4, True)], ids=["a 25th", "a 250th"])
+def test_multipliers_that_go_out_and_come_back_within_a_fraction_of_a_step(width, bound):
+    """Steps are up to .1 long in the parameter, and between the peaks every multiplier is .9."""
+    half = width * np.sqrt(np.log(2))
+    branch = rd.continue_fixed_points(Bumps(NARROW, np.array(width)), np.zeros(4), -1.0, (-1.0, 1.0), bound=bound)
+    found = [event.parameter for event in branch.bifurcations]
+    np.testing.assert_allclose(found, np.sort([*(NARROW - half), *(NARROW + half)]), atol=1e-9)
+    assert branch.unseen.shape == (0, 2)
+    assert branch.is_bounded == bound
+    assert ("bounded by intervals" in str(branch)) == bound
+    assert len(branch) < 200
+
+
+class Touching(eqx.Module):
+    """x' = m(p) x - x^3, m = .9 + (.1 - gap) exp(-(p / .01)^2) + blur (sin p - sin p): intervals see the blur."""
+
+    gap: np.ndarray
+    blur: np.ndarray
+
+    def __call__(self, x, p):
+        window = jnp.exp(-((p / 0.01) ** 2))
+        return (0.9 + (0.1 - self.gap + self.blur * (jnp.sin(p) - jnp.sin(p))) * window) * x - x**3
+
+
+def test_where_a_crossing_is_not_excluded_the_diagram_says_so():
+    """The multiplier comes within 1e-3 of the circle and turns back; bounds that are too wide cannot tell."""
+    start = (np.zeros(1), -0.4, (-0.5, 0.5))
+    clear = rd.bifurcation_diagram(Touching(np.array(1e-3), np.array(0.0)), *start, bound=True)
+    assert clear.is_complete
+    assert not clear.bifurcations
+    wide = rd.bifurcation_diagram(Touching(np.array(1e-3), np.array(1e3)), *start, bound=True)
+    assert not wide.is_complete
+    assert not wide.bifurcations
+    ((low, high),) = wide.branches[0].unseen
+    assert -0.03 < low < 0 < high < 0.03
+    assert "may leave and come back unseen" in wide.gaps[0]
+    with pytest.raises(ValueError, match="bound: needs all multipliers"):
+        rd.continue_fixed_points(Touching(np.array(1e-3), np.array(0.0)), *start, bound=True, num_multipliers=1)
+
+
+@pytest.mark.slow
+def test_bounds_hold_on_cycles_too():
+    """The 2-cycle of the logistic map has the multiplier 4 + 2 r - r^2: -1 at r = 1 + sqrt(6)."""
+    r = 3.2
+    half = np.sqrt((r + 1) * (r - 3)) / (2 * r)
+    points = (r + 1) / (2 * r) + np.array([[-half], [half]])
+    branch = rd.continue_cycles(lambda x, r: r * x * (1 - x), points, r, (3.1, 3.55), bound=True)
+    assert [event.kind for event in branch.bifurcations] == ["flip"]
+    assert branch.bifurcations[0].parameter == pytest.approx(1 + np.sqrt(6), abs=1e-10)
+    assert branch.unseen.shape == (0, 2)
+
+
 def test_a_diagram_whose_branch_ends_early_says_so():
     f = polynomial({"x": 0.5, "p": 1})
     diagram = rd.bifurcation_diagram(f, np.zeros(2), 0.0, (-1.0, 1.0), max_points=3)

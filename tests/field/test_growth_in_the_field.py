@@ -1,6 +1,7 @@
 """Growth, gradients and directions on what people bring: dead units, strong gains, lost orbits, few steps."""
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 
 import equinox as eqx
@@ -40,6 +41,16 @@ def test_the_jacobian_of_a_shift_keeps_the_direction_that_survives(matrix):
     np.testing.assert_array_equal(found.log_singular_values, [[0, -np.inf], [-np.inf, -np.inf]])
 
 
+class Saturating(eqx.Module):
+    """x' = s(z + (x - s(z))): at rest in s(z)."""
+
+    z: jax.Array
+    squash: Callable = eqx.field(static=True)
+
+    def __call__(self, x):
+        return self.squash(self.z + (x - self.squash(self.z)))
+
+
 def relu_product(weights, x0, num_steps):
     """Singular values of the product of the Jacobians of a ReLU network; five factors of about 1 need no tricks."""
     product, x = np.eye(len(x0)), x0
@@ -74,6 +85,7 @@ def test_a_singular_map_has_exponents_and_directions():
     np.testing.assert_allclose(spectrum.exponents[:2], np.log([0.9, 0.5]), atol=1e-12)
     assert np.isneginf(spectrum.exponents[2])
     assert spectrum.converged, spectrum.message
+    assert bool(spectrum.result == rd.GrowthVerdict.singular)
     vectors = rd.covariant_lyapunov_vectors(f, jnp.ones(3), 10, num_transient=100, num_backward=100)
     np.testing.assert_allclose(vectors.exponents, [np.log(0.9), np.log(0.5), -np.inf], atol=1e-12)
     pushed = np.einsum("ij,tjk->tik", SINGULAR, vectors.vectors)
@@ -130,6 +142,48 @@ def test_exponents_at_strong_gain_add_up_to_the_volume(gain):
     spectrum = rd.lyapunov_spectrum(step, jnp.asarray(states[0]), 39, inputs=jnp.asarray(np.array(states[1:])))
     np.testing.assert_allclose(spectrum.sum, np.mean(log_dets), atol=1e-6)
     assert float(spectrum.sum_rule_defect) < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_saturated_units_keep_their_slopes(dtype):
+    """Units at rest in tanh z or 1 / (1 + exp(-z)): exponents ln sech^2 z and -|z| - 2 ln(1 + exp(-|z|))."""
+    z = np.array([0.5, 9.1, 19.1, 40.0])
+    tanh = -2 * (z + np.log((1 + np.exp(-2 * z)) / 2))
+    f, x0, frame = Saturating(jnp.asarray(z, dtype), jnp.tanh), jnp.asarray(np.tanh(z), dtype), jnp.eye(4, dtype=dtype)
+    found = rd.lyapunov_spectrum(f, x0, 40, frame=frame)
+    np.testing.assert_allclose(found.exponents, tanh, rtol=1e-5)
+    assert bool(found.result == rd.GrowthVerdict.converged)
+    z = np.array([0.5, 17.1, 37.1, 80.0])
+    f = Saturating(jnp.asarray(z, dtype), jax.nn.sigmoid)
+    lags = rd.jacobian_product_spectrum(f, jax.nn.sigmoid(jnp.asarray(z, dtype)), [1])
+    np.testing.assert_allclose(lags.log_singular_values[0], -z - 2 * np.log1p(np.exp(-z)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_plain_tanh_at_strong_gain_keeps_every_exponent(dtype):
+    weights = 10 * np.random.default_rng(1).standard_normal((16, 16)) / 4
+    states, x = [], np.full(16, 0.1)
+    for _ in range(40):
+        x = weights @ np.tanh(x)
+        states.append(x)
+    slopes = np.sum(-2 * np.log(np.cosh(states[:-1])), axis=1)
+    assert np.max(np.abs(states)) > 25  # 1 - tanh^2 is 0 there, in both precisions
+    # Each step from the given state, as a chaotic orbit in float32 is soon another one.
+    step = lambda x, y: y + jnp.asarray(weights, dtype) @ (jnp.tanh(x) - jnp.tanh(jax.lax.stop_gradient(x)))
+    spectrum = rd.lyapunov_spectrum(step, jnp.asarray(states[0], dtype), 39, inputs=jnp.asarray(states[1:], dtype))
+    np.testing.assert_allclose(spectrum.sum, np.linalg.slogdet(weights)[1] + np.mean(slopes), rtol=1e-5)
+    assert np.isfinite(spectrum.exponents).all()
+    assert "singular" not in str(spectrum)
+
+
+def test_what_saturates_otherwise_says_that_the_jacobian_is_singular():
+    """1 - 2 / (1 + exp(2 z)) is tanh, written so that its slope at z = 30 is lost in float32."""
+    written = lambda z: 1 - 2 / (1 + jnp.exp(2 * z))
+    z = jnp.array([0.5, 30.0], jnp.float32)
+    found = rd.lyapunov_spectrum(Saturating(z, written), written(z), 40, frame=jnp.eye(2, dtype=jnp.float32))
+    np.testing.assert_allclose(found.exponents, [-2 * np.log(np.cosh(0.5)), -np.inf], rtol=1e-5)
+    assert found.converged
+    assert "singular" in str(found)
 
 
 # Error estimates that see the error.
@@ -323,6 +377,9 @@ def test_a_saddle_may_be_a_list_and_eigenvalues_may_come_as_complex_numbers(monk
     found = rd.find_saddle_manifolds(f, [0.0, 0.0], [-1, -1], [1, 1], num_images=20)
     np.testing.assert_allclose(found.multipliers, [0.4, 1.7])
     assert not np.iscomplexobj(found.unstable[0])
+    for nonsense in (["a", "b"], [0.0, [1.0, 2.0]], [None, None]):
+        with pytest.raises(ValueError, match="point: expected an array of numbers"):
+            rd.find_saddle_manifolds(f, nonsense, [-1, -1], [1, 1])
 
 
 def test_inputs_whose_width_is_the_window_are_not_taken_for_one_sequence_per_update():

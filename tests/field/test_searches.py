@@ -106,8 +106,11 @@ def test_attractors_at_the_cut_of_an_angle_are_one():
     assert found.basin_fractions[0] == 1.0
     np.testing.assert_allclose(np.sin(np.pi * found.attractors[0].points[0, 0]), 0, atol=1e-12)
     np.testing.assert_allclose(found.attractors[0].multipliers, 0.5, rtol=1e-9)
-    # Not told of the angle, the two sides of the cut are two sets, and no more.
-    assert len(rd.find_attractors(circle, states, progress=False)) <= 2
+    # Not told of the angle, the map jumps at the point itself: no set is listed, and that is said.
+    untold = rd.find_attractors(circle, states, progress=False)
+    assert len(untold) == 0
+    assert untold.undecided_fraction == 1
+    assert "400 undecided: near a fixed point on a kink of the map: the map jumps" in str(untold)
 
 
 @pytest.mark.parametrize("cat", [Wrapped(CAT), pytest.param(CAT, marks=pytest.mark.slow)])
@@ -270,6 +273,17 @@ def test_a_box_that_is_left_only_in_one_corner_is_no_trap():
     # In the sample alone the box is kept.
     inside = np.random.default_rng(1).uniform(-1.05, 1.05, (4096, 20)).mean(axis=1)
     assert np.all(np.abs(inside + 0.5 * (inside + 0.5) * (inside - 0.95)) < 1.05)
+
+
+def test_a_coordinate_that_never_changes_gives_the_trap_a_width_all_the_same():
+    # The first is 1e9 for ever, where numbers are 1e-7 apart; the second moves within 1e-6.
+    f = lambda x: jnp.stack([x[0] * 0 + 1e9, 0.5 * x[1]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        found = rd.find_fixed_points(f, np.array([[1e9, 1e-6], [1e9, -1e-6], [1e9, 3e-7]]), progress=False)
+    np.testing.assert_allclose(found.points, [[1e9, 0]], atol=1e-15)
+    assert found.trap is not None
+    assert np.all(found.trap[0] < found.trap[1])
 
 
 def test_what_is_known_of_a_trap_is_said():

@@ -151,9 +151,10 @@ class AttractorSearch:
                 "marginal": (AttractorVerdict.marginal, "marginal"),
                 "unstable": (AttractorVerdict.unstable, "unstable"),
             }[found.stability]
+            words = f"near {what} that is {state} (|mu| = {found.spectral_radius:.6g})"
             if found.kink is not None and found.stability == "marginal":
-                verdict = AttractorVerdict.on_kink
-            reason, near = (verdict, f"near {what} that is {state} (|mu| = {found.spectral_radius:.6g})"), found
+                verdict, words = AttractorVerdict.on_kink, f"near {what} on a kink of the map: {found.kink.reason}"
+            reason, near = (verdict, words), found
         return None, reason, near
 
     def _recognise(self, rows: Int[np.ndarray, " M"], last: bool) -> None:

@@ -1,9 +1,10 @@
 """Dividing a curve until no crossing of the unit circle can hide between its nodes.
 
 Counts of multipliers outside the circle cannot show two crossings that cancel. So every multiplier near the circle is
-followed from node to node. Segments in which more of them change sides than the counts say, or in which extrapolation
-from the neighbours does not exclude that one goes out and comes back, are halved. What is then still open is looked at
-one by one: multipliers that change places are told apart by their eigenvectors, and peaks are climbed.
+followed from node to node. Segments in which more of them change sides than the counts say, in which extrapolation
+from the neighbours does not exclude that one goes out and comes back, or in which the derivative strays so far that
+one might (`_excursions.py`), are halved. What is then still open is looked at one by one: multipliers that change
+places are told apart by their eigenvectors, and peaks are climbed.
 """
 
 import itertools
@@ -14,7 +15,8 @@ from scipy.linalg import eig
 from scipy.optimize import linear_sum_assignment
 
 from rnndyn.dynamics.bifurcations._crossings import crossings, logs_of, partners_of
-from rnndyn.dynamics.bifurcations._curve import Curve, Node, hermite, sorted_multipliers
+from rnndyn.dynamics.bifurcations._curve import Curve, Node
+from rnndyn.dynamics.bifurcations._excursions import interpolated, may_leave, may_leave_still
 from rnndyn.dynamics.bifurcations.bifurcations import evaluate_cycle
 
 MAX_DIVISIONS = 6
@@ -33,17 +35,19 @@ SMALLEST_CHORD = 2e-11
 """Crossings that this length of the curve does not separate are taken to be simultaneous."""
 
 
-def refine(curve: Curve, nodes: list[Node]) -> tuple[list[Node], list[Node]]:
+def refine(curve: Curve, nodes: list[Node]) -> tuple[list[Node], list[Node], list[tuple[Node, Node]]]:
     """The nodes with others put between them where two crossings of the unit circle could cancel unseen.
 
-    And those of them, in order, at which a multiplier touches the circle and turns back.
+    And those of them, in order, at which a multiplier touches the circle and turns back; and the pairs of nodes between
+    which one may still go out and come back as far as is known.
     """
     suspects = list(range(len(nodes) - 1))
     for _ in range(MAX_DIVISIONS):
         arcs = _arcs(nodes)
         marked = [k for k in suspects if _may_hide(curve, nodes, arcs, k)]
+        marked += may_leave(curve, nodes, sorted({*suspects} - {*marked}), FARTHEST)
         if not marked:
-            return nodes, []
+            return nodes, [], []
         new_nodes, suspects = [], []
         marks = set(marked)
         for k, node in enumerate(nodes):
@@ -54,20 +58,27 @@ def refine(curve: Curve, nodes: list[Node]) -> tuple[list[Node], list[Node]]:
                     suspects += [len(new_nodes) - 1, len(new_nodes)]
                     new_nodes.append(middle)
         nodes = new_nodes
-    return look_closer(curve, nodes, suspects)
+    looked, touches, climbed = look_closer(curve, nodes, suspects)
+    doubtful = may_leave_still(curve, nodes, [k for k in suspects if k not in climbed], FARTHEST)
+    return looked, touches, doubtful
 
 
-def look_closer(curve: Curve, nodes: list[Node], suspects: list[int]) -> tuple[list[Node], list[Node]]:
-    """What is left after halving: cancelling crossings are separated, and peaks of multipliers are looked for."""
-    arcs, touches, inserted = _arcs(nodes), [], {}
+def look_closer(curve: Curve, nodes: list[Node], suspects: list[int]) -> tuple[list[Node], list[Node], set[int]]:
+    """What is left after halving: cancelling crossings are separated, and peaks of multipliers are looked for.
+
+    All nodes then, those at which a multiplier touches the circle, and the segments whose peaks are known.
+    """
+    arcs, touches, inserted, climbed = _arcs(nodes), [], {}, set()
     for k in suspects:
         between, unseparated = _separate(curve, nodes[k], nodes[k + 1])
         inserted[k] = between
         touches += unseparated
         if between or crossings(nodes[k], nodes[k + 1]):
             continue
-        for row in _peaking_rows(nodes, arcs, k).tolist():
-            top = _top(curve, nodes[k], nodes[k + 1], row)
+        tops = [_top(curve, nodes[k], nodes[k + 1], row) for row in _peaking_rows(nodes, arcs, k).tolist()]
+        if tops and all(top is not None for top in tops):
+            climbed.add(k)
+        for top in tops:
             if top is None:
                 continue
             node, height = top
@@ -79,7 +90,7 @@ def look_closer(curve: Curve, nodes: list[Node], suspects: list[int]) -> tuple[l
     new_nodes = []
     for k, node in enumerate(nodes):
         new_nodes += [node, *inserted.get(k, [])]
-    return new_nodes, [node for node in new_nodes if any(node is t for t in touches)]
+    return new_nodes, [node for node in new_nodes if any(node is t for t in touches)], climbed
 
 
 def _separate(curve: Curve, a: Node, b: Node, num_divisions: int = 0) -> tuple[list[Node], list[Node]]:
@@ -235,7 +246,7 @@ def _may_swap(curve: Curve, a: Node, b: Node, num_events: int) -> bool:
     close = logs[np.abs(logs) < CLOSE]
     if curve.system.matrix_free or curve.num_multipliers is not None or not (np.any(close > 0) and np.any(close < 0)):
         return False
-    chain = [a, *(_interpolated(curve, a, b, s) for s in (0.25, 0.5, 0.75)), b]
+    chain = [a, *(interpolated(curve, a, b, s) for s in (0.25, 0.5, 0.75)), b]
     if sum(crossings(first, second).total() for first, second in itertools.pairwise(chain)) > num_events:
         return True
     pieces = []
@@ -251,15 +262,6 @@ def _may_swap(curve: Curve, a: Node, b: Node, num_events: int) -> bool:
             if max(comes_in, goes_out) <= 2 * reach:
                 return True
     return False
-
-
-def _interpolated(curve: Curve, a: Node, b: Node, fraction: float) -> Node:
-    """The cubic between two nodes as one, with the multipliers there."""
-    zeta = hermite(a, b, fraction)
-    e = jax.device_get(evaluate_cycle(curve.system, zeta * curve.metric.scales))
-    m = np.linalg.multi_dot([np.eye(curve.system.num_units), *e.step_jacobians[::-1]])
-    tangent = (1 - fraction) * a.tangent + fraction * b.tangent
-    return Node(zeta, tangent, float(np.max(np.abs(e.residual))), sorted_multipliers(m[None])[0], a.frame)
 
 
 def _peak(start: float, end: float, up: float, down: float, length: float) -> float:

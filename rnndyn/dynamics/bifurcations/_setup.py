@@ -32,6 +32,7 @@ class CurveOptions:
     state_scale: float | None
     num_multipliers: int | None = None
     linear_solver: str = "dense"
+    bound: bool = False
 
     def __post_init__(self) -> None:
         check_at_least("max_points", self.max_points, 1)
@@ -46,6 +47,8 @@ class CurveOptions:
             check_at_least("num_multipliers", self.num_multipliers, 1)
         if self.linear_solver not in ("dense", "gmres"):
             raise ValueError(f"linear_solver: expected 'dense' or 'gmres', got {self.linear_solver!r}.")
+        if self.bound and (self.linear_solver == "gmres" or self.num_multipliers is not None):
+            raise ValueError("bound: needs all multipliers; leave out num_multipliers and linear_solver='gmres'.")
 
 
 def make_curve(

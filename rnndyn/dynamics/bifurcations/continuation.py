@@ -11,6 +11,7 @@ from rnndyn._validation import check_state, check_states
 from rnndyn.dynamics.bifurcations._curve import Curve, Node
 from rnndyn.dynamics.bifurcations._events import find_events, is_sound
 from rnndyn.dynamics.bifurcations._refinement import refine
+from rnndyn.dynamics.bifurcations._segment_bounds import SHORTEST, bound_segments, unseen_intervals
 from rnndyn.dynamics.bifurcations._setup import CurveOptions, check_span, follow_both_ways, make_curve, start_node
 from rnndyn.dynamics.bifurcations.bifurcations import BRANCH_POINT, Bifurcation
 from rnndyn.dynamics.bifurcations.verdicts import BranchVerdict
@@ -33,6 +34,7 @@ def continue_fixed_points(
     state_scale: float | None = None,
     num_multipliers: int | None = None,
     linear_solver: str = "dense",
+    bound: bool = False,
 ) -> "Branch":
     r"""Follow a fixed point $F(x, p) = x$ as the parameter changes, through folds, with the bifurcations on it.
 
@@ -60,14 +62,19 @@ def continue_fixed_points(
         all of them lie outside the unit circle.
     - `linear_solver`: `"dense"`, or `"gmres"`, which takes steps without forming Jacobians, for states too long for
         them. Located bifurcations still form one.
+    - `bound`: exclude, by interval arithmetic, that a multiplier leaves the unit circle and comes back between two
+        points, however fast: steps are divided until no multiplier can reach the circle in between, and what remains is
+        in `unseen`. For maps made of the operations that `docs/certificates.md` lists; takes ten to a hundred times as
+        long. By default that is estimated from the derivative at 15 places between each two points.
 
     **Returns:** a `Branch`; its `bifurcations` are located to 1e-10 by Newton's method on their defining systems, each
-    with its normal form. Non-degenerate crossings are found as long as the points resolve the multipliers: segments in
-    which two of them might cancel are divided (see `_refinement.py`); smaller steps make that
-    safer still.
+    with its normal form. Segments in which two crossings might cancel, or in which the derivative strays so far from
+    its values at the ends that a multiplier might reach the circle, are divided (see `_refinement.py`): what goes out
+    and comes back within about a twentieth of a step, and leaves no trace at those places, is seen with `bound` only.
 
     **Raises:** `ValueError` for bad shapes, NaN, `p0` outside the interval, a map that changes its state's shape or
-    dtype, or when Newton's method finds no fixed point near `x0`.
+    dtype, or when Newton's method finds no fixed point near `x0`; with `bound`, `NotImplementedError` naming an
+    operation of f without an interval rule.
 
     Reference: H. B. Keller (1977), *Numerical solution of bifurcation and nonlinear eigenvalue problems*; E. Allgower &
     K. Georg (2003), *Introduction to Numerical Continuation Methods*; R. Veltz (2020), *BifurcationKit.jl*.
@@ -75,7 +82,7 @@ def continue_fixed_points(
     check_state("x0", x0)
     points = np.asarray(x0, np.float64)[None]
     options = CurveOptions(
-        box, max_points, initial_step, min_step, max_step, state_scale, num_multipliers, linear_solver
+        box, max_points, initial_step, min_step, max_step, state_scale, num_multipliers, linear_solver, bound
     )
     return _continue(f, points, p0, p_span, options, "x0")
 
@@ -94,6 +101,7 @@ def continue_cycles(
     state_scale: float | None = None,
     num_multipliers: int | None = None,
     linear_solver: str = "dense",
+    bound: bool = False,
 ) -> "Branch":
     r"""Follow a cycle as the parameter changes, through folds, and locate its bifurcations.
 
@@ -119,7 +127,7 @@ def continue_cycles(
     check_states("points", points)
     points = np.asarray(points, np.float64)
     options = CurveOptions(
-        box, max_points, initial_step, min_step, max_step, state_scale, num_multipliers, linear_solver
+        box, max_points, initial_step, min_step, max_step, state_scale, num_multipliers, linear_solver, bound
     )
     return _continue(f, points, p0, p_span, options, "points")
 
@@ -135,6 +143,9 @@ class Branch(Judged):
     - `tangents`: dx/ds of all points, then dp/ds, `(M, P N + 1)`, s the scaled arc length.
     - `bifurcations`: in the order of the branch; each knows the index of the point before it.
     - `start`: the index of the point at `p0`.
+    - `unseen`: intervals of the parameter `(K, 2)` in which a multiplier may go through the unit circle and come back
+        without being seen.
+    - `is_bounded`: whether elsewhere that is excluded by intervals (`bound`), or estimated.
     - `result`: why it ends at its first and at its last point, a batch `(2,)` of `BranchVerdict`; `message` has it in
         words. Both are `closed` where the last point is the first again; of a loop that was born on another branch the
         last is.
@@ -148,6 +159,8 @@ class Branch(Judged):
     bifurcations: tuple[Bifurcation, ...]
     start: int
     result: BranchVerdict
+    unseen: Float[np.ndarray, "K 2"] = eqx.field(default_factory=lambda: np.zeros((0, 2)))
+    is_bounded: bool = False
 
     def __len__(self) -> int:
         return len(self.parameters)
@@ -177,6 +190,13 @@ class Branch(Judged):
         """Whether it is a closed curve: it came back to where it began, or was born."""
         return bool(np.any(is_verdict(self.result, BranchVerdict.closed)))
 
+    @property
+    def unseen_words(self) -> list[str]:
+        """What `unseen` means, one sentence for each interval."""
+        return [
+            f"a multiplier may leave and come back unseen from {low:.8g} to {high:.8g}" for low, high in self.unseen
+        ]
+
     def of_kind(self, kind: str) -> tuple[Bifurcation, ...]:
         """The bifurcations of one kind."""
         return tuple(event for event in self.bifurcations if event.kind == kind)
@@ -190,6 +210,11 @@ class Branch(Judged):
             f"  largest residual {self.residuals.max():.2g}; stable at {int(self.is_stable.sum())} points",
         ]
         lines += ["  " + event.table() for event in self.bifurcations] or ["  no bifurcations"]
+        if self.is_bounded:
+            lines.append(
+                "  multipliers between the points: bounded by intervals" + (", but" if len(self.unseen) else "")
+            )
+        lines += [f"  {words}" for words in self.unseen_words]
         return "\n".join(lines)
 
 
@@ -207,14 +232,21 @@ def _continue(
         f = let_in(f, points[0], np.asarray(p0, float))
         curve = make_curve(f, points, np.array([p_span], float), options)
         start = start_node(curve, points, np.array([p0], float), name)
-        return assemble(curve, *follow_both_ways(curve, start, options, is_sound))
+        return assemble(curve, *follow_both_ways(curve, start, options, is_sound), bound=options.bound)
 
 
-def assemble(curve: Curve, nodes: list[Node], start: int, ends: tuple[Any, Any]) -> Branch:
+def assemble(curve: Curve, nodes: list[Node], start: int, ends: tuple[Any, Any], *, bound: bool) -> Branch:
     """Find the bifurcations on a curve of cycles and make the result."""
     given = nodes[start]
-    nodes, touches = refine(curve, nodes)
+    open_pairs: list[tuple[Node, Node]] = []
+    if bound:
+        nodes, open_pairs = bound_segments(curve, nodes)
+    nodes, touches, doubtful = refine(curve, nodes)
     events = find_events(curve, nodes, touches)
+    at_start = bool(is_verdict(ends[0], BranchVerdict.born))
+    shortest = SHORTEST if bound else np.inf
+    at = [event.index for event in events]
+    unseen = unseen_intervals(curve, nodes, at, open_pairs if bound else doubtful, at_start, shortest)
     start = next(k for k, node in enumerate(nodes) if node is given)
     first, last, ends = _where_period_divides(events, start, len(nodes), ends)
     nodes = nodes[first:last]
@@ -232,6 +264,8 @@ def assemble(curve: Curve, nodes: list[Node], start: int, ends: tuple[Any, Any])
         bifurcations=tuple(events),
         start=start - first,
         result=stack_verdicts(ends),
+        unseen=unseen,
+        is_bounded=bound,
     )
 
 

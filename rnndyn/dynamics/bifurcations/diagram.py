@@ -44,6 +44,7 @@ def bifurcation_diagram(
     state_scale: float | None = None,
     num_searches: int = 0,
     others: Sequence[tuple[float, ArrayLike]] = (),
+    bound: bool = False,
 ) -> "BifurcationDiagram":
     r"""Follow a fixed point or cycle, and what is born on it: the arms at branch points, doubled cycles at flips.
 
@@ -89,7 +90,7 @@ def bifurcation_diagram(
         check_states("others", np.atleast_2d(states), points.shape[1])
     if num_searches and (box is None or not all(np.isfinite(np.asarray(bound)).all() for bound in box)):
         raise ValueError("num_searches: it needs `box`, two finite bounds on the states to search in.")
-    options = CurveOptions(box, max_points, initial_step, min_step, max_step, state_scale)
+    options = CurveOptions(box, max_points, initial_step, min_step, max_step, state_scale, bound=bound)
     with double_precision():
         f = let_in(f, points[0], np.asarray(p0, float))
         span = np.array([p_span], float)
@@ -98,7 +99,7 @@ def bifurcation_diagram(
         options = dataclasses.replace(options, state_scale=float(curve.metric.units[0]))
         start = start_node(curve, points, np.array([p0], float), "x0")
         nodes, first, reasons = follow_both_ways(curve, start, options, is_sound)
-        branches = [Traced(curve, nodes, assemble(curve, nodes, first, reasons), 1, -1, -1)]
+        branches = [Traced(curve, nodes, assemble(curve, nodes, first, reasons, bound=options.bound), 1, -1, -1)]
         gaps = _unfinished(branches[0].branch, 0)
         family = _Family(f, span, options, depth, max_period, max_branches, branches, gaps)
         family.grow()
@@ -129,7 +130,8 @@ class BifurcationDiagram(Result):
         from `others` or from a search.
     - `born_at`: for each, which of its parent's `bifurcations` that was; -1 where there is none.
     - `gaps`: what was left out, and why: branches beyond `max_branches`, bifurcations at which several multipliers
-        cross at once or that were not converged, arms that were not found, branches that ended before the bounds did.
+        cross at once or that were not converged, arms that were not found, branches that ended before the bounds did,
+        steps in which a multiplier may leave the circle and come back (estimated, or with `bound` excluded elsewhere).
         Not counted is what was not asked for: more than `depth` generations, longer periods than `max_period`,
         branches that hang together with no other (`num_searches`, `others`).
     """
@@ -195,7 +197,7 @@ class _Family:
             self.gaps.append(f"the point at {p:.8g} on no branch: max_branches reached")
             return
         nodes, first, reasons = follow_both_ways(curve, start, self.options, is_sound)
-        branch = assemble(curve, nodes, first, reasons)
+        branch = assemble(curve, nodes, first, reasons, bound=self.options.bound)
         self.gaps += _unfinished(branch, len(self.branches))
         self.branches.append(Traced(curve, nodes, branch, 1, -1, -1))
 
@@ -237,7 +239,9 @@ class _Family:
             first_step = min(options.initial_step, float(np.linalg.norm(node.zeta - head.zeta)) / 4)
             nodes, reason = doubled.follow(node, first_step, options.max_points, is_sound)
             nodes = [*near_head(doubled, head, node), *nodes]
-            branch = _with_head(assemble(doubled, nodes, 0, (BranchVerdict.born, reason)), head, doubled)
+            branch = _with_head(
+                assemble(doubled, nodes, 0, (BranchVerdict.born, reason), bound=options.bound), head, doubled
+            )
             self.gaps += _unfinished(branch, len(branches))
             branches.append(Traced(doubled, nodes, branch, parent.level + 1, self._next, number))
 
@@ -267,9 +271,10 @@ class _Held(eqx.Module):
 
 
 def _unfinished(branch: Branch, number: int) -> list[str]:
-    """Whether a branch ended before its bounds did."""
+    """Whether a branch ended before its bounds did, and where more may bifurcate than was seen."""
     early = is_verdict(branch.result, BranchVerdict.out_of_points, BranchVerdict.step_too_small)
-    return [f"branch {number} ended: {words}" for words in branch.message[early]]
+    ended = [f"branch {number} ended: {words}" for words in branch.message[early]]
+    return [*ended, *(f"branch {number}: {words}" for words in branch.unseen_words)]
 
 
 def _can_switch(event: Bifurcation, max_period: int) -> bool:
@@ -295,4 +300,11 @@ def _with_head(branch: Branch, head: Node, curve: Curve) -> Branch:
     }
     fields: dict[str, Any] = {name: np.concatenate([row, getattr(branch, name)]) for name, row in front.items()}
     events = tuple(eqx.tree_at(lambda e: e.index, event, event.index + 1) for event in branch.bifurcations)
-    return Branch(**fields, bifurcations=events, start=0, result=branch.result)
+    return Branch(
+        **fields,
+        bifurcations=events,
+        start=0,
+        result=branch.result,
+        unseen=branch.unseen,
+        is_bounded=branch.is_bounded,
+    )

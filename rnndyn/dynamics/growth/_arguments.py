@@ -8,7 +8,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
-from rnndyn._programs import Program
+from rnndyn._programs import Program, with_exact_slopes
 from rnndyn._validation import check_at_least, check_state
 from rnndyn.dynamics.trajectory import let_in_with_inputs
 
@@ -16,7 +16,10 @@ from rnndyn.dynamics.trajectory import let_in_with_inputs
 def check_growth_arguments(
     f: Callable, x0: Any, num_steps: int, num_transient: int, inputs: Any, num_exponents: int | None
 ) -> tuple[Program, Array, Array | np.ndarray | None, int]:
-    """The map as a program, state, inputs and number of exponents; a `ValueError` where they do not fit together."""
+    """The map as a program, state, inputs and number of exponents; a `ValueError` where they do not fit together.
+
+    The derivatives of the program keep the slopes of saturated units.
+    """
     check_state("x0", x0)
     check_growth_settings(num_steps, num_transient)
     num_units = jnp.shape(x0)[0]
@@ -28,7 +31,7 @@ def check_growth_arguments(
         )
     x0 = jnp.asarray(x0)
     program, rows = let_in_with_inputs(f, x0, inputs, num_transient + num_steps)
-    return program, x0, rows, num_exponents
+    return with_exact_slopes(program), x0, rows, num_exponents
 
 
 def check_growth_settings(num_steps: int, num_transient: int, qr_every: int | None = None) -> None:

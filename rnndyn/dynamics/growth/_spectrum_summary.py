@@ -72,6 +72,7 @@ def _fields(xp: Any, run: Run, plan: Plan, dt: Any) -> dict[str, Any]:
     floor = 4 * num_units**0.5 * rounding_error
     resolved = resolved | (xp.max(xp.abs(finite_blocks - exponents), axis=0, initial=0) <= floor)
     checks = [
+        (xp.any(destroyed), GrowthVerdict.singular),
         (~xp.all(resolved) | (num_blocks < 2), GrowthVerdict.correlated),
         (xp.any(drift(finite_blocks, rtol=1e-3)), GrowthVerdict.drifting),
         (xp.max(condition) > 1 / xp.sqrt(eps), GrowthVerdict.ill_conditioned),

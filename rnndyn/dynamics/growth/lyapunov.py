@@ -70,9 +70,9 @@ def lyapunov_spectrum(
     Accuracy: the logarithm of one $R_{ii}$ carries a rounding error of about the machine epsilon times the condition
     of the frame; the result has it as `rounding_error`. In float64 that is below 1e-8 nats per interval. In float32,
     where half of the digits is a condition of 3e3, it is below about 4e-4, and the strongly contracting exponents
-    suffer first. An exponent is -inf where one step of the map destroys
-    a direction: beyond the rank of DF, to the last digit of its rows and columns. Where a single step loses more than
-    half of the digits, DF itself is decomposed with pivoting, so that saturated units (slopes over many decades) cost
+    suffer first. An exponent is -inf where one step of the map destroys a direction: beyond the rank of DF, to the last
+    digit of its rows and columns (`result` is `singular`). Where a single step loses more than half of the digits, DF
+    itself is decomposed with pivoting, so that saturated units (slopes over many decades) cost
     none; several steps without a QR are not saved that way, and the condition gives them away.
 
     Compilation: with plain arrays the program depends on the structure of `f`, the shapes of `x0` and of one input,
@@ -163,8 +163,8 @@ class LyapunovSpectrum(Judged):
 
     @property
     def converged(self) -> Bool[Array | np.ndarray, "..."]:
-        """Whether every check of `result` passed."""
-        return self.result == GrowthVerdict.converged
+        """Whether every check of `result` passed; exponents of -inf (`singular`) are no fault."""
+        return (self.result == GrowthVerdict.converged) | (self.result == GrowthVerdict.singular)
 
     @property
     def finite_time_exponents(self) -> Float[Array, "... M k"]:

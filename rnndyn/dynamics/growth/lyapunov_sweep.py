@@ -172,7 +172,7 @@ class LyapunovSweep(Judged):
     @property
     def converged(self) -> Bool[Array | np.ndarray, "..."]:
         """Where every check of the run passed."""
-        return self.result == GrowthVerdict.converged
+        return (self.result == GrowthVerdict.converged) | (self.result == GrowthVerdict.singular)
 
     def table(self) -> str:
         grid = " x ".join(f"{name} ({len(self.axis_values[name])})" for name in self.axis_names)

@@ -9,6 +9,9 @@ class GrowthVerdict(eqx.Enumeration):
     Where several hold, the last one in this list is given; the numbers are what was measured in any case.
 
     - `converged`: none of the others.
+    - `singular`: nothing stands against the finite exponents; the others are -inf, because a step destroys directions:
+      DF is singular there, exactly, or as far as this precision tells (slopes below its smallest number; a saturating
+      function other than tanh and the logistic one, whose derivative JAX computes from its value).
     - `correlated`: the longest blocks of the window are still correlated, so the error bars are too small. Raise
       `num_steps`.
     - `drifting`: the first quarter of the window differs from its last half: the transient was not over. Raise
@@ -30,6 +33,10 @@ class GrowthVerdict(eqx.Enumeration):
     not_finite = "not finite: the trajectory or its derivative left the floating-point range"
     no_gradient = "no gradient: the loss depends on no state, so there is nothing to carry back"
     unsettled = "unsettled: answers from two random starts differ; raise num_transient and num_backward"
+    singular = (
+        "converged, with exponents of -inf: the Jacobian is singular at some step, exactly or as far as this precision "
+        "tells (saturated units)"
+    )
 
 
 class ChaosVerdict(eqx.Enumeration):

@@ -23,12 +23,15 @@ Box = Float[np.ndarray, "2 N"]
 
 
 def boxes_around(states: Float[np.ndarray, "M N"], images: Float[np.ndarray, "M N"]) -> list[Box]:
-    """Boxes around states and their images, 1.05, 2 and 5 times as wide as they are; none around a single place."""
+    """Boxes around states and their images, 1.05, 2 and 5 times as wide as they are; none around a single place.
+
+    A coordinate that is the same in all of them gets a width that can be told from rounding.
+    """
     around = np.concatenate([states, images[np.isfinite(images).all(axis=1)]])
     low, high = around.min(axis=0), around.max(axis=0)
     centre, half = 0.5 * (low + high), 0.5 * (high - low)
     widest = float(np.max(half, initial=0.0))
-    half = np.maximum(half, 1e-3 * widest)
+    half = np.maximum(half, np.maximum(1e-3 * widest, 1e-9 * np.abs(centre)))
     return [np.stack([centre - factor * half, centre + factor * half]) for factor in (1.05, 2.0, 5.0) if widest > 0]
 
 

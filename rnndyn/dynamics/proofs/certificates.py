@@ -14,9 +14,9 @@ from rnndyn._programs import compiled
 from rnndyn._validation import check_state, check_states
 from rnndyn.dynamics.numerics.drivers import let_in, map_in_chunks
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
-from rnndyn.dynamics.proofs._multiplier_discs import count_outside_unit_circle, multiplier_discs
 from rnndyn.dynamics.proofs.intervals import enclose_boxes
 from rnndyn.dynamics.proofs.krawczyk import KrawczykTest, fixed_point_problem, interval_precision, krawczyk
+from rnndyn.dynamics.proofs.multiplier_discs import count_outside_unit_circle, multiplier_discs
 from rnndyn.dynamics.proofs.verdicts import ProofVerdict
 from rnndyn.results import Judged, first_verdict, is_verdict, take_verdicts
 

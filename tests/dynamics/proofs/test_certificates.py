@@ -8,10 +8,10 @@ import pytest
 from dynamics.maps import Logistic
 
 import rnndyn as rd
-from rnndyn.dynamics.proofs._multiplier_discs import count_outside_unit_circle, multiplier_discs
 from rnndyn.dynamics.proofs.interval_arithmetic import Interval
 from rnndyn.dynamics.proofs.intervals import enclose
 from rnndyn.dynamics.proofs.krawczyk import displacement, interval_precision, krawczyk, zero_problem
+from rnndyn.dynamics.proofs.multiplier_discs import count_outside_unit_circle, multiplier_discs
 
 needs_80_bits = pytest.mark.skipif(
     np.finfo(np.longdouble).eps > 2.0**-60, reason="this platform's long double is no better than float64"
