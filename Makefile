@@ -18,7 +18,10 @@ export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: figures test test-slow test-studies test-newest dist bench api docs lint format clean
+# Python keeps what it has read of a file as bytecode; without that every process of the tests reads the library anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: figures test tests test-slow test-studies test-newest dist bench api docs lint style types format clean
 
 figures: $(INSTALLED)
 	$(BIN)/python -m experiments all
@@ -28,7 +31,11 @@ figures: $(INSTALLED)
 PROOFS := $(patsubst %,tests/dynamics/%,proofs automata chaos destinations)
 AS_USERS_COMPILE := XLA_FLAGS= $(BIN)/python -m pytest
 
-test: lint
+# Types are checked beside the tests: pyright is one process, and would leave the other cores idle.
+test: style
+	$(MAKE) --no-print-directory --jobs 2 types tests
+
+tests: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 $(PROOFS:%=--ignore=%)
 	$(AS_USERS_COMPILE) -n 2 $(PROOFS)
 
@@ -71,9 +78,13 @@ api: $(INSTALLED)
 docs: $(DOCS_INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-lint: $(INSTALLED)
+lint: style types
+
+style: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
 	$(BIN)/pyright
 
 format: $(INSTALLED)

@@ -201,6 +201,7 @@ def library_digest(package: Path) -> str:
     return digest.hexdigest()
 
 
+@functools.lru_cache(maxsize=64)
 def computing_code(source: str) -> str:
     """The code of a study without what only shows its result: `plot`, `report`, `draw_*`, caption, comments, layout.
 

@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterator
 
 import jax.monitoring
 
-from rnndyn._programs import compiling
-
 _EVENT = "/jax/core/compile/backend_compile_duration"
+_LOWERING = "/jax/core/compile/jaxpr_to_mlir_module_duration"
 
 
 @contextlib.contextmanager
@@ -36,17 +35,42 @@ def programs(function: Callable) -> set:
 
     Nothing new was compiled where they are a subset of those before; some may have been forgotten for want of room.
     """
+    # Not above: tests/conftest.py needs this file before it can install the hook by which the library is imported.
+    from rnndyn._programs import compiling
+
     return {key for key in compiling._kept._items if key[0] is function.__wrapped__}
 
 
 class Watch:
-    """The programs compiled since the watch began, and the seconds that took."""
+    """The programs compiled since the watch began, and the seconds of that: of all, and for each name of a program."""
 
     def __init__(self) -> None:
-        self.number, self.seconds = 0, 0.0
+        self.number, self.seconds, self._before = 0, 0.0, 0
+        self.names: dict[str, tuple[int, float]] = {}
         jax.monitoring.register_event_duration_secs_listener(self._listen)
 
+    def begin(self) -> None:
+        """A test begins."""
+        self._before = self.number
+
+    def since_it_began(self) -> int:
+        """The programs compiled since the test that began last."""
+        return self.number - self._before
+
     def _listen(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
-        if event == _EVENT:
-            self.number += 1
-            self.seconds += duration_secs
+        if event not in (_EVENT, _LOWERING):
+            return
+        compiled = event == _EVENT
+        self.number += compiled
+        self.seconds += duration_secs
+        name = str(kwargs.get("fun_name", "without a name"))
+        number, seconds = self.names.get(name, (0, 0.0))
+        self.names[name] = number + compiled, seconds + duration_secs
+
+
+def dearest(names: list[dict[str, tuple[int, float]]], shown: int = 10) -> list[str]:
+    """Of the names that several processes have counted, a line for each of those that took most seconds in all."""
+    together = {name: [counted.get(name, (0, 0.0)) for counted in names] for counted in names for name in counted}
+    sums = {name: tuple(sum(column) for column in zip(*each, strict=True)) for name, each in together.items()}
+    order = sorted(sums.items(), key=lambda item: -item[1][1])[:shown]
+    return [f"{seconds:7.1f} s {number:5d} times {name}" for name, (number, seconds) in order]

@@ -4,8 +4,10 @@ What tests cost, and the rule for marks, is in CONTRIBUTING.md.
 """
 
 import os
+import sys
 from importlib import metadata
 
+# Nothing here imports the library: the import hook below puts a check on each of its functions as it is imported.
 # Before JAX is imported: LAPACK threads fight with XLA's and with those of the other test process.
 for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
@@ -14,9 +16,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # other worker wants the core too.
     os.environ.setdefault("NPROC", "1")
 # Most of a test's time is compilation. XLA's older emitters of machine code take half as long as the newer ones, which
-# better programs that run once here. `XLA_FLAGS= pytest` compiles as users do. XLA ends a process on an unknown flag.
+# better programs that run once here; short vectors and one module for each program take another tenth off.
+# `XLA_FLAGS= pytest` compiles as users do. XLA ends a process on an unknown flag.
 if metadata.version("jaxlib").startswith("0.10."):
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+    flags = ("use_fusion_emitters=false", "prefer_vector_width=128", "parallel_codegen_split_count=1")
+    os.environ.setdefault("XLA_FLAGS", " ".join(f"--xla_cpu_{flag}" for flag in flags))
 
 # ruff: noqa: E402
 import gc
@@ -29,6 +33,7 @@ import memory_maps
 import pytest
 from jaxtyping import install_import_hook
 
+assert "rnndyn" not in sys.modules, "imported before its functions can be checked"
 install_import_hook("rnndyn", "runtime_types.check").__enter__()
 compiled = compilation_counts.Watch()
 compiled_by_workers = []
@@ -39,6 +44,10 @@ SECONDS_OF_ALL = 900
 
 SECONDS_OF_ONE = 10
 """CPU seconds of one test in the normal run."""
+
+
+def pytest_addoption(parser):
+    parser.addoption("--costs", type=Path, metavar="FILE", help="append a line per test: CPU seconds, programs, name")
 
 
 @pytest.fixture
@@ -94,35 +103,53 @@ def pytest_xdist_make_scheduler(config, log):
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_logstart():
     account.begin()
+    compiled.begin()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport():
     report = yield
-    report.cpu_seconds = account.since_it_began()  # a worker hands it to the main process with the report
+    # A worker hands them to the main process with the report.
+    report.cpu_seconds, report.programs = account.since_it_began(), compiled.since_it_began()
     return report
 
 
-def pytest_runtest_logreport(report):
-    if report.when == "teardown":
-        account.add(report.nodeid, report.cpu_seconds)
+class Costs:
+    """What the main process hears of the tests."""
+
+    def __init__(self, table):
+        self.table = table
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "teardown":
+            account.add(report.nodeid, report.cpu_seconds)
+            if self.table:
+                account.write(self.table, report.nodeid, report.programs)
+
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Costs(config.getoption("--costs")))
 
 
 def pytest_sessionfinish(session):
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
-        output["compiled"] = (compiled.number, compiled.seconds)
+        output["compiled"] = (compiled.number, compiled.seconds, compiled.names)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node):
-    compiled_by_workers.append(getattr(node, "workeroutput", {}).get("compiled", (0, 0.0)))
+    compiled_by_workers.append(getattr(node, "workeroutput", {}).get("compiled", (0, 0.0, {})))
 
 
 def pytest_terminal_summary(terminalreporter):
-    counts = compiled_by_workers or [(compiled.number, compiled.seconds)]
-    number, seconds = (sum(column) for column in zip(*counts, strict=True))
+    numbers, seconds, names = zip(*(compiled_by_workers or [(compiled.number, compiled.seconds, compiled.names)]))
     terminalreporter.section("what the tests cost")
     for line in account.lines(SECONDS_OF_ALL, SECONDS_OF_ONE):
         terminalreporter.write_line(line)
-    terminalreporter.write_line(f"{number} programs compiled or read from the cache, {seconds:.0f} s in all processes")
+    terminalreporter.write_line(
+        f"{sum(numbers)} programs lowered and compiled, or read from the cache, {sum(seconds):.0f} s in all processes:"
+    )
+    for line in compilation_counts.dearest(names):
+        terminalreporter.write_line(line)

@@ -1,6 +1,7 @@
 """What each test costs in CPU seconds, those of the processes that it started and waited for included."""
 
 import resource
+from pathlib import Path
 
 
 def used() -> float:
@@ -27,6 +28,11 @@ class Account:
     def add(self, test: str, seconds: float) -> None:
         """What a test used, in this process or in that of a worker."""
         self._seconds[test] = seconds
+
+    def write(self, table: Path, test: str, programs: int) -> None:
+        """Add a line to a table: the CPU seconds of a test, the programs compiled meanwhile, its name."""
+        with table.open("a") as lines:
+            lines.write(f"{self._seconds[test]:9.3f} {programs:5d} {test}\n")
 
     def lines(self, limit: float, at_most: float, shown: int = 10) -> list[str]:
         """The sum, and the `shown` tests that cost most, those above `at_most` marked."""

@@ -24,6 +24,7 @@ SLOW = {
     "cycles.md",
     "gradients.md",
     "lyapunov.md",
+    "proofs_chaos.md",
     "reconstruction.md",
     "training.md",
     "tutorial_from_zero.md",

@@ -1,0 +1,40 @@
+"""That the tests check shapes at run time: nothing else would tell that they have ceased to."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+import runtime_types
+from jaxtyping import Array, Float, TypeCheckError, jaxtyped
+
+import rnndyn as rd
+
+
+def test_a_wrong_shape_in_the_library_is_seen():
+    with pytest.raises(TypeCheckError, match="subspace_angle"):
+        rd.subspace_angle(jnp.ones((4, 2)), jnp.ones((5, 2)))
+
+
+def test_a_wrong_shape_of_what_is_returned_is_seen():
+    @jaxtyped(typechecker=runtime_types.check)
+    def first(x: Float[Array, "N M"]) -> Float[Array, " N"]:
+        return x[0]
+
+    assert first(jnp.ones((3, 3))).shape == (3,)
+    with pytest.raises(TypeCheckError, match="return value"):
+        first(jnp.ones((2, 3)))
+
+
+def test_an_int_is_a_float_and_no_string():
+    @jaxtyped(typechecker=runtime_types.check)
+    def half(x: float) -> float:
+        return x / 2
+
+    assert half(3) == 1.5
+    with pytest.raises(TypeCheckError):
+        half("3")
+
+
+def test_functions_of_the_library_are_checked_before_they_are_compiled():
+    """The check lies inside `jit`: what is traced is the checked function."""
+    with pytest.raises(TypeCheckError):
+        jax.eval_shape(rd.subspace_angle, jnp.ones((4, 2)), jnp.ones((5, 2)))
