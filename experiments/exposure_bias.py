@@ -24,7 +24,7 @@ from rnndyn import plotting
 
 CAPTION = """Left to its own outputs (Bengio et al. 2015; Hess et al. 2023).
 
-Piecewise-linear networks learn the Lorenz system from noisy samples, four of them each way. Free runs last
+Piecewise-linear networks learn the Lorenz system from noisy samples, five of them each way. Free runs last
 longest with a forcing between none and teacher forcing, as Hess et al. find; but none of the networks is a faithful
 copy: what is learned that way is more chaotic than the Lorenz system, and is lost after less than two Lyapunov times.
 
@@ -59,7 +59,7 @@ class Config:
     learning_rate: float = 5e-3
     """At the start; it falls to a hundredth along a cosine."""
     max_grad_norm: float = 1.0
-    num_networks: int = 4
+    num_networks: int = 5
     """Networks trained each way, from different weights."""
     num_starts: int = 100
     """Free runs of each network."""

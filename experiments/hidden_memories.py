@@ -48,7 +48,7 @@ class Config:
     num_candidates: int = 128
     num_hold: int = 2000
     """Steps without input after which a state counts as remembered."""
-    num_networks: int = 4
+    num_networks: int = 5
     """How many to train here."""
     learning_rate: float = 0.088
     """At the start, as in the script (1 / sqrt(128))."""
