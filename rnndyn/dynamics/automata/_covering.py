@@ -320,12 +320,11 @@ class Covering:
 
 
 def _in_rows(function, arguments):
-    """A compiled function of the number of rows and of batches, on `ROWS` rows at a time."""
+    """A compiled function of batches, on `ROWS` rows at a time: a few rows cost nearly as much as all of them."""
     parts = []
     for first in range(0, len(arguments[0]), ROWS):
         chunk = [a[first : first + ROWS] for a in arguments]
         size = len(chunk[0])
         padded = [np.concatenate([a, np.repeat(a[-1:], ROWS - size, axis=0)]) for a in chunk]
-        found = function(np.array(size), *padded)
-        parts.append(jax.tree.map(lambda a, n=size: np.asarray(a)[:n], found))
+        parts.append(jax.tree.map(lambda a, n=size: np.asarray(a)[:n], function(*padded)))
     return jax.tree.map(lambda *fields: np.concatenate(fields), *parts)

@@ -21,9 +21,6 @@ from rnndyn.dynamics.proofs.affine_forms import (
 from rnndyn.dynamics.proofs.affine_images import affine_image
 from rnndyn.dynamics.proofs.interval_arithmetic import UNIT_ROUNDOFF
 
-GROUP = 8
-"""Rows that are computed together: batches are whole numbers of groups."""
-
 
 class Advanced(NamedTuple):
     """B sets after one symbol each.
@@ -45,13 +42,12 @@ class Advanced(NamedTuple):
 def advance(
     g: Callable,
     readout: Callable,
-    num_rows: Array | np.ndarray,
     center: Float[Array | np.ndarray, "B N"],
     generators: Float[Array | np.ndarray, "B K N"],
     spread: Float[Array | np.ndarray, "B N"],
     inputs: Float[Array | np.ndarray, "B I"],
 ) -> Advanced:
-    """Images of sets, with no more generators than before, and their answers; of the first `num_rows`, an array ()."""
+    """Images of sets, with no more generators than before, and their answers."""
     num_generators = generators.shape[1]
 
     def one(center, generators, spread, input):
@@ -70,7 +66,7 @@ def advance(
             sizes,
         )
 
-    return _of_first_rows(one, num_rows, (center, generators, spread, inputs))
+    return jax.vmap(one)(*map(jnp.asarray, (center, generators, spread, inputs)))
 
 
 @compiled
@@ -87,39 +83,18 @@ def step_points(
 
 @compiled
 def coordinates(
-    num_rows: Array | np.ndarray,
     center: Float[Array | np.ndarray, "B N"],
     generators: Float[Array | np.ndarray, "B K N"],
     spread: Float[Array | np.ndarray, "B N"],
     box_center: Float[Array | np.ndarray, "B N"],
     box_frame: Float[Array | np.ndarray, "B N N"],
 ) -> Any:
-    """Upper bounds of `|frame (x - center)|` over B sets, each in a box of its own; of the first `num_rows`."""
+    """Upper bounds of `|frame (x - center)|` over B sets, each in a box of its own."""
 
     def one(center, generators, spread, box_center, box_frame):
         return _coordinates(AffineForm(center, generators, spread), box_center, box_frame)
 
-    return _of_first_rows(one, num_rows, (center, generators, spread, box_center, box_frame))
-
-
-def _of_first_rows(one: Callable, num_rows: Any, arguments: tuple[Any, ...]) -> Any:
-    """`vmap(one)`, in groups of rows, of which those beyond `num_rows` are left out: zeros stand in their place.
-
-    One program serves all numbers of rows, and what is not asked for is not computed.
-    """
-    rows = tuple(map(jnp.asarray, arguments))
-    many = jax.vmap(one)
-
-    def group(first: Any) -> Any:
-        return many(*(jax.lax.dynamic_slice_in_dim(a, first, GROUP) for a in rows))
-
-    def step(k: Any, found: Any) -> Any:
-        write = lambda whole, part: jax.lax.dynamic_update_slice_in_dim(whole, part, k * GROUP, 0)
-        return jax.tree.map(write, found, group(k * GROUP))
-
-    shapes = jax.eval_shape(many, *rows)
-    nothing = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
-    return jax.lax.fori_loop(0, (jnp.asarray(num_rows) + GROUP - 1) // GROUP, step, nothing)
+    return jax.vmap(one)(*map(jnp.asarray, (center, generators, spread, box_center, box_frame)))
 
 
 def _coordinates(form: AffineForm, center: Any, frame: Any) -> Any:
