@@ -25,7 +25,7 @@ from rnndyn.dynamics.numerics.drivers import let_in
 from rnndyn.dynamics.proofs.krawczyk import interval_precision
 from rnndyn.results import Judged, Result, first_verdict, is_verdict
 
-_NUM_FIRST_PIECES = 4
+_NUM_FIRST_PIECES = 2
 
 
 def certify_connections(

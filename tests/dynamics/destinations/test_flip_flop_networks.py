@@ -179,7 +179,7 @@ def test_memories_that_are_cycles_are_certified_and_checked_too(vanilla):
     assert basins.proved.all()
     check = rd.check_basins(basins, cell)
     assert check.accepted, check.reason
-    found = rd.certify_connections(f, saddles, basins.balls, progress=False)
+    found = rd.certify_connections(f, saddles[:4], basins.balls, progress=False)
     assert found.proved.all()
     check = rd.check_connections(found, cell)
     assert check.accepted, check.reason
