@@ -95,7 +95,7 @@ class ProvedNetwork(rd.Result):
     - `bits`: what the readout says of each memory, (K, B) of 0 and 1.
     - `basins`, `connections`, `transitions`: the certificates; `connections` is `None` for a network without saddles.
     - `branches`: orbits from both sides of each saddle, (S, 2, T, N).
-    - `accepted`: whether a second program accepts the certificates of basins and transitions.
+    - `accepted`: whether a second program accepts the certificates.
     """
 
     cell: str
@@ -138,7 +138,9 @@ def one_network(name: str, index: int, config: Config) -> ProvedNetwork:
     transitions = rd.certify_transitions(rd.as_driven_map(cell), balls, pulses, **limits)
     outputs = jax.vmap(lambda x: readout(cell.output(f.unflatten(x))))(jnp.asarray(balls.centers, jnp.float32))
     first = np.flatnonzero(np.diff(balls.owners, prepend=-1))
-    checks = rd.check_basins(basins, cell), rd.check_transitions(transitions, cell)
+    checks = [rd.check_basins(basins, cell), rd.check_transitions(transitions, cell)]
+    if connections is not None:
+        checks.append(rd.check_connections(connections, cell))
     return ProvedNetwork(
         cell=name,
         validation_loss=loss,

@@ -72,6 +72,7 @@ from rnndyn.dynamics.cycles.phase_response import phase_response as phase_respon
 from rnndyn.dynamics.destinations.certified_basins import CertifiedBasins as CertifiedBasins
 from rnndyn.dynamics.destinations.certified_basins import certify_basins as certify_basins
 from rnndyn.dynamics.destinations.checks import check_basins as check_basins
+from rnndyn.dynamics.destinations.checks import check_connections as check_connections
 from rnndyn.dynamics.destinations.checks import check_transitions as check_transitions
 from rnndyn.dynamics.destinations.connections import CertifiedConnections as CertifiedConnections
 from rnndyn.dynamics.destinations.connections import certify_connections as certify_connections

@@ -1,6 +1,5 @@
-"""The search for sets that are closed under all symbols, refined where they are not."""
+"""Sets that are to be closed under all symbols, how they may be changed, and their images."""
 
-import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -8,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from rnndyn.dynamics.automata._partition import NOWHERE, Partition, best_cut
+from rnndyn.dynamics.automata._partition import Partition, best_cut
 from rnndyn.dynamics.automata._propagation import advance, coordinates
 from rnndyn.dynamics.automata._rotated_boxes import box_around, generators_of
 from rnndyn.dynamics.automata._strings import Network, Tried
@@ -24,9 +23,6 @@ _POINTS_PER_STATE = 8192
 _INFLATION = 0.5
 # Sets that hold next to no samples are made this large, relative to the spread of all states.
 _LEAST = 1e-3
-_MOST_GROWTH = 30
-# Images of the initial state are taken in after this many symbols.
-_FORGOTTEN = 12
 
 
 class StoredSet(NamedTuple):
@@ -94,23 +90,20 @@ class Covering:
         *,
         max_sets: int,
         num_generators: int,
-        max_depth: int,
-        max_items: int,
     ) -> None:
         self.network, self.automaton = network, automaton
         self.max_sets, self.num_generators = max_sets, num_generators
-        self.max_depth, self.max_items = max_depth, max_items
         self.sets: dict[int, StoredSet] = {}
         self.generators: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self.num_steps = 0
         self._partition = Partition(automaton.num_states, network.start.size)
         self._points, self._nodes = {}, {}
         # A network that stands still has no spread of its own.
-        self._scale = max(float(np.std(tried.states, axis=0).max()), 1e-6 * (1 + float(np.abs(tried.states).max())))
-        self._version: dict[int, int] = {START: 0}
-        self._targets_of: dict[int, set[int]] = {START: set()}
-        self._growth: dict[int, int] = {}
-        self._waiting: set[int] = {START}
+        self.scale = max(float(np.std(tried.states, axis=0).max()), 1e-6 * (1 + float(np.abs(tried.states).max())))
+        self.version: dict[int, int] = {START: 0}
+        self.targets_of: dict[int, set[int]] = {START: set()}
+        self.growth: dict[int, int] = {}
+        self.waiting: set[int] = {START}
         self._next = 0
         rng = np.random.default_rng(0)
         for state in np.unique(tried.places).tolist():
@@ -121,32 +114,32 @@ class Covering:
 
     def _add(self, state: int, node: int, points: np.ndarray) -> None:
         """A set around samples."""
-        center, frame, radii = box_around(points, _INFLATION, _LEAST * self._scale)
+        center, frame, radii = box_around(points, _INFLATION, _LEAST * self.scale)
         self._store(StoredSet(state, center, frame, radii), node, points)
 
     def _store(self, stored: StoredSet, node: int, points: np.ndarray) -> int:
         which, self._next = self._next, self._next + 1
         self._partition.place(node, which)
         self._points[which], self._nodes[which] = points, node
-        self._version[which], self._growth[which] = 0, 0
+        self.version[which], self.growth[which] = 0, 0
         self._replace(which, stored)
         return which
 
     def _replace(self, which: int, stored: StoredSet) -> None:
         self.sets[which] = stored
         self.generators[which] = generators_of(stored.frame, stored.radii)
-        self._restart(which)
+        self.restart(which)
 
-    def _restart(self, which: int) -> None:
-        self._version[which] += 1
-        self._targets_of[which] = set()
-        self._waiting.add(which)
+    def restart(self, which: int) -> None:
+        self.version[which] += 1
+        self.targets_of[which] = set()
+        self.waiting.add(which)
 
     def needed(self) -> set[int]:
         """The sets that images of the initial state lie in, or images of such a set, as far as they were followed."""
         found, stack = {START}, [START]
         while stack:
-            for target in self._targets_of[stack.pop()] - found:
+            for target in self.targets_of[stack.pop()] - found:
                 found.add(target)
                 stack.append(target)
         return found
@@ -157,10 +150,10 @@ class Covering:
             return False
         old, points, node = self.sets.pop(which), self._points.pop(which), self._nodes.pop(which)
         del self.generators[which]
-        self._waiting.discard(which)
-        del self._targets_of[which]
-        for source in [s for s, targets in self._targets_of.items() if which in targets]:
-            self._restart(source)
+        self.waiting.discard(which)
+        del self.targets_of[which]
+        for source in [s for s, targets in self.targets_of.items() if which in targets]:
+            self.restart(source)
         cut = best_cut(points)
         if cut is None:
             self._halve(old, node, points)
@@ -184,7 +177,7 @@ class Covering:
     def enlarge(self, which: int, coordinates: np.ndarray) -> None:
         """Let a set hold what was found just outside of it, and a little more."""
         old = self.sets[which]
-        self._growth[which] += 1
+        self.growth[which] += 1
         self._replace(which, old._replace(radii=np.maximum(old.radii, 1.05 * coordinates)))
 
     # --- images
@@ -200,7 +193,7 @@ class Covering:
         row = lambda value: np.array([value])
         path = np.zeros((1, LONGEST), np.int16)
         return Items(
-            row(which), row(self._version[which]), row(0), row(state), path, center[None], generators, spread[None]
+            row(which), row(self.version[which]), row(0), row(state), path, center[None], generators, spread[None]
         )
 
     def move(self, items: Items) -> Moved:
@@ -241,34 +234,7 @@ class Covering:
         margin = np.where(self.automaton.accepting[state], out.answer_lower, -out.answer_upper)
         return Moved(after, target, leaf, ratio, place, margin, out.sizes)
 
-    # --- the search
-
-    def close(self, deadline: float, progress) -> Failure | None:
-        """Follow, enlarge and split until no set waits; what stands in the way, if anything does."""
-        stack: list[Items] = []
-        counts: dict[int, int] = {}
-        while True:
-            if time.monotonic() > deadline:
-                on_their_way = {int(source) for part in stack for source in part.source}
-                waiting = len((self._waiting & self.needed()) | on_their_way)
-                return Failure("time", f"{waiting} of {len(self.sets)} sets were still to be followed")
-            if not stack:
-                # A set that no image lies in need not be closed: it was made where no state comes.
-                order = sorted(self._waiting & self.needed(), key=lambda w: (self._growth.get(w, 0), w))
-                if not order:
-                    return None
-                chosen = order[: max(1, ROWS // 8)]
-                self._waiting.difference_update(chosen)
-                counts = dict.fromkeys(chosen, 0)
-                stack = [self.first_items(which) for which in chosen]
-            items = self._pop(stack)
-            if items is None:
-                continue
-            failure = self._follow(items, stack, counts)
-            progress.set_postfix_str(f"{len(self.sets)} sets, {len(self._waiting)} waiting", refresh=False)
-            progress.update(len(items))
-            if failure is not None:
-                return failure
+    # --- the proof
 
     def follow_all(self) -> Iterator[tuple[Moved, np.ndarray] | Failure]:
         """Once closed: all images of all sets, batch by batch, with those that lie in a set; or what fails after all.
@@ -277,7 +243,7 @@ class Covering:
         """
         for which in sorted(self.needed()):
             stack = [self.first_items(which)]
-            while (items := self._pop(stack)) is not None:
+            while (items := self.next_items(stack)) is not None:
                 moved = self.move(items)
                 inside = moved.ratio <= 1
                 if not (moved.margin > 0).all():
@@ -290,12 +256,12 @@ class Covering:
                 if not inside.all():
                     stack.append(take(moved.items, ~inside))
 
-    def _pop(self, stack: list[Items]) -> Items | None:
+    def next_items(self, stack: list[Items]) -> Items | None:
         """Up to a chunk of the deepest items whose source is as it was when they left."""
         parts, total, most = [], 0, max(1, ROWS // self.automaton.num_symbols)
         while stack and total < most:
             part = stack.pop()
-            current = np.array([self._version.get(s, -1) for s in part.source.tolist()])
+            current = np.array([self.version.get(s, -1) for s in part.source.tolist()])
             alive = np.array([s == START or s in self.sets for s in part.source.tolist()])
             part = take(part, (part.version == current) & alive)
             if len(part):
@@ -309,80 +275,12 @@ class Covering:
             items = take(items, slice(most))
         return items
 
-    def _follow(self, items: Items, stack: list[Items], counts: dict[int, int]) -> Failure | None:
-        moved = self.move(items)
-        for source, count in zip(*np.unique(items.source, return_counts=True)):
-            counts[int(source)] += int(count)
-        if not (np.isfinite(moved.margin).all() and np.isfinite(moved.size).all()):
-            row = int(np.argmin(np.isfinite(moved.margin) & np.isfinite(moved.size)))
-            return Failure("values", self.describe(moved, row))
-        inside = moved.ratio <= 1
-        to_split: dict[int, int] = {}
-        for row in np.flatnonzero(moved.margin <= 0).tolist():
-            to_split.setdefault(int(moved.items.source[row]), row)
-        for row in np.flatnonzero(inside).tolist():
-            self._targets_of[int(moved.items.source[row])].add(int(moved.target[row]))
-        going = ~inside
-        for row in np.flatnonzero(going).tolist():
-            source, target = int(moved.items.source[row]), int(moved.target[row])
-            if source in to_split:
-                continue
-            if target == NOWHERE:
-                self._targets_of[source].add(self._store_image(moved, row, int(moved.leaf[row])))
-                going[row] = False
-                continue
-            decision = self._decide(moved, row, counts[source])
-            if decision == "split":
-                to_split[source] = row
-            elif decision == "enlarge":
-                self.enlarge(target, moved.coordinates[row])
-                self._targets_of[source].add(target)
-                going[row] = False
-            elif decision == "divide":
-                self._divide(moved, row)
-                going[row] = False
-        for source, row in to_split.items():
-            if source == START:
-                if moved.margin[row] <= 0:
-                    return Failure("threshold", self.describe(moved, row))
-                return Failure("closing", self.describe(moved, row))
-            if source in self.sets and not self.split(source):
-                kind = "threshold" if moved.margin[row] <= 0 else "closing"
-                return Failure(kind, self.describe(moved, row))
-        going &= ~np.isin(moved.items.source, list(to_split))
-        if going.any():
-            stack.append(take(moved.items, going))
-        return None
-
-    def _decide(self, moved: Moved, row: int, count: int) -> str:
-        """What to do about an image that lies in no set: follow it further, or change its source or its target.
-
-        A set that has not shrunk by the end is too large. An image that has is small, and taken in: by its target if
-        that need not grow much, else by a new set beside it.
-        """
-        target, source = int(moved.target[row]), int(moved.items.source[row])
-        depth, radii = moved.items.depth[row], self.sets[target].radii
-        excess = (moved.coordinates[row] - radii).max()
-        if source == START:
-            at_end, shrunk = depth >= _FORGOTTEN, 0.0
-        else:
-            at_end = depth >= self.max_depth or count > self.max_items
-            shrunk = moved.size[row] / self._size_of(source)
-        may_grow = self._growth[target] < _MOST_GROWTH
-        if shrunk <= 0.1 and depth >= 3 and may_grow and excess <= max(0.1 * radii.max(), 0.02 * self._scale):
-            return "enlarge"
-        if not at_end:
-            return "follow"
-        if shrunk > 0.5:
-            return "split"
-        return "enlarge" if may_grow and excess <= radii.max() else "divide"
-
-    def _divide(self, moved: Moved, row: int) -> None:
+    def divide(self, moved: Moved, row: int) -> None:
         """A new set around an image that lies far from the set it belongs to."""
         which = int(moved.target[row])
         stored, points, node = self.sets[which], self._points[which], self._nodes[which]
-        for source in [s for s, targets in self._targets_of.items() if which in targets]:
-            self._restart(source)  # what was found in the set would be looked for in the new one
+        for source in [s for s, targets in self.targets_of.items() if which in targets]:
+            self.restart(source)  # what was found in the set would be looked for in the new one
         apart = moved.items.center[row] - stored.center
         normal = apart / np.linalg.norm(apart)
         threshold = float(normal @ (stored.center + 0.5 * apart))
@@ -390,18 +288,18 @@ class Covering:
         self._partition.place(below, which)
         is_above = points @ normal > threshold
         self._nodes[which], self._points[which] = below, points[~is_above]
-        new = self._store_image(moved, row, above)
+        new = self.store_image(moved, row, above)
         self._points[new] = points[is_above]
-        self._targets_of[int(moved.items.source[row])].add(new)
+        self.targets_of[int(moved.items.source[row])].add(new)
 
-    def _size_of(self, which: int) -> float:
+    def size_of(self, which: int) -> float:
         return float(np.linalg.norm(np.abs(self.generators[which][0]).sum(axis=0)))
 
-    def _store_image(self, moved: Moved, row: int, node: int) -> int:
+    def store_image(self, moved: Moved, row: int, node: int) -> int:
         """A set where no sample was: made of the image that ends there."""
         items = moved.items
         points = items.center[row] + np.concatenate([items.generators[row], -items.generators[row]])
-        center, frame, radii = box_around(points, _INFLATION, _LEAST * self._scale)
+        center, frame, radii = box_around(points, _INFLATION, _LEAST * self.scale)
         reach = np.abs((items.center[row] - center) @ frame.T)
         reach += np.abs(items.generators[row] @ frame.T).sum(axis=0) + np.abs(frame) @ items.spread[row]
         radii = np.maximum(radii, (1 + _INFLATION) * reach)
@@ -417,12 +315,12 @@ class Covering:
         if moved.target[row] >= 0:
             words += f", image at {moved.ratio[row]:.3g} times the radii of the set it should lie in"
         if source != START:
-            words += f", size {moved.size[row]:.3g} of {self._size_of(source):.3g} at the start"
+            words += f", size {moved.size[row]:.3g} of {self.size_of(source):.3g} at the start"
         return words
 
 
 def _in_rows(function, arguments):
-    """A compiled function of batches, on `ROWS` rows at a time."""
+    """A compiled function of batches, on `ROWS` rows at a time: a few rows cost nearly as much as all of them."""
     parts = []
     for first in range(0, len(arguments[0]), ROWS):
         chunk = [a[first : first + ROWS] for a in arguments]

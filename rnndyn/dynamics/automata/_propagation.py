@@ -47,7 +47,7 @@ def advance(
     spread: Float[Array | np.ndarray, "B N"],
     inputs: Float[Array | np.ndarray, "B I"],
 ) -> Advanced:
-    """Images of sets, with no more generators than before, their answers, and their place in other boxes."""
+    """Images of sets, with no more generators than before, and their answers."""
     num_generators = generators.shape[1]
 
     def one(center, generators, spread, input):

@@ -11,12 +11,19 @@ from rnndyn.results import Result
 
 
 class Automaton(Result):
-    """A deterministic automaton over the symbols 0 ... S-1 that starts in state 0.
+    """A deterministic automaton over the symbols 0 ... S-1.
+
+        q_0 = 0,   q_t = transitions[q_{t-1}, s_t],   s_1 ... s_t is accepted where accepting[q_t]
 
     **Fields:**
 
-    - `transitions`: the state after each state and symbol, (Q, S).
+    - `transitions`: the state after each state and symbol, integers (Q, S); total, every entry is one of 0 ... Q-1.
     - `accepting`: which states accept, (Q,).
+
+    `len` is the number of states. Two automata may answer every string alike and differ in their states: compare those
+    of `minimized`, which are numbered in order of discovery.
+
+    Hopcroft & Ullman (1979), *Introduction to automata theory, languages, and computation*, chapter 2.
     """
 
     transitions: Int[np.ndarray, "Q S"]
@@ -24,17 +31,19 @@ class Automaton(Result):
 
     @property
     def num_states(self) -> int:
+        """Q, how many states there are, whether or not a string leads to them."""
         return self.transitions.shape[0]
 
     @property
     def num_symbols(self) -> int:
+        """S, the size of the alphabet."""
         return self.transitions.shape[1]
 
     def __len__(self) -> int:
         return self.num_states
 
     def run(self, string: Sequence[int]) -> int:
-        """The state after a string."""
+        """The state after a string, a sequence of symbols; 0 after the empty one."""
         state = 0
         for symbol in string:
             state = int(self.transitions[state, symbol])
@@ -45,7 +54,12 @@ class Automaton(Result):
         return bool(self.accepting[self.run(string)])
 
     def minimized(self) -> "Automaton":
-        """The smallest automaton that answers every string as this one does, its states in order of discovery."""
+        """The smallest automaton that answers every string as this one does, its states in order of discovery.
+
+        States that no string leads to are left out, and those are one that no string tells apart: classes of states are
+        refined until the successors of equal states are equal. Moore (1956), *Gedanken-experiments on sequential
+        machines*.
+        """
         reached = self._in_order(self.transitions)
         transitions, accepting = self.transitions[reached], self.accepting[reached]
         number = np.full(self.num_states, -1)

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from rnndyn._programs import as_program
 from rnndyn._validation import check_at_least, check_state
+from rnndyn.dynamics.automata._closing import Closing
 from rnndyn.dynamics.automata._covering import LONGEST, START, Covering, Failure, Moved
 from rnndyn.dynamics.automata._strings import Network, try_strings
 from rnndyn.dynamics.automata.automata import Automaton, as_automaton
@@ -109,13 +110,11 @@ def certify_automaton(
             tried,
             max_sets=max_sets,
             num_generators=num_generators,
-            max_depth=max_depth,
-            max_items=1000,
         )
         covering.move(covering.first_items(START))  # compiles
         deadline = time.monotonic() + budget
         with tqdm(desc="Certifying", delay=2.0, leave=False, disable=None if progress else True, unit="image") as bar:
-            failure = covering.close(deadline, bar)
+            failure = Closing(covering, max_depth=max_depth, max_items=_MOST_IMAGES).close(deadline, bar)
         if failure is not None:
             return failed(covering, target, failure)
         return _certificate(covering, target, empty_string)
@@ -352,6 +351,9 @@ def _certificate(covering: Covering, automaton: Automaton, empty_string: bool) -
         num_steps=covering.num_steps,
     )
 
+
+_MOST_IMAGES = 1000
+"""Images of one set that are followed before it is divided."""
 
 CLAIM_SLACK = 2e-11
 """Claims are written down this much weaker than they were proved, for a checker that rounds in another way."""

@@ -14,6 +14,7 @@ from rnndyn.dynamics.destinations._sets import (
     ball_of_each,
     ball_of_each_box,
     enclose_in_chunks,
+    place_of_each,
 )
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
 from rnndyn.dynamics.proofs.interval_arithmetic import Interval
@@ -28,11 +29,38 @@ _LONGEST = 1.0
 
 
 class Journeys(NamedTuple):
-    """Where K sets went: `balls` (K,), -1 where in none, after `steps` (K,), and how it ended (ARRIVED, ...)."""
+    """Where K sets went: `balls` (K,), -1 where in none, after `steps` (K,), and how it ended (ARRIVED, ...).
+
+    Of those that did not arrive, as far as floating point tells: the `nearest` ball (K,), how `far` from its centre
+    they ended and how `wide` they were by then (K,), both in radii of that ball.
+    """
 
     balls: Int[np.ndarray, " K"]
     steps: Int[np.ndarray, " K"]
     ends: Int[np.ndarray, " K"]
+    nearest: Int[np.ndarray, " K"]
+    far: Float[np.ndarray, " K"]
+    wide: Float[np.ndarray, " K"]
+
+    def words(self, row: int, owners: np.ndarray) -> str:
+        """What stood in the way of one set, with the memories that the balls belong to; empty where it arrived."""
+        end, steps = self.ends[row], self.steps[row]
+        if end == ARRIVED:
+            return ""
+        if end == NOT_FINITE:
+            return f"meets, after {steps} steps, values where f is not known to be finite and continuous"
+        place = (
+            f"after {steps} steps is {self.wide[row]:.3g} radii wide, {self.far[row]:.3g} radii from the centre of the "
+            f"nearest ball, that of memory {owners[self.nearest[row]]}"
+        )
+        if end == TRAVELLING:
+            return f"{place}: raise max_steps"
+        return f"{place}: too wide to be followed, as near a boundary of basins"
+
+
+def _none(num: int) -> Journeys:
+    whole = lambda fill: np.full(num, fill)
+    return Journeys(whole(-1), whole(0), whole(TRAVELLING), whole(0), whole(np.nan), whole(np.nan))
 
 
 def follow_states(
@@ -53,14 +81,14 @@ def follow_states(
 def follow_boxes(f: Callable, states: np.ndarray, balls: Balls, max_steps: int) -> Journeys:
     """Follow states by interval arithmetic alone, for as long as the boxes stay small."""
     num = len(states)
-    out = Journeys(np.full(num, -1), np.zeros(num, int), np.full(num, TRAVELLING))
+    out = _none(num)
     widest = _WIDEST_BOX * _spread(balls)
     boxes, rows = ia.point(states), np.arange(num)
     for step in range(max_steps + 1):
         ball = ball_of_each_box(boxes, balls)
         width = np.max(boxes.hi - boxes.lo, axis=1)
         bad = ~np.isfinite(boxes.lo).all(axis=1) | ~np.isfinite(boxes.hi).all(axis=1)
-        rows, boxes = _settle(out, rows, step, ball, bad, width > widest, boxes)
+        rows, boxes = _settle(out, rows, step, ball, bad, width > widest, boxes, balls, step == max_steps)
         if rows.size == 0 or step == max_steps:
             break
         enclosure = enclose_in_chunks(f, boxes)
@@ -80,7 +108,7 @@ def follow_sets(
 ) -> Journeys:
     """Follow ellipsoids; `args` are further arguments of f, the same for all."""
     num = len(sets.centers)
-    out = Journeys(np.full(num, -1), np.zeros(num, int), np.full(num, TRAVELLING))
+    out = _none(num)
     longest = _LONGEST * _spread(balls)
     rows = np.arange(num)
     steps = tqdm(range(max_steps + 1), desc=description, delay=2.0, leave=False, disable=None if progress else True)
@@ -89,20 +117,29 @@ def follow_sets(
         bad = ~np.isfinite(sets.radii)
         with np.errstate(all="ignore"):
             length = sets.radii * np.linalg.norm(sets.factors, axis=(1, 2))
-        rows, sets = _settle(out, rows, step, ball, bad, length > longest, sets)
+        rows, sets = _settle(out, rows, step, ball, bad, length > longest, sets, balls, step == max_steps)
         if rows.size == 0 or step == max_steps:
             break
         sets = advance(f, sets, *(np.broadcast_to(a, (rows.size, *np.shape(a))) for a in args))
     return out
 
 
-def _settle(out: Journeys, rows: Any, step: int, ball: Any, bad: Any, wide: Any, sets: Any) -> tuple[Any, Any]:
+def _settle(
+    out: Journeys, rows: Any, step: int, ball: Any, bad: Any, wide: Any, sets: Any, balls: Balls, is_last: bool
+) -> tuple[Any, Any]:
     """Write down what has come to an end at this step, and keep the rest."""
     ends = np.select([ball >= 0, bad, wide], [ARRIVED, NOT_FINITE, BLURRED], TRAVELLING)
     out.balls[rows], out.steps[rows], out.ends[rows] = ball, step, ends
     going = ends == TRAVELLING
-    kept = sets.take(going) if isinstance(sets, Ellipsoids) else Interval(sets.lo[going], sets.hi[going])
-    return rows[going], kept
+    lost = (ends == BLURRED) | (going & is_last)
+    if lost.any():
+        lost_rows = rows[lost]
+        out.nearest[lost_rows], out.far[lost_rows], out.wide[lost_rows] = place_of_each(_kept(sets, lost), balls)
+    return rows[going], _kept(sets, going)
+
+
+def _kept(sets: Any, rows: np.ndarray) -> Any:
+    return sets.take(rows) if isinstance(sets, Ellipsoids) else Interval(sets.lo[rows], sets.hi[rows])
 
 
 def _spread(balls: Balls) -> float:

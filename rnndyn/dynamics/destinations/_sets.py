@@ -159,6 +159,24 @@ def ball_of_each_box(boxes: Interval, balls: Balls) -> np.ndarray:
     return found
 
 
+@np.errstate(all="ignore")
+def place_of_each(sets: Ellipsoids | Interval, balls: Balls) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The nearest ball of each set, its distance from the centre and its largest half-width in radii of that ball.
+
+    In plain floating point, for messages only.
+    """
+    if isinstance(sets, Ellipsoids):
+        centers, axes = sets.centers, sets.factors * sets.radii[:, None, None]
+    else:
+        centers = np.asarray(ia.midpoint(sets))
+        axes = np.asarray(ia.radius_about(sets, centers))[:, :, None] * np.eye(centers.shape[1])
+    near, away = _nearest(centers, balls)
+    relative = np.asarray(ia.midpoint(balls.inverses))[near] / balls.radii[near, None, None]
+    usable = np.isfinite(axes).all(axis=(1, 2))
+    widths = np.linalg.norm(relative @ np.where(usable[:, None, None], axes, 0.0), 2, axis=(1, 2))
+    return near, away / balls.radii[near], np.where(usable, widths, np.inf)
+
+
 def _nearest(centers: np.ndarray, balls: Balls) -> tuple[np.ndarray, np.ndarray]:
     """The ball whose centre is relatively nearest to each state in the norm of the ball; in plain floating point."""
     middle = np.asarray(ia.midpoint(balls.inverses))

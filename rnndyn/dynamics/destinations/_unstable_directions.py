@@ -9,8 +9,8 @@ import numpy as np
 import scipy.linalg
 
 from rnndyn._programs import compiled
+from rnndyn.dynamics.destinations._metrics import metrics
 from rnndyn.dynamics.destinations._sets import Ellipsoids, enclose_sets
-from rnndyn.dynamics.destinations.trapping_balls import metrics
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
 from rnndyn.dynamics.proofs import verified_norms as vn
 from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
@@ -18,26 +18,37 @@ from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
 _NUM_SHRINKS = 40
 _WIDEST_CONE = 2e-3
 """The largest slope of the manifold against the unstable direction: with a smaller set it is smaller."""
+_CLAIM_SLACK = 1e-10
+"""Claims are this much weaker than what was computed, for a checker that rounds in another way."""
 
 
 class LocalManifold(NamedTuple):
     """Where the unstable manifold of a saddle runs, in coordinates x = c + A (u, s), for u between two distances.
 
     - `center`, `frame`: c (N,) and A (N, N), whose first column is the unstable direction.
+    - `sizes`: the set |u| <= r_u, |s|_2 <= r_s over which `bounds` hold, (2,).
+    - `bounds`: of the derivative [[a, b], [c, D]] and of the offset o = F(c) - c: the least and the largest a, and
+      upper bounds of |b|, |c|, |D|, |o_u| and |o_s|, (7,).
+    - `slope`: |s - s*| <= slope |u - u*| on it; `blurs`: bounds of |u*| and |s*|, the saddle itself, (2,).
     - `inner`, `outer`: every orbit of the manifold but the saddle itself has a point with inner <= |u - u*| <= outer,
       on the side where it stays (every second image, where the multiplier is negative).
-    - `slope`: |s - s*| <= slope |u - u*| on it; `blur_u`, `blur_s`: bounds of |u*| and |s*|, the saddle itself.
-    - `growth`: lower bound of what |u - u*| is multiplied by.
     """
 
     center: np.ndarray
     frame: np.ndarray
+    sizes: np.ndarray
+    bounds: np.ndarray
+    slope: float
+    blurs: np.ndarray
     inner: float
     outer: float
-    slope: float
-    blur_u: float
-    blur_s: float
-    growth: float
+
+
+class NoManifold(NamedTuple):
+    """Why none was enclosed: the inequality that came nearest to holding, and the quotient of its two sides."""
+
+    words: str
+    excess: float
 
 
 @compiled
@@ -76,8 +87,8 @@ def unstable_direction(f: Callable, saddle: np.ndarray, name: str) -> tuple[np.n
 
 
 @np.errstate(all="ignore")
-def enclose_manifold(f: Callable, center: np.ndarray, frame: np.ndarray, scale: float) -> LocalManifold | None:
-    r"""The largest neighbourhood, by halving, in which covering and cone conditions hold; `None` where none does.
+def enclose_manifold(f: Callable, center: np.ndarray, frame: np.ndarray, scale: float) -> LocalManifold | NoManifold:
+    r"""The largest neighbourhood, by halving, in which covering and cone conditions hold, or what stands in the way.
 
     Over the set |u| <= r_u, |s|_2 <= r_s the derivative of F is [[a, b], [c, D]] in coordinates (u, s). If
 
@@ -93,72 +104,107 @@ def enclose_manifold(f: Callable, center: np.ndarray, frame: np.ndarray, scale: 
     """
     inverse = vn.inverse(point(frame[None]))
     wide, thin = float(np.float32(scale)), float(np.float32(scale))
+    nearest = NoManifold("no set was tried", np.inf)
     for _ in range(_NUM_SHRINKS):
         sizes = np.concatenate([[wide], np.full(len(center) - 1, thin)])
         # The product of an interval and a ball lies in the ellipsoid of twice the square.
-        sets = Ellipsoids(center[None], frame[None] * sizes, np.array([1.4142135623730951 * (1 + 1e-15)]))
+        sets = Ellipsoids(center[None], frame[None] * sizes, np.array([_PRODUCT]))
         enclosure = enclose_sets(f, sets)
         blocks = ia.div(ia.matmul(inverse, enclosure.jacobian), point(sizes)).map(lambda end: end[0])
         away = ia.matvec(inverse, ia.sub(enclosure.value, point(center[None]))).map(lambda end: end[0])
-        found = _conditions(blocks, away, wide, thin)
+        known = not (np.asarray(enclosure.jumps) | np.asarray(enclosure.undefined)).any()
+        bounds = _bounds(blocks, away, wide) if known else np.full(7, np.nan)
+        found = _conditions(bounds, wide, thin)
         if isinstance(found, LocalManifold):
             return found._replace(center=center, frame=frame)
+        nearest = min(nearest, found, key=lambda attempt: attempt.excess)
         wide = wide / 2
-        thin = float(np.nextafter(np.float32(min(max(found * wide, 1e-12 * scale), wide)), np.float32(np.inf)))
-    return None
+        thin = float(np.nextafter(np.float32(_thickness(bounds, wide, scale)), np.float32(np.inf)))
+    return nearest
 
 
-def _conditions(blocks: Interval, away: Interval, wide: float, thin: float) -> "LocalManifold | float":
-    """The manifold, or how thin a set may be tried next, relative to its length."""
+_PRODUCT = 1.4142135623730951 * (1 + 1e-15)
 
-    def up(x: float) -> float:
-        return float(vn.round_up(np.float64(x), 4))
 
-    def down(x: float) -> float:
-        return float(vn.round_down(np.float64(x), 4))
+def _up(x: float) -> float:
+    return float(vn.round_up(np.float64(x), 4))
 
-    entry = Interval(blocks.lo[0, 0], blocks.hi[0, 0])
-    if not (entry.lo > 1 or entry.hi < -1):
-        return 1.0
-    least, most = float(min(abs(entry.lo), abs(entry.hi))), float(max(abs(entry.lo), abs(entry.hi)))
-    from_one = down(min(abs(entry.lo - 1), abs(entry.hi - 1)))
+
+def _down(x: float) -> float:
+    return float(vn.round_down(np.float64(x), 4))
+
+
+def _bounds(blocks: Interval, away: Interval, wide: float) -> np.ndarray:
+    """The seven numbers of `LocalManifold.bounds`, a little weaker than they are."""
     tilt = float(vn.vector_norm_bound(blocks.map(lambda end: end[0, 1:])))
     bend = float(vn.vector_norm_bound(blocks.map(lambda end: end[1:, 0])))
     squeeze = float(vn.spectral_norm_bound(blocks.map(lambda end: end[1:, 1:]))) if blocks.shape[0] > 1 else 0.0
     off_u = float(vn.vector_norm_bound(away.map(lambda end: end[:1])))
     off_s = float(vn.vector_norm_bound(away.map(lambda end: end[1:])))
-    if not squeeze < 1 or not np.isfinite(bend + tilt):
-        return 1.0
-    slope = 1.25 * bend / (least - squeeze) + 1e-14
-    growth = down(least - up(tilt * slope))
-    thinner = 4 * (bend + off_s / wide) / (1 - squeeze)
-    closes = (
-        slope <= _WIDEST_CONE
-        and growth > 1
-        and up(bend + up(squeeze * slope)) < down(slope * growth)
-        and up(bend + squeeze) < 1
-        and down(least - tilt) > 1
-        and up(wide + up(tilt * thin) + off_u) < down(least * wide)
-        and up(up(bend * wide) + up(squeeze * thin) + off_s) < thin
-    )
-    room = down(1 - squeeze)
-    denominator = down(from_one - up(up(tilt * bend) / room)) if room > 0 else 0.0
-    if not closes or not denominator > 0:
-        return thinner
-    blur_u = up(up(up(tilt * off_s) / room + off_u) / denominator)
-    blur_s = up(up(bend * blur_u + off_s) / room)
-    outer = down(wide - blur_u)
-    largest = up(most + up(tilt * slope))
-    power = 1 if entry.lo > 0 else 2
-    inner = down(down(outer / largest) / (largest if power == 2 else 1.0))
+    lowest, highest = float(blocks.lo[0, 0]), float(blocks.hi[0, 0])
+    slack = _CLAIM_SLACK * max(1.0, abs(lowest), abs(highest))
+    norms = np.array([tilt, bend, squeeze]) * (1 + _CLAIM_SLACK) + slack
+    offsets = np.array([off_u, off_s]) + slack * wide
+    return np.concatenate([[lowest - slack, highest + slack], norms, offsets])
+
+
+def _thickness(bounds: np.ndarray, wide: float, scale: float) -> float:
+    """How thin a set may be tried next: as its image is, with room."""
+    _, _, _, bend, squeeze, _, off_s = bounds
+    if not squeeze < 1 or not np.isfinite(bounds).all():
+        return wide
+    return min(max(4 * (bend * wide + off_s) / (1 - squeeze), 1e-12 * scale), wide)
+
+
+def _conditions(bounds: np.ndarray, wide: float, thin: float) -> LocalManifold | NoManifold:
+    """The manifold, or the first inequality that fails; `bounds` are taken as they stand."""
+    lowest, highest, tilt, bend, squeeze, off_u, off_s = map(float, bounds)
+    set_ = f"over |u| <= {wide:.3g}, |s| <= {thin:.3g}"
+    if not np.isfinite(bounds).all():
+        return NoManifold(f"f is not known to be finite and smooth {set_}", np.inf)
+    if not (lowest > 1 or highest < -1):
+        return NoManifold(f"a is only known to lie in [{lowest:.6g}, {highest:.6g}] {set_}", np.inf)
+    least, most = min(abs(lowest), abs(highest)), max(abs(lowest), abs(highest))
+    room = _down(1 - squeeze)
+    # The root of |c| + |D| k = k (|a| - |b| k), and a little more.
+    gap = least - squeeze
+    slope = 2 * bend / (gap + np.sqrt(max(gap**2 - 4 * tilt * bend, 0.0))) if gap > 0 else np.inf
+    slope = float(slope * (1 + _CLAIM_SLACK) + 1e-13)
+    growth = _down(least - _up(tilt * slope))
+    from_one = _down(least - 1) if lowest > 1 else _down(least + 1)
+    wanted = [  # (what, left side, right side): the left one has to be smaller
+        ("|D| < 1", squeeze, 1.0),
+        ("|c| + |D| < 1", _up(bend + squeeze), 1.0),
+        ("1 < |a| - |b|", 1.0, _down(least - tilt)),
+        ("1 < |a| - |b| k", 1.0, growth),
+        ("|c| + |D| k < k (|a| - |b| k)", _up(bend + _up(squeeze * slope)), _down(slope * growth)),
+        ("slope < the widest cone", slope, _WIDEST_CONE),
+        ("r_u + |b| r_s + o_u < |a| r_u", _up(wide + _up(tilt * thin) + off_u), _down(least * wide)),
+        ("|c| r_u + |D| r_s + o_s < r_s", _up(_up(bend * wide) + _up(squeeze * thin) + off_s), thin),
+        ("|b| |c| < (1 - |D|) |a - 1|", _up(tilt * bend), _down(room * from_one)),
+    ]
+    for what, left, right in wanted:
+        if not left < right:
+            return NoManifold(f"{what} {set_} fails with {left:.6g} against {right:.6g}", left / max(right, 1e-300))
+    denominator = _down(from_one - _up(_up(tilt * bend) / room))
+    if not denominator > 0:
+        return NoManifold(f"the saddle is not located {set_}", np.inf)
+    weaker = 1 - _CLAIM_SLACK
+    blur_u = _up(_up(_up(tilt * off_s) / room + off_u) / denominator) / weaker
+    blur_s = _up(_up(bend * blur_u + off_s) / room) / weaker
+    outer = _down(wide - blur_u) * weaker
+    largest = _up(most + _up(tilt * slope))
+    inner = (_down(outer / largest) if lowest > 1 else _down(_down(outer / largest) / largest)) * weaker
     nothing = np.zeros(0)
-    return LocalManifold(nothing, nothing, inner, outer, slope, blur_u, blur_s, growth)
+    sizes, blurs = np.array([wide, thin]), np.array([blur_u, blur_s])
+    return LocalManifold(nothing, nothing, sizes, bounds, slope, blurs, inner, outer)
 
 
 @np.errstate(all="ignore")
 def pieces_of_branch(manifold: LocalManifold, side: int, starts: np.ndarray, ends: np.ndarray) -> Ellipsoids:
     """Ellipsoids that hold the manifold between the given distances from the saddle, on one side."""
     size, num = len(manifold.center), len(starts)
+    blur_u, blur_s = manifold.blurs
     middle = 0.5 * starts + 0.5 * ends
     exact = ia.add(
         point(manifold.center), ia.mul(point(side * middle[:, None]), point(manifold.frame[:, 0])).map(np.asarray)
@@ -166,10 +212,10 @@ def pieces_of_branch(manifold: LocalManifold, side: int, starts: np.ndarray, end
     centers = np.asarray(ia.midpoint(exact))
     inverse = vn.inverse(point(manifold.frame))
     lost = ia.magnitude(ia.matmul(ia.sub(exact, point(centers)), inverse.map(np.transpose)))
-    along = vn.round_up(vn.round_up(np.maximum(ends - middle, middle - starts)) + manifold.blur_u + lost[:, 0], 2)
-    across = vn.round_up(manifold.slope * ends + manifold.blur_s + vn.vector_norm_bound(point(lost[:, 1:])), 3)
+    along = vn.round_up(vn.round_up(np.maximum(ends - middle, middle - starts)) + blur_u + lost[:, 0], 2)
+    across = vn.round_up(manifold.slope * ends + blur_s + vn.vector_norm_bound(point(lost[:, 1:])), 3)
     sizes = np.concatenate([along[:, None], np.repeat(across[:, None], size - 1, axis=1)], axis=1)
     # Numbers of float32 again, rounded up: then the products are exact.
     sizes = np.nextafter(sizes.astype(np.float32), np.float32(np.inf)).astype(np.float64)
     factors = manifold.frame * sizes[:, None, :]
-    return Ellipsoids(centers, factors, np.full(num, 1.4142135623730951 * (1 + 1e-15)))
+    return Ellipsoids(centers, factors, np.full(num, _PRODUCT))

@@ -7,7 +7,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rnndyn._validation import check_at_least, check_states
 from rnndyn.dynamics.destinations import _journeys as journeys
-from rnndyn.dynamics.destinations.trapping_balls import Points, TrappingBalls, trapping_balls_of
+from rnndyn.dynamics.destinations._arrivals import LONGEST_SETTLING, find_arrivals
+from rnndyn.dynamics.destinations._orbits import Points
+from rnndyn.dynamics.destinations.trapping_balls import TrappingBalls, trapping_balls_of
 from rnndyn.dynamics.destinations.verdicts import DestinationVerdict
 from rnndyn.dynamics.numerics.drivers import let_in
 from rnndyn.dynamics.proofs.krawczyk import interval_precision
@@ -24,8 +26,9 @@ def certify_basins(
 ) -> "CertifiedBasins":
     r"""Prove of each state in which memory its orbit ends, or say why this cannot be proved.
 
-    Every memory has a ball from which all states end there (`prove_trapping_balls`). A state $x_0$ is proved when a
-    set that is certain to hold $F^t(x_0)$ lies in such a ball.
+    Every memory has a ball from which all states end there (`prove_trapping_balls`), and around it a larger one that is
+    seen to be mapped into it in some steps. A state $x_0$ is proved when a set that is certain to hold $F^t(x_0)$ lies
+    in such a ball.
 
     **Arguments:**
 
@@ -58,18 +61,32 @@ def certify_basins(
     states = np.asarray(states, np.float64)
     num = len(states)
     if not balls.proved.any():
-        nothing = np.full(num, -1)
+        nothing, ends = np.full(num, -1), np.full(num, journeys.TRAVELLING)
+        one = np.ones(len(balls.radii))
+        reasons = ("no memory has a trapping ball",) * num
         return CertifiedBasins(
-            states, nothing, nothing, np.zeros(num, int), balls, _verdicts(np.full(num, journeys.TRAVELLING))
+            states, nothing, nothing, np.zeros(num, int), balls, one, np.zeros(len(one), int), _verdicts(ends), reasons
         )
     with interval_precision():
         f = let_in(f, states[0])
-        targets, rows = balls.targets()
-        found = journeys.follow_states(f, states, targets, max_steps, progress=progress)
+        arrivals = find_arrivals(f, balls, min(max_steps, LONGEST_SETTLING))
+        found = journeys.follow_states(f, states, arrivals.targets, max_steps, progress=progress)
     arrived = found.balls >= 0
-    entered = np.where(arrived, rows[found.balls], -1)
+    entered = np.where(arrived, arrivals.rows[found.balls], -1)
     labels = np.where(arrived, balls.owners[entered], -1)
-    return CertifiedBasins(states, labels, entered, found.steps, balls, _verdicts(found.ends))
+    owners = balls.owners[arrivals.rows]
+    reasons = tuple(found.words(row, owners) for row in range(num))
+    return CertifiedBasins(
+        states,
+        labels,
+        entered,
+        found.steps,
+        balls,
+        arrivals.multiples,
+        arrivals.settling,
+        _verdicts(found.ends),
+        reasons,
+    )
 
 
 class CertifiedBasins(Judged):
@@ -77,10 +94,14 @@ class CertifiedBasins(Judged):
 
     - `states`: (M, N).
     - `labels`: the row of `points`, (M,); -1 where nothing was proved.
-    - `entered`: the row of `balls` that the orbit is proved to enter, (M,), which also tells the phase of a cycle.
+    - `entered`: the row of `balls` that the orbit is proved to come near, (M,), which also tells the phase of a cycle:
+        the state is at most `multiples` times the radius from its centre.
     - `steps`: after how many iterations, (M,).
-    - `balls`: the `TrappingBalls`.
-    - `result`: a batch (M,) of `DestinationVerdict`.
+    - `balls`: the `TrappingBalls`, B of them.
+    - `multiples`, `settling`: every state within `multiples` times the radius of a ball, (B,), is in a trapping ball of
+        that memory `settling` iterations later, (B,).
+    - `result`: a batch (M,) of `DestinationVerdict`; `reasons`: M texts, what stood in the way of each state, with
+        numbers; empty where it is proved.
     """
 
     states: Float[np.ndarray, "M N"]
@@ -88,7 +109,10 @@ class CertifiedBasins(Judged):
     entered: Int[np.ndarray, " M"]
     steps: Int[np.ndarray, " M"]
     balls: TrappingBalls
+    multiples: Float[np.ndarray, " B"]
+    settling: Int[np.ndarray, " B"]
     result: DestinationVerdict
+    reasons: tuple[str, ...]
 
     @property
     def proved(self) -> Bool[np.ndarray, " M"]:
@@ -111,6 +135,7 @@ class CertifiedBasins(Judged):
             lines.append(f"  ... and {len(self.balls) - 20} more")
         words, counts = np.unique(self.message[~self.proved], return_counts=True)
         lines += [f"  {count:6d}  {word}" for word, count in zip(words, counts)]
+        lines += [f"  state {k} {self.reasons[k]}" for k in np.flatnonzero(~self.proved)[:5]]
         return "\n".join(lines)
 
 

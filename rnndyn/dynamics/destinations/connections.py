@@ -9,25 +9,23 @@ from jaxtyping import Array, Float, Int
 
 from rnndyn._validation import check_at_least
 from rnndyn.dynamics.destinations import _journeys as journeys
+from rnndyn.dynamics.destinations._arrivals import LONGEST_SETTLING, find_arrivals
+from rnndyn.dynamics.destinations._orbits import Points, as_cycles, check_kept
 from rnndyn.dynamics.destinations._sets import Balls, Ellipsoids
 from rnndyn.dynamics.destinations._unstable_directions import (
+    LocalManifold,
+    NoManifold,
     enclose_manifold,
     pieces_of_branch,
     unstable_direction,
 )
-from rnndyn.dynamics.destinations.trapping_balls import (
-    Points,
-    TrappingBalls,
-    as_cycles,
-    check_kept,
-    trapping_balls_of,
-)
+from rnndyn.dynamics.destinations.trapping_balls import TrappingBalls, trapping_balls_of
 from rnndyn.dynamics.destinations.verdicts import DestinationVerdict
 from rnndyn.dynamics.numerics.drivers import let_in
 from rnndyn.dynamics.proofs.krawczyk import interval_precision
-from rnndyn.results import Judged, first_verdict, is_verdict
+from rnndyn.results import Judged, Result, first_verdict, is_verdict
 
-_NUM_FIRST_PIECES = 4
+_NUM_FIRST_PIECES = 2
 
 
 def certify_connections(
@@ -76,16 +74,17 @@ def certify_connections(
     if balls.centers.shape[1] != size:
         raise ValueError(f"saddles: expected states of {balls.centers.shape[1]} entries, those of points, got {size}.")
     with interval_precision():
-        targets, rows = balls.targets()
         scale = 0.1 * float(np.max(np.abs(balls.centers - balls.centers.mean(axis=0)), initial=0.0) or 1.0)
         manifolds = [enclose_manifold(returns[len(c)], c[0], frame, scale) for c, (frame, _) in zip(cycles, frames)]
+        arrivals = find_arrivals(let_in(f, balls.centers[0]), balls, min(max_steps, LONGEST_SETTLING))
+        targets, rows = arrivals.targets, arrivals.rows
         found = _Branches(len(cycles))
         for period, return_map in returns.items():
-            which = [k for k, c in enumerate(cycles) if len(c) == period and manifolds[k] is not None]
+            which = [k for k, c in enumerate(cycles) if len(c) == period and isinstance(manifolds[k], LocalManifold)]
             if which and rows.size:
                 limits = max_steps, max_pieces
                 _follow(return_map, manifolds, which, found, targets, balls.owners[rows], limits, progress)
-    missing = np.array([manifold is None for manifold in manifolds])[:, None]
+    missing = np.array([isinstance(manifold, NoManifold) for manifold in manifolds])[:, None]
     result = first_verdict(
         (found.labels >= 0, DestinationVerdict.proved),
         (missing & np.ones((1, 2), bool), DestinationVerdict.no_branch),
@@ -93,44 +92,108 @@ def certify_connections(
         (found.ends == journeys.NOT_FINITE, DestinationVerdict.not_finite),
         otherwise=DestinationVerdict.not_arrived,
     )
+    known = [None if isinstance(manifold, NoManifold) else manifold for manifold in manifolds]
+    reasons = tuple(
+        tuple(_reason(manifolds[k], found, k, branch, rows.size, max_pieces) for branch in (0, 1))
+        for k in range(len(cycles))
+    )
     return CertifiedConnections(
         saddles=np.stack([cycle[0] for cycle in cycles]),
         periods=np.array([len(cycle) for cycle in cycles]),
-        directions=np.stack([frame[:, 0] for frame, _ in frames]),
+        frames=np.stack([frame for frame, _ in frames]),
         multipliers=np.array([multiplier for _, multiplier in frames]),
-        inner=np.array([0.0 if m is None else m.inner for m in manifolds]),
-        outer=np.array([0.0 if m is None else m.outer for m in manifolds]),
+        sizes=np.stack([np.zeros(2) if m is None else m.sizes for m in known]),
+        bounds=np.stack([np.full(7, np.nan) if m is None else m.bounds for m in known]),
+        slopes=np.array([np.nan if m is None else m.slope for m in known]),
+        blurs=np.stack([np.full(2, np.nan) if m is None else m.blurs for m in known]),
+        inner=np.array([0.0 if m is None else m.inner for m in known]),
+        outer=np.array([0.0 if m is None else m.outer for m in known]),
         labels=found.labels,
-        steps=found.steps,
-        pieces=found.pieces,
+        pieces=found.arrived(rows),
         balls=balls,
+        multiples=arrivals.multiples,
+        settling=arrivals.settling,
         result=result,
+        reasons=reasons,
     )
+
+
+class Pieces(Result):
+    """The M pieces into which the branches of saddles were cut, each followed into a ball.
+
+    - `saddles`, `branches`: which branch of which saddle, (M,).
+    - `starts`, `ends`: distances from the saddle along its unstable direction, (M,).
+    - `steps`: iterations of the map (of the whole cycle, for a saddle that is one) until the piece lies within
+        `multiples` times the radius of the ball `entered`, a row of the `TrappingBalls`, (M,).
+    """
+
+    saddles: Int[np.ndarray, " M"]
+    branches: Int[np.ndarray, " M"]
+    starts: Float[np.ndarray, " M"]
+    ends: Float[np.ndarray, " M"]
+    steps: Int[np.ndarray, " M"]
+    entered: Int[np.ndarray, " M"]
+
+    def __len__(self) -> int:
+        return len(self.saddles)
 
 
 class CertifiedConnections(Judged):
     """Where the unstable branches of K saddles are proved to end; branch 0 leaves along `directions`, 1 against it.
 
     - `saddles`: the saddles, of a cycle the first point, (K, N); `periods`: (K,).
-    - `directions`: the unstable directions, (K, N); `multipliers`: of the whole cycle, (K,).
+    - `frames`: A, (K, N, N): near each saddle states are x = saddle + A (u, s), u along the unstable direction.
+    - `multipliers`: of the whole cycle, (K,).
+    - `sizes`: r_u and r_s, (K, 2): the set |u| <= r_u, |s|_2 <= r_s over which `bounds` hold; zero where none was.
+    - `bounds`: (K, 7): with [[a, b], [c, D]] the derivative over the set and o = F(c) - c, the least and the largest a,
+        and upper bounds of |b|, |c|, |D|, |o_u| and |o_s|.
+    - `slopes`, `blurs`: |s - s*| <= slope |u - u*| on the unstable manifold, (K,), with |u*| and |s*| at most `blurs`
+        (K, 2) at the saddle itself.
     - `inner`, `outer`: the stretch of the unstable manifold that was followed, as distances along the direction, (K,).
     - `labels`: the row of `points` where each branch ends, (K, 2); -1 where nothing was proved.
-    - `steps`: the largest number of iterations of any piece; `pieces`: into how many each branch was cut, (K, 2).
-    - `balls`: the `TrappingBalls` of the memories.
-    - `result`: a batch (K, 2) of `DestinationVerdict`.
+    - `pieces`: the `Pieces` of which the stretches consist, of the branches that are proved.
+    - `balls`: the `TrappingBalls` of the memories, B of them; `multiples`, `settling`: as in `CertifiedBasins`, (B,).
+    - `result`: a batch (K, 2) of `DestinationVerdict`; `reasons`: what stood in the way of each branch, with numbers,
+        K pairs; empty where it is proved.
     """
 
     saddles: Float[np.ndarray, "K N"]
     periods: Int[np.ndarray, " K"]
-    directions: Float[np.ndarray, "K N"]
+    frames: Float[np.ndarray, "K N N"]
     multipliers: Float[np.ndarray, " K"]
+    sizes: Float[np.ndarray, "K 2"]
+    bounds: Float[np.ndarray, "K 7"]
+    slopes: Float[np.ndarray, " K"]
+    blurs: Float[np.ndarray, "K 2"]
     inner: Float[np.ndarray, " K"]
     outer: Float[np.ndarray, " K"]
     labels: Int[np.ndarray, "K 2"]
-    steps: Int[np.ndarray, "K 2"]
-    pieces: Int[np.ndarray, "K 2"]
+    pieces: Pieces
     balls: TrappingBalls
+    multiples: Float[np.ndarray, " B"]
+    settling: Int[np.ndarray, " B"]
     result: DestinationVerdict
+    reasons: tuple[tuple[str, ...], ...]
+
+    @property
+    def directions(self) -> Float[np.ndarray, "K N"]:
+        """The unstable direction of each saddle."""
+        return self.frames[:, :, 0]
+
+    @property
+    def num_pieces(self) -> Int[np.ndarray, "K 2"]:
+        """Into how many pieces each branch was cut."""
+        return self._per_branch(np.add, 1)
+
+    @property
+    def steps(self) -> Int[np.ndarray, "K 2"]:
+        """The largest number of iterations of any piece of each branch."""
+        return self._per_branch(np.maximum, self.pieces.steps)
+
+    def _per_branch(self, gather: np.ufunc, values: Any) -> Int[np.ndarray, "K 2"]:
+        out = np.zeros(self.labels.shape, int)
+        gather.at(out, (self.pieces.saddles, self.pieces.branches), values)
+        return out
 
     @property
     def proved(self) -> Any:
@@ -150,11 +213,11 @@ class CertifiedConnections(Judged):
         num = int(self.proved.sum())
         lines = [f"CertifiedConnections: {num} of {self.proved.size} branches of {len(self)} saddles proved"]
         lines.append("  saddle  multiplier  memories    steps  pieces  not proved")
-        words = self.message
+        steps, pieces = self.steps, self.num_pieces
         for k in range(min(len(self), 30)):
             ends = " - ".join("?" if label < 0 else str(label) for label in self.labels[k])
-            missing = "; ".join(sorted({words[k, i] for i in range(2) if not self.proved[k, i]}))
-            numbers = f"{self.steps[k].max():5d}  {self.pieces[k].sum():6d}"
+            missing = "; ".join(sorted({self.reasons[k][i] for i in range(2) if self.reasons[k][i]}))
+            numbers = f"{steps[k].max():5d}  {pieces[k].sum():6d}"
             lines.append(f"  {k:6d}  {self.multipliers[k]:10.4f}  {ends:<10}  {numbers}  {missing}".rstrip())
         if len(self) > 30:
             lines.append(f"  ... and {len(self) - 30} more")
@@ -177,11 +240,38 @@ class _Iterate(eqx.Module):
 
 
 class _Branches:
-    """What is known of the branches of K saddles, (K, 2) each."""
+    """What is known of the branches of K saddles, (K, 2) each, and their pieces that have arrived."""
 
     def __init__(self, num: int) -> None:
-        self.labels, self.steps, self.pieces = (np.full((num, 2), fill) for fill in (-1, 0, 0))
+        self.labels = np.full((num, 2), -1)
         self.ends = np.full((num, 2), journeys.TRAVELLING)
+        self.words = np.full((num, 2), "", object)
+        self.pieces: dict[tuple[int, int], list[tuple[float, float, int, int]]] = {
+            (k, branch): [] for k in range(num) for branch in (0, 1)
+        }
+
+    def arrived(self, rows: np.ndarray) -> "Pieces":
+        """The pieces of what is proved, in order."""
+        proved = [key for key in self.pieces if self.labels[key] >= 0]
+        table = [(*key, *piece) for key in proved for piece in sorted(self.pieces[key])]
+        columns = list(zip(*table)) if table else [()] * 6
+        whole = [np.array(columns[i], int) for i in (0, 1, 4, 5)]
+        starts, ends = (np.array(columns[i], float) for i in (2, 3))
+        entered = rows[whole[3]] if len(table) else whole[3]
+        return Pieces(whole[0], whole[1], starts, ends, whole[2], entered)
+
+
+def _reason(
+    manifold: LocalManifold | NoManifold, found: _Branches, k: int, branch: int, num_balls: int, max_pieces: int
+) -> str:
+    """What stood in the way of a branch, and what may help."""
+    if found.labels[k, branch] >= 0:
+        return ""
+    if isinstance(manifold, NoManifold):
+        return f"{manifold.words}: polish the saddle; with a multiplier very near 1 in modulus nothing helps"
+    if not num_balls:
+        return "no memory has a trapping ball"
+    return found.words[k, branch]
 
 
 def _follow(
@@ -202,30 +292,31 @@ def _follow(
         # The ends are the proved ones, whatever the rounding of the marks between.
         marks[0], marks[-1] = manifolds[k].inner, manifolds[k].outer
         work += [(k, branch, marks[i], marks[i + 1]) for branch in (0, 1) for i in range(_NUM_FIRST_PIECES)]
-    arrived: dict[tuple[int, int], set[int]] = {(k, branch): set() for k in which for branch in (0, 1)}
+    branches = [(k, branch) for k in which for branch in (0, 1)]
     given_up: set[tuple[int, int]] = set()
     while work:
         sets = [pieces_of_branch(manifolds[k], 1 - 2 * branch, *np.array([[a], [b]])) for k, branch, a, b in work]
         joined = Ellipsoids(*(np.concatenate(parts) for parts in zip(*sets)))
         out = journeys.follow_sets(f, joined, targets, max_steps, progress=progress, description="Following branches")
         divided = []
-        for (k, branch, a, b), ball, steps, end in zip(work, *out):
-            found.steps[k, branch] = max(found.steps[k, branch], steps)
-            if end == journeys.ARRIVED:
-                arrived[k, branch].add(int(owners[ball]))
-                found.pieces[k, branch] += 1
+        for row, (k, branch, a, b) in enumerate(work):
+            if out.ends[row] == journeys.ARRIVED:
+                found.pieces[k, branch].append((a, b, int(out.steps[row]), int(out.balls[row])))
                 continue
-            found.ends[k, branch] = end
-            if end == journeys.TRAVELLING:
+            found.ends[k, branch] = out.ends[row]
+            where = f"the piece at distances {a:.4g} to {b:.4g} from the saddle {out.words(row, owners)}"
+            found.words[k, branch] = where
+            if out.ends[row] == journeys.TRAVELLING:
                 given_up.add((k, branch))
             divided += [(k, branch, a, 0.5 * (a + b)), (k, branch, 0.5 * (a + b), b)]
-        for branch_of in arrived:
-            waiting = sum(item[:2] == branch_of for item in divided)
-            if waiting and found.pieces[branch_of] + waiting > max_pieces:
-                given_up.add(branch_of)
+        for key in branches:
+            waiting = sum(item[:2] == key for item in divided)
+            if key not in given_up and waiting and len(found.pieces[key]) + waiting > max_pieces:
+                found.words[key] += f"; raise max_pieces, {max_pieces} now"
+                given_up.add(key)
         work = [item for item in divided if item[:2] not in given_up]
-    for branch_of, memories in arrived.items():
-        if branch_of not in given_up:
+    for key in branches:
+        if key not in given_up:
             # A branch is connected and basins are open: all of its pieces end in one memory.
-            assert len(memories) == 1
-            found.labels[branch_of] = memories.pop()
+            (memory,) = {int(owners[ball]) for *_, ball in found.pieces[key]}
+            found.labels[key] = memory

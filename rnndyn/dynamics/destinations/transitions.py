@@ -9,8 +9,9 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from rnndyn._validation import check_at_least
 from rnndyn.dynamics.destinations import _journeys as journeys
+from rnndyn.dynamics.destinations._orbits import Points
 from rnndyn.dynamics.destinations._sets import Ellipsoids, advance
-from rnndyn.dynamics.destinations.trapping_balls import Points, TrappingBalls, trapping_balls_of
+from rnndyn.dynamics.destinations.trapping_balls import TrappingBalls, trapping_balls_of
 from rnndyn.dynamics.destinations.verdicts import DestinationVerdict
 from rnndyn.dynamics.numerics.drivers import let_in
 from rnndyn.dynamics.proofs.krawczyk import interval_precision
@@ -74,9 +75,16 @@ def certify_transitions(
             if (found[0] >= 0).all():
                 break
     assert best is not None
-    share, (labels, steps, ends) = best
+    share, (labels, steps, ends, words) = best
     return CertifiedTransitions(
-        inputs=tuple(pulses), rest=still, labels=labels, steps=steps, share=share, balls=balls, result=_verdicts(ends)
+        inputs=tuple(pulses),
+        rest=still,
+        labels=labels,
+        steps=steps,
+        share=share,
+        balls=balls,
+        result=_verdicts(ends),
+        reasons=tuple(tuple(row) for row in words),
     )
 
 
@@ -88,7 +96,8 @@ class CertifiedTransitions(Judged):
     - `steps`: steps at rest until the ball is reached, (K, S).
     - `share`: of the radii of the trapping balls, what the pulses start from and arrive in.
     - `balls`: the `TrappingBalls` at the input `rest`.
-    - `result`: a batch (K, S) of `DestinationVerdict`.
+    - `result`: a batch (K, S) of `DestinationVerdict`; `reasons`: K tuples of S texts, what stood in the way, with
+        numbers; empty where it is proved.
     """
 
     inputs: tuple[Float[np.ndarray, "_ I"], ...]
@@ -98,6 +107,7 @@ class CertifiedTransitions(Judged):
     share: float
     balls: TrappingBalls
     result: DestinationVerdict
+    reasons: tuple[tuple[str, ...], ...]
 
     @property
     def proved(self) -> Any:
@@ -121,6 +131,8 @@ class CertifiedTransitions(Judged):
             lines.append(f"  {k:6d}  " + "  ".join(f"{text:>{6 + len(str(s))}}" for s, text in enumerate(row)))
         words, counts = np.unique(self.message[~self.proved], return_counts=True)
         lines += [f"  {count:6d}  {word}" for word, count in zip(words, counts)]
+        missing = np.argwhere(~self.proved)[:5]
+        lines += [f"  pulse {s} from memory {k}: {self.reasons[k][s]}" for k, s in missing]
         return "\n".join(lines)
 
 
@@ -164,14 +176,18 @@ def _table(
     share: float,
     max_steps: int,
     progress: bool,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels, steps and ends (K, S) with balls of one share; a memory counts only as all of its phases do."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[list[str]]]:
+    """Labels, steps, ends and what stood in the way (K, S), with balls of one share.
+
+    A memory counts only as all of its phases do.
+    """
     targets, rows = balls.targets(share)
     num = len(balls)
     labels, steps = np.full((num, len(pulses)), -1), np.zeros((num, len(pulses)), int)
     ends = np.full((num, len(pulses)), journeys.BLURRED)
+    words = [["the memory has no trapping ball"] * len(pulses) for _ in range(num)]
     if rows.size == 0:
-        return labels, steps, ends
+        return labels, steps, ends, words
     start = Ellipsoids(balls.centers[rows], balls.factors[rows], balls.radii[rows] * share)
     shapes = {pulse.shape[0] for pulse in pulses}
     for length in sorted(shapes):
@@ -183,7 +199,8 @@ def _table(
         found = journeys.follow_sets(
             g, sets, targets, max_steps, still, progress=progress, description="Following pulses"
         )
-        arrived, took, how = (a.reshape(len(which), len(rows)) for a in found)
+        arrived, took, how = (a.reshape(len(which), len(rows)) for a in (found.balls, found.steps, found.ends))
+        owners = balls.owners[rows]
         for i, s in enumerate(which):
             for k in np.unique(balls.owners[rows]):
                 own = balls.owners[rows] == k
@@ -192,7 +209,13 @@ def _table(
                 labels[k, s] = reached[0] if agree else -1
                 steps[k, s] = took[i, own].max()
                 ends[k, s] = journeys.ARRIVED if agree else max(how[i, own].max(), journeys.TRAVELLING)
-    return labels, steps, ends
+                lost = [i * len(rows) + j for j in np.flatnonzero(own) if how[i, j] != journeys.ARRIVED]
+                words[k][s] = "" if agree else "its phases lead to different memories"
+                if lost:
+                    words[k][s] = (
+                        f"the ball, at a share of {share:g}, {found.words(lost[0], owners)}; or raise num_shares"
+                    )
+    return labels, steps, ends, words
 
 
 def _verdicts(ends: np.ndarray) -> DestinationVerdict:

@@ -1,16 +1,13 @@
 """Balls around stable points and cycles that the map takes into themselves, and whose states all end there."""
 
-import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from rnndyn._programs import compiled
-from rnndyn._validation import check_states
+from rnndyn.dynamics.destinations._metrics import metrics
+from rnndyn.dynamics.destinations._orbits import Points, as_cycles, check_stable, jacobians_along, orbit_product
 from rnndyn.dynamics.destinations._sets import Balls, Ellipsoids, enclose_sets, image_radii
 from rnndyn.dynamics.destinations.verdicts import BallVerdict
 from rnndyn.dynamics.numerics.drivers import let_in
@@ -29,8 +26,6 @@ _TEMPERS = (0.2, 0.5, 0.8)
 
 _NUM_SHRINKS = 24
 _NUM_BISECTIONS = 6
-
-Points = Array | np.ndarray | Sequence[Array | np.ndarray]
 
 
 def prove_trapping_balls(f: Callable[[Array], Array], points: Points) -> "TrappingBalls":
@@ -63,14 +58,14 @@ def prove_trapping_balls(f: Callable[[Array], Array], points: Points) -> "Trappi
     cycles = as_cycles("points", points)
     with interval_precision():
         f = let_in(f, cycles[0][0])
-        jacobians = [np.asarray(_jacobians(f, cycle)) for cycle in cycles]
-        _check_stable(f, cycles, jacobians)
+        jacobians = [np.asarray(jacobians_along(f, cycle)) for cycle in cycles]
+        check_stable(f, cycles, jacobians)
         best = [_Candidate.none(cycle) for cycle in cycles]
         for temper in _TEMPERS:
             factors = [metrics(j, temper) for j in jacobians]
             for k, found in enumerate(_largest_balls(f, cycles, factors)):
-                best[k] = found if found.size > best[k].size else best[k]
-    balls = _assemble(cycles, best)
+                best[k] = found if found.is_better_than(best[k]) else best[k]
+    balls = _assemble(cycles, best, jacobians)
     balls.check_distinct()
     return balls
 
@@ -82,7 +77,8 @@ class TrappingBalls(Judged):
     - `owners`: which of the K fixed points or cycles each row belongs to, (M,).
     - `offsets`: claimed upper bounds of $|F(c_j) - c_{j+1}|_{Q_{j+1}}$, (M,).
     - `rates`: claimed upper bounds of $q_j$, (M,).
-    - `result`: a batch (K,) of `BallVerdict`.
+    - `result`: a batch (K,) of `BallVerdict`; `reasons`: K texts, which inequality stood in the way and by how much;
+        empty where a ball is proved.
     """
 
     centers: Float[np.ndarray, "M N"]
@@ -92,6 +88,7 @@ class TrappingBalls(Judged):
     offsets: Float[np.ndarray, " M"]
     rates: Float[np.ndarray, " M"]
     result: BallVerdict
+    reasons: tuple[str, ...]
 
     @property
     def proved(self) -> Bool[np.ndarray, " K"]:
@@ -154,7 +151,7 @@ class TrappingBalls(Judged):
             text = (
                 f"{rate:13.4f}  {inner[own].min():12.2e}  {outer[own].max():12.2e}"
                 if self.proved[k]
-                else self.message[k]
+                else self.reasons[k]
             )
             lines.append(f"  {k:5d}  {int(own.sum()):6d}  {text}")
         if len(self) > 20:
@@ -188,117 +185,47 @@ def trapping_balls_of(f: Callable[[Array], Array], points: Points | TrappingBall
 # --- helpers
 
 
-def as_cycles(name: str, points: Any) -> list[np.ndarray]:
-    """Fixed points and cycles as a list of arrays (p, N), checked."""
-    groups = list(points) if isinstance(points, list | tuple) else [points]
-    cycles: list[np.ndarray] = []
-    for group in groups:
-        shape = np.shape(group)
-        if len(shape) not in (1, 2, 3):
-            raise ValueError(
-                f"{name}: expected fixed points (K, N), cycles (K, p, N) or a list of such arrays, got shape {shape}."
-            )
-        array = np.asarray(group)
-        if array.ndim == 1:
-            array = array[None]
-        check_states(name, array.reshape(-1, shape[-1]))
-        array = array.astype(np.float64)
-        cycles += list(array[:, None] if array.ndim == 2 else array)
-    sizes = {cycle.shape[1] for cycle in cycles}
-    if len(sizes) > 1:
-        raise ValueError(f"{name}: expected states of one length, got {sorted(sizes)}.")
-    if not cycles:
-        raise ValueError(f"{name}: expected at least one fixed point or cycle, got none.")
-    return cycles
+class _Candidate(NamedTuple):
+    """The largest proved balls of one cycle with one metric; with radius zero the attempt that came nearest to it."""
 
-
-@compiled
-def _jacobians(f: Callable, points: Any) -> Any:
-    return jax.vmap(jax.jacfwd(f))(jnp.asarray(points))
-
-
-def orbit_product(jacobians: np.ndarray) -> np.ndarray:
-    """The Jacobian of the whole cycle, at its first point."""
-    return functools.reduce(lambda product, jacobian: jacobian @ product, jacobians)
-
-
-@compiled
-def _images(f: Callable, points: Any) -> Any:
-    return jax.vmap(f)(jnp.asarray(points))
-
-
-def check_kept(name: str, f: Callable, cycles: list[np.ndarray]) -> None:
-    """Raise unless f takes every point to the next, as far as floating point tells."""
-    for k, cycle in enumerate(cycles):
-        defect = np.max(np.abs(np.asarray(_images(f, cycle)) - np.roll(cycle, -1, axis=0)))
-        if not defect <= 1e-6 * (1 + np.max(np.abs(cycle))):
-            what = "fixed point" if len(cycle) == 1 else f"cycle of period {len(cycle)}"
-            raise ValueError(
-                f"{name}: row {k} is no {what}: the map takes it {defect:.2g} away from itself. Polish it with "
-                "find_fixed_points or find_cycles, and mind the input that the map holds."
-            )
-
-
-def _check_stable(f: Callable, cycles: list[np.ndarray], jacobians: list[np.ndarray]) -> None:
-    check_kept("points", f, cycles)
-    for k, chain in enumerate(jacobians):
-        if not np.isfinite(chain).all():
-            continue
-        largest = np.max(np.abs(np.linalg.eigvals(orbit_product(chain))))
-        if largest > 1 + 1e-9:
-            raise ValueError(
-                f"points: row {k} is unstable, with a multiplier of modulus {largest:.6g}: no memory. Pass the stable "
-                "ones only, points[is_stable]; a network may keep its memories as cycles (find_cycles)."
-            )
-
-
-def metrics(jacobians: np.ndarray, temper: float) -> np.ndarray:
-    """Factors Q_j with Q_j⁻ᵀ Q_j⁻¹ = P_j, P_j = I + J_j' P_{j+1} J_j / rho²; NaN where no metric is found."""
-    period, size = len(jacobians), jacobians.shape[1]
-    nothing = np.full((period, size, size), np.nan)
-    if not np.isfinite(jacobians).all():
-        return nothing
-    radius = np.max(np.abs(np.linalg.eigvals(orbit_product(jacobians)))) ** (1 / period)
-    scaled = jacobians / (radius + temper * (1 - radius))
-    total = np.eye(size)
-    for jacobian in scaled[::-1]:  # one turn of the recursion from the zero matrix, and then all turns by doubling
-        total = np.eye(size) + jacobian.T @ total @ jacobian
-    total -= orbit_product(scaled).T @ orbit_product(scaled)
-    power = orbit_product(scaled)
-    for _ in range(60):
-        total = total + power.T @ total @ power
-        power = power @ power
-        if not np.isfinite(total).all() or np.max(np.abs(power)) < 1e-30:
-            break
-    matrices = [total]
-    for jacobian in scaled[:0:-1]:
-        matrices.append(np.eye(size) + jacobian.T @ matrices[-1] @ jacobian)
-    ordered = np.stack([matrices[0], *matrices[:0:-1]])
-    if not np.isfinite(ordered).all():
-        return nothing
-    values, vectors = np.linalg.eigh(0.5 * ordered + 0.5 * np.swapaxes(ordered, 1, 2))
-    if not (values > 0).all():
-        return nothing
-    # Scaled by one number for all points of the cycle: the shortest semi-axis has length 1.
-    return vectors * (np.sqrt(values.max()) / np.sqrt(values))[:, None, :]
-
-
-class _Candidate:
-    """The largest proved balls of one cycle with one metric."""
-
-    def __init__(self, factors: np.ndarray, radius: float, offsets: np.ndarray, rates: np.ndarray) -> None:
-        self.factors, self.radius, self.offsets, self.rates = factors, radius, offsets, rates
+    factors: np.ndarray
+    radius: float
+    offsets: np.ndarray
+    rates: np.ndarray
+    tried: float
+    """The radius that offsets and rates are of."""
 
     @classmethod
     def none(cls, cycle: np.ndarray) -> "_Candidate":
         period, size = cycle.shape
         eye = np.broadcast_to(np.eye(size), (period, size, size))
-        return cls(eye, 0.0, np.full(period, np.inf), np.full(period, np.inf))
+        return cls(eye, 0.0, np.full(period, np.inf), np.full(period, np.inf), np.nan)
 
     @property
-    def size(self) -> float:
-        """The radius of the largest Euclidean ball inside: the shortest semi-axis of the factors is 1."""
-        return self.radius
+    def reach(self) -> np.ndarray:
+        """How far the image of each ball goes, in radii: at most 1 for a proof, and the rate below 1."""
+        return np.maximum(self.rates + self.offsets / self.tried, self.rates)
+
+    def is_better_than(self, other: "_Candidate") -> bool:
+        """A larger radius, that of the largest Euclidean ball inside: the shortest semi-axis of the factors is 1."""
+        if self.radius or other.radius:
+            return self.radius > other.radius
+        return bool(np.isfinite(self.reach).all() and not self.reach.max() >= other.reach.max())
+
+    def words(self, spectral_radius: float) -> str:
+        """What stood in the way of a ball, and what may help."""
+        if self.radius:
+            return ""
+        if not np.isfinite(self.rates).all():
+            return "f is not known to be finite and smooth around it, however small the ball"
+        j = int(np.argmax(self.reach))
+        words = (
+            f"at radius {self.tried:.2g} the ball of its point {j} reaches {self.reach[j]:.6g} times the radius of the "
+            f"next one: |DF| is at most {self.rates[j]:.6g} and |F(c) - c'| at most {self.offsets[j]:.2g}"
+        )
+        if self.rates[j] < 1:
+            return f"{words}; polish the point"
+        return f"{words}; its largest multiplier has the modulus {spectral_radius:.8g} per step"
 
 
 def _largest_balls(f: Callable, cycles: list[np.ndarray], factors: list[np.ndarray]) -> list[_Candidate]:
@@ -318,9 +245,12 @@ def _largest_balls(f: Callable, cycles: list[np.ndarray], factors: list[np.ndarr
         for k, (offsets, rates) in zip(open_, passed):
             reach = offsets + rates * trial[k] * (1 + 4e-16)
             if np.all(rates < 1) and np.all(vn.round_up(reach) <= trial[k]):
-                low[k], best[k] = trial[k], _Candidate(factors[k], float(trial[k]), offsets, rates)
+                low[k] = trial[k]
+                best[k] = _Candidate(factors[k], float(trial[k]), offsets, rates, float(trial[k]))
             else:
                 high[k] = trial[k]
+                failed = _Candidate(factors[k], 0.0, offsets, rates, float(trial[k]))
+                best[k] = failed if failed.is_better_than(best[k]) else best[k]
     return best
 
 
@@ -351,7 +281,7 @@ def ball_bounds(
     return offsets, rates
 
 
-def _assemble(cycles: list[np.ndarray], best: list[_Candidate]) -> TrappingBalls:
+def _assemble(cycles: list[np.ndarray], best: list[_Candidate], jacobians: list[np.ndarray]) -> TrappingBalls:
     lengths = [len(cycle) for cycle in cycles]
     proved = np.array([candidate.radius > 0 for candidate in best])
     return TrappingBalls(
@@ -362,4 +292,12 @@ def _assemble(cycles: list[np.ndarray], best: list[_Candidate]) -> TrappingBalls
         offsets=np.concatenate([candidate.offsets for candidate in best]),
         rates=np.concatenate([candidate.rates for candidate in best]),
         result=first_verdict((proved, BallVerdict.proved), otherwise=BallVerdict.not_contracting),
+        reasons=tuple(candidate.words(_spectral_radius(chain)) for candidate, chain in zip(best, jacobians)),
     )
+
+
+def _spectral_radius(jacobians: np.ndarray) -> float:
+    """The modulus of the largest multiplier of a cycle, per step."""
+    if not np.isfinite(jacobians).all():
+        return float("nan")
+    return float(np.max(np.abs(np.linalg.eigvals(orbit_product(jacobians))))) ** (1 / len(jacobians))

@@ -1,5 +1,7 @@
 """The best straight line through tanh on an interval, with a rigorous bound of how far tanh strays from it."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -23,12 +25,42 @@ def tanh(x: AffineForm) -> AffineForm:
     return linear_image([slope], [x], offset)
 
 
-def logistic(x: AffineForm) -> AffineForm:
-    """`1 / (1 + exp(-x)) = 1/2 + tanh(x / 2) / 2`; halves are exact."""
-    half = AffineForm(0.5 * x.center, None if x.generators is None else 0.5 * x.generators, 0.5 * x.spread)
-    y = tanh(half)
-    offset = from_interval(ia.add(point(0.5 * y.center), point(jnp.full_like(y.center, 0.5))))
-    return linear_image([jnp.full_like(y.center, 0.5)], [y], offset)
+def curves(names: Sequence[str], forms: Sequence[AffineForm]) -> list[AffineForm]:
+    """tanh or logistic of several forms, each by its name, as one program on all of their entries.
+
+    `1 / (1 + exp(-x)) = 1/2 + tanh(x / 2) / 2`; halves are exact.
+    """
+    scales = [0.5 if name == "logistic" else 1.0 for name in names]
+    num_generators = max((0 if x.generators is None else x.generators.shape[0] for x in forms), default=0)
+
+    def flat(x: AffineForm, scale: float) -> AffineForm:
+        generators = jnp.zeros((num_generators, x.center.size)) if x.generators is None else x.generators
+        generators = jnp.reshape(generators, (num_generators, -1))
+        return AffineForm(scale * jnp.ravel(x.center), scale * generators, scale * jnp.ravel(x.spread))
+
+    parts = [flat(x, scale) for x, scale in zip(forms, scales)]
+    whole = AffineForm(
+        jnp.concatenate([x.center for x in parts]),
+        jnp.concatenate([x.generators for x in parts], axis=1),
+        jnp.concatenate([x.spread for x in parts]),
+    )
+    y = tanh(whole)
+    assert y.generators is not None
+    out, first = [], 0
+    for form, scale in zip(forms, scales):
+        part = slice(first, first := first + form.center.size)
+        generators = None
+        if form.generators is not None:
+            generators = jnp.reshape(y.generators[:, part], form.generators.shape)
+        piece = AffineForm(jnp.reshape(y.center[part], form.shape), generators, jnp.reshape(y.spread[part], form.shape))
+        out.append(piece if scale == 1 else _one_half_more(piece))
+    return out
+
+
+def _one_half_more(y: AffineForm) -> AffineForm:
+    """`1/2 + y/2`."""
+    half = jnp.full_like(y.center, 0.5)
+    return linear_image([half], [y], from_interval(ia.add(point(0.5 * y.center), point(half))))
 
 
 def _secant_slope(box: Interval) -> Float[Array, "..."]:

@@ -1,7 +1,8 @@
 """The image of a set under a function, as an affine form, by evaluation of its jaxpr."""
 
+import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.extend
@@ -56,24 +57,80 @@ def affine_image(f: Callable, x: AffineForm) -> AffineForm:
 
 
 def _evaluate_jaxpr(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
-    """Evaluate a jaxpr on forms, plain arrays, and intervals of truth values and integers (`Dual`)."""
-    env: dict[Any, Any] = {}
+    """Evaluate a jaxpr on forms, plain arrays, and intervals of truth values and integers (`Dual`).
 
-    def read(var: Any) -> Any:
-        return jnp.asarray(var.val) if isinstance(var, jax.extend.core.Literal) else env[var]
+    Each tanh and logistic function is a long program. So they wait until nothing else can be evaluated, and all that
+    wait, such as the gates of a cell, become one.
+    """
+    values: dict[Any, Any] = {}
+    equations, outputs = _flattened(jaxpr, consts, args, values)
+    while equations:
+        waiting, curves = [], []
+        for equation in equations:
+            eqn, sources, targets = equation
+            if not all(isinstance(source, _Known) or source in values for source in sources):
+                waiting.append(equation)
+                continue
+            operands = [_look_up(source, values) for source in sources]
+            if eqn.primitive.name in _CURVES and isinstance(operands[0], AffineForm):
+                curves.append((eqn.primitive.name, operands[0], targets[0]))
+            else:
+                values.update(zip(targets, _evaluate(eqn, operands)))
+        if curves:
+            names, forms, targets = zip(*curves)
+            values.update(zip(targets, _secants.curves(names, forms)))
+        equations = waiting
+    return [_look_up(output, values) for output in outputs]
 
-    env.update(zip(jaxpr.constvars, consts))
-    env.update(zip(jaxpr.invars, args))
-    for eqn in jaxpr.eqns:
-        env.update(zip(eqn.outvars, _evaluate(eqn, [read(var) for var in eqn.invars])))
-    return [read(var) for var in jaxpr.outvars]
+
+class _Known(NamedTuple):
+    """A number that stands in the program itself."""
+
+    value: Any
+
+
+def _look_up(source: Any, values: dict[Any, Any]) -> Any:
+    return jnp.asarray(source.value) if isinstance(source, _Known) else values[source]
+
+
+def _flattened(
+    jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], values: dict[Any, Any]
+) -> tuple[list[tuple[Any, list[Any], list[Any]]], list[Any]]:
+    """The equations of a jaxpr and of all that it calls, with a name for each quantity, and the names of the outputs.
+
+    What is known goes into `values`. A name is a number: a body that is called twice has different quantities.
+    """
+    equations: list[tuple[Any, list[Any], list[Any]]] = []
+    count = itertools.count()
+
+    def name(value: Any) -> int:
+        number = next(count)
+        values[number] = value
+        return number
+
+    def walk(jaxpr: Any, consts: Sequence[Any], sources: list[Any]) -> list[Any]:
+        names: dict[Any, Any] = dict(zip(jaxpr.constvars, map(name, consts))) | dict(zip(jaxpr.invars, sources))
+
+        def read(var: Any) -> Any:
+            return _Known(var.val) if isinstance(var, jax.extend.core.Literal) else names[var]
+
+        for eqn in jaxpr.eqns:
+            given = [read(var) for var in eqn.invars]
+            body = called(eqn)
+            if body is None:
+                found: list[Any] = [next(count) for _ in eqn.outvars]
+                equations.append((eqn, given, found))
+            else:
+                found = walk(body.jaxpr, body.consts, given)
+            names.update(zip(eqn.outvars, found))
+        return [read(var) for var in jaxpr.outvars]
+
+    outputs = walk(jaxpr, consts, list(map(name, args)))
+    return equations, outputs
 
 
 def _evaluate(eqn: Any, operands: list[Any]) -> list[Any]:
     name = eqn.primitive.name
-    body = called(eqn)
-    if body is not None:
-        return _evaluate_jaxpr(body.jaxpr, body.consts, operands)
     if not any(isinstance(x, AffineForm | Dual) for x in operands) and is_exact(eqn):
         outs = eqn.primitive.bind(*operands, **eqn.params)
         return list(outs) if eqn.primitive.multiple_results else [outs]
@@ -188,12 +245,8 @@ def _reduce_sum(eqn: Any, operand: Any) -> AffineForm:
 # --- operations on one number at a time
 
 
-def _tanh(eqn: Any, x: Any) -> AffineForm:
-    return _secants.tanh(_form(x))
-
-
-def _logistic(eqn: Any, x: Any) -> AffineForm:
-    return _secants.logistic(_form(x))
+def _curve(eqn: Any, x: Any) -> AffineForm:
+    return _secants.curves((eqn.primitive.name,), (_form(x),))[0]
 
 
 def _mean_value(eqn: Any, operands: list[Any]) -> AffineForm:
@@ -237,9 +290,10 @@ _LINEAR: dict[str, Callable] = {
     "mul": _mul,
     "dot_general": _dot_general,
     "reduce_sum": _reduce_sum,
-    "tanh": _tanh,
-    "logistic": _logistic,
+    "tanh": _curve,
+    "logistic": _curve,
 }
+_CURVES = ("tanh", "logistic")
 _NOT_ELEMENTWISE = frozenset([*_LINEAR, "polynomial", "reduce_max", "reduce_min", "cumsum"])
 _ELEMENTWISE_BRANCHES = ("abs", "max", "min", "clamp")
 _ELEMENTWISE: dict[str, Callable] = {k: v for k, v in SMOOTH_RULES.items() if k not in _NOT_ELEMENTWISE} | {

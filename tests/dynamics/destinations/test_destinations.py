@@ -1,5 +1,7 @@
 """Where states, branches and pulses are proved to lead, against closed forms and plain iteration."""
 
+import re
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -67,9 +69,20 @@ def test_states_end_on_the_side_where_they_start(balls):
     # A state of the boundary ends in no memory, and no proof says so.
     assert basins.labels[3] == -1
     assert rd.results.is_verdict(basins.result, DestinationVerdict.blurred, DestinationVerdict.not_arrived)[3]
+    assert "boundary" in basins.reasons[3]
+    assert not any(basins.reasons[k] for k in np.flatnonzero(basins.proved))
     soon = rd.certify_basins(double_well, balls, states[4:8] * 1e-3, max_steps=1, progress=False)
     assert np.all(soon.labels == -1)
     assert "max_steps" in soon.message[0]
+    # Each says where it is: the second unit has not left zero, so the ball of the nearest corner is X / radius away.
+    for k, state in enumerate(states[4:8]):
+        x = np.tanh(2e-3 * state)
+        corner = 2 * int(x[0] > 0) + int(x[1] > 0)
+        away = np.linalg.norm(x - MEMORIES[corner]) / (balls.inner_radii * soon.multiples)[corner]
+        found = re.search(r"after 1 steps is .* radii wide, (\S+) radii from .* memory (\d): raise", soon.reasons[k])
+        assert found, soon.reasons[k]
+        assert int(found[2]) == corner
+        assert float(found[1]) == pytest.approx(away, rel=0.01)
 
 
 def test_the_branches_of_the_saddles_are_the_sides_of_the_square(balls):
@@ -163,6 +176,7 @@ def test_a_map_without_interval_rules_is_named_and_a_neutral_point_gets_no_ball(
     neutral = rd.prove_trapping_balls(lambda x: x - x**3, np.zeros((1, 2)))
     assert not neutral.proved.any()
     assert rd.results.is_verdict(neutral.result, BallVerdict.not_contracting).all()
+    assert "multiplier has the modulus 1 " in neutral.reasons[0]
     nothing = rd.certify_basins(lambda x: x - x**3, neutral, np.ones((3, 2)) * 0.1)
     assert (nothing.labels == -1).all()
 

@@ -85,22 +85,66 @@ def test_the_second_program_accepts_and_refuses_what_is_perturbed_or_permuted(gr
             assert not rd.check_basins(one, cell).accepted
 
 
-def test_the_wiring_is_the_cube(gru):
-    _, data, f, fps, balls = gru
-    found = rd.certify_connections(f, fps.points[fps.num_unstable == 1], balls, progress=False)
-    assert found.proved.all()
+@pytest.fixture(scope="module")
+def wires(gru):
+    _, _, f, fps, balls = gru
+    return rd.certify_connections(f, fps.points[fps.num_unstable == 1], balls, progress=False)
+
+
+def test_the_wiring_is_the_cube(gru, wires):
+    _, data, _, _, balls = gru
+    assert wires.proved.all()
     corners = bits_of(balls.centers, data)
     assert len(np.unique(corners, axis=0)) == 8
     # Each saddle joins two memories that differ in one bit; together all twelve edges.
-    assert np.all(np.abs(corners[found.edges[:, 0]] - corners[found.edges[:, 1]]).sum(axis=1) == 1)
-    assert len(np.unique(found.edges, axis=0)) == 12
+    assert np.all(np.abs(corners[wires.edges[:, 0]] - corners[wires.edges[:, 1]]).sum(axis=1) == 1)
+    assert len(np.unique(wires.edges, axis=0)) == 12
     # By plain iteration, from a hair's breadth beside the saddle.
     for branch, sign in enumerate((1, -1)):
-        ends = found.saddles + sign * 1e-3 * found.directions
+        ends = wires.saddles + sign * 1e-3 * wires.directions
         for _ in range(1000):
             ends = gru_step(ends, np.zeros((1, 3)), data)
         nearest = np.argmin(np.linalg.norm(ends[:, None] - balls.centers, axis=2), axis=1)
-        np.testing.assert_array_equal(found.labels[:, branch], nearest)
+        np.testing.assert_array_equal(wires.labels[:, branch], nearest)
+
+
+def one_saddle(wires, k):
+    """The certificate of one saddle alone."""
+    own = wires.pieces.saddles == k
+    pieces = dataclasses.replace(
+        wires.pieces,
+        **{f.name: getattr(wires.pieces, f.name)[own] for f in dataclasses.fields(wires.pieces)},
+    )
+    pieces = dataclasses.replace(pieces, saddles=np.zeros(own.sum(), int))
+    rows = ("saddles", "periods", "frames", "multipliers", "sizes", "bounds", "slopes", "blurs", "inner", "outer")
+    parts = {name: getattr(wires, name)[k : k + 1] for name in (*rows, "labels")}
+    return dataclasses.replace(wires, pieces=pieces, **parts)
+
+
+def test_the_second_program_accepts_the_wiring_and_refuses_each_claim_that_is_better_by_1e_9(gru, wires):
+    cell = gru[0]
+    check = rd.check_connections(wires, cell)
+    assert check.accepted, check.reason
+    one = one_saddle(wires, 0)
+    assert rd.check_connections(one, cell).accepted
+    nudge = 1e-9
+    bounds = np.concatenate([[nudge], np.full(6, -nudge)]) * np.eye(7)
+    changed = {f"bound {i}": {"bounds": one.bounds + bounds[i]} for i in range(7)}
+    changed |= {
+        "slope": {"slopes": one.slopes * (1 - nudge)},
+        "blur along": {"blurs": one.blurs * np.array([1 - nudge, 1])},
+        "blur across": {"blurs": one.blurs * np.array([1, 1 - nudge])},
+        "outer": {"outer": one.outer * (1 + nudge)},
+        "inner": {"inner": one.inner * (1 + nudge)},
+        "saddle": {"saddles": one.saddles + nudge},
+        "label": {"labels": one.labels[:, ::-1]},
+        "gap": {"pieces": dataclasses.replace(one.pieces, starts=one.pieces.starts * (1 + nudge))},
+        "steps": {"pieces": dataclasses.replace(one.pieces, steps=one.pieces.steps - 1)},
+    }
+    for name, change in changed.items():
+        refused = rd.check_connections(dataclasses.replace(one, **change), cell)
+        assert not refused.accepted, name
+        assert re.search("saddle 0", refused.reason), (name, refused.reason)
 
 
 def test_pulses_are_proved_to_set_their_bits(gru):
@@ -135,5 +179,7 @@ def test_memories_that_are_cycles_are_certified_and_checked_too(vanilla):
     assert basins.proved.all()
     check = rd.check_basins(basins, cell)
     assert check.accepted, check.reason
-    found = rd.certify_connections(f, saddles, basins.balls, progress=False)
+    found = rd.certify_connections(f, saddles[:4], basins.balls, progress=False)
     assert found.proved.all()
+    check = rd.check_connections(found, cell)
+    assert check.accepted, check.reason

@@ -63,3 +63,19 @@ def test_fewer_generators_make_a_larger_set():
         dense = as_interval(spread_as_generators(form))
     np.testing.assert_allclose(less.hi, whole.hi, rtol=1e-14)  # of the same box
     np.testing.assert_allclose(dense.hi, whole.hi, rtol=1e-14)
+
+
+def test_gates_that_do_not_wait_for_each_other_are_one_program():
+    """Rows of tanh in the evaluation: two for an LSTM's five curves, as many as two tanh in a row have."""
+
+    def lstm(x):
+        i, f, g, o = jnp.split(jnp.tile(x, 4), 4)
+        c = jax.nn.sigmoid(f) * x + jax.nn.sigmoid(i) * jnp.tanh(g)
+        return jax.nn.sigmoid(o) * jnp.tanh(c)
+
+    def evaluations(f):
+        form = AffineForm(jnp.zeros(SIZE), jnp.zeros((1, SIZE)), jnp.zeros(SIZE))
+        return str(jax.make_jaxpr(lambda x: affine_image(f, x))(form)).count("= tanh")
+
+    with interval_precision():
+        assert evaluations(lstm) == evaluations(lambda x: jnp.tanh(jnp.tanh(x))) > 0

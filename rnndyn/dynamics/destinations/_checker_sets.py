@@ -1,0 +1,133 @@
+"""Balls, and ellipsoids and boxes on their way into them, for the second opinion."""
+
+import numpy as np
+
+from rnndyn.dynamics.destinations import _checker_intervals as iv
+from rnndyn.dynamics.destinations._checker_cells import CellStep
+from rnndyn.dynamics.destinations.trapping_balls import TrappingBalls
+
+
+def balls_fail(balls: TrappingBalls, step: CellStep) -> str:
+    """The first trapping inequality that does not hold; empty where all do."""
+    rows = np.flatnonzero(balls.radii > 0)
+    after = balls.successors[rows]
+    if not np.array_equal(balls.radii[after], balls.radii[rows]):
+        return "the balls of a cycle have different radii."
+    centers, factors, radii = balls.centers[rows], balls.factors[rows], balls.radii[rows]
+    value, linear = step.over_balls(centers, factors, radii)
+    inverse, loss = iv.inverses_of(balls.factors[after])
+    offsets = (
+        iv.vector_norm(iv.apply(inverse, iv.sub(value, iv.exactly(balls.centers[after])))) / (1 - loss) * (1 + 8 * iv.U)
+    )
+    rates = iv.spectral_norm(iv.apply_matrix(inverse, linear)) / (1 - loss) * (1 + 8 * iv.U)
+    claimed, rate = balls.offsets[rows], balls.rates[rows]
+    for i, k in enumerate(rows):
+        if not (loss[i] < 1 and offsets[i] <= claimed[i]):
+            return (
+                f"ball {k}: |F(c) - c'| is claimed to be {claimed[i]:.6g}, and only known to be below {offsets[i]:.6g}."
+            )
+        if not rates[i] <= rate[i]:
+            return f"ball {k}: |DF| is claimed to be {rate[i]:.12g}, and only known to be below {rates[i]:.12g}."
+        if not (rate[i] < 1 and iv.up(claimed[i] + iv.up(rate[i] * radii[i])) <= radii[i]):
+            return f"ball {k}: offset + rate r = {claimed[i] + rate[i] * radii[i]:.12g} exceeds r = {radii[i]:.12g}."
+    return ""
+
+
+def arrivals_fail(balls: TrappingBalls, multiples: np.ndarray, settling: np.ndarray, step: CellStep) -> str:
+    """The first of the larger balls that is not seen to come to lie in a trapping ball of its memory."""
+    rows = np.flatnonzero((balls.radii > 0) & ((multiples > 1) | (settling > 0)))
+    sets = (balls.centers[rows], balls.factors[rows], balls.radii[rows] * multiples[rows])
+    place, there = rows.copy(), np.zeros(len(rows), bool)
+    for t in range(int(settling[rows].max(initial=0)) + 1):
+        now = np.flatnonzero(settling[rows] == t)
+        if now.size:
+            there[now] = is_inside(*rows_of(sets, now), balls, place[now], np.ones(len(rows))[now])
+        sets, place = advance(step, *sets), balls.successors[place]
+    if there.all():
+        return ""
+    k = rows[np.argmin(there)]
+    return f"ball {k}: {multiples[k]:.6g} times as large it is not seen to enter itself within {settling[k]} steps."
+
+
+def states_arrive(
+    step: CellStep,
+    states: np.ndarray,
+    steps: np.ndarray,
+    entered: np.ndarray,
+    balls: TrappingBalls,
+    multiples: np.ndarray,
+) -> np.ndarray:
+    """Which states lie, after so many steps, within so many times the radius of a ball."""
+    inside = np.zeros(len(states), bool)
+    lo, hi = states.copy(), states.copy()
+    for t in range(int(steps.max(initial=0)) + 1):
+        now = np.flatnonzero(steps == t)
+        if now.size:
+            inside[now] = _is_box_inside((lo[now], hi[now]), balls, entered[now], multiples[entered[now]])
+        going = steps > t
+        lo[going], hi[going] = step.over_boxes((lo[going], hi[going]))
+    left = np.flatnonzero(~inside)
+    size = states.shape[1]
+    sets = (states[left], np.broadcast_to(np.eye(size), (len(left), size, size)), np.zeros(len(left)))
+    for t in range(int(steps[left].max(initial=0)) + 1):
+        now = steps[left] == t
+        if now.any():
+            which = entered[left[now]]
+            inside[left[now]] = is_inside(*rows_of(sets, now), balls, which, multiples[which])
+        if (steps[left] > t).any():
+            sets = advance(step, *sets)
+    return inside
+
+
+def _is_box_inside(box: iv.Pair, balls: TrappingBalls, which: np.ndarray, share: np.ndarray) -> np.ndarray:
+    inverse, loss = iv.inverses_of(balls.factors[which])
+    away = (
+        iv.vector_norm(iv.apply(inverse, iv.sub(box, iv.exactly(balls.centers[which])))) / (1 - loss) * (1 + 8 * iv.U)
+    )
+    return (loss < 1) & (away <= iv.down(balls.radii[which] * share))
+
+
+def is_inside(
+    centers: np.ndarray,
+    factors: np.ndarray,
+    radii: np.ndarray,
+    balls: TrappingBalls,
+    which: np.ndarray,
+    share: np.ndarray | float,
+) -> np.ndarray:
+    """Which ellipsoids lie within a share of the radius of a ball."""
+    inverse, loss = iv.inverses_of(balls.factors[which])
+    away = iv.vector_norm(iv.apply(inverse, iv.sub(iv.exactly(centers), iv.exactly(balls.centers[which]))))
+    size = iv.spectral_norm(iv.apply_matrix(inverse, iv.exactly(factors))) * radii
+    reach = (away + size) / (1 - loss) * (1 + 16 * iv.U) + iv.TINY
+    return (loss < 1) & (reach <= iv.down(balls.radii[which] * share))
+
+
+def rows_of(
+    sets: tuple[np.ndarray, np.ndarray, np.ndarray], rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    centers, factors, radii = sets
+    return centers[rows], factors[rows], radii[rows]
+
+
+def advance(
+    step: CellStep, centers: np.ndarray, factors: np.ndarray, radii: np.ndarray, times: int = 1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ellipsoids that hold the images of ellipsoids under so many steps taken as one."""
+    value, linear = step.over_balls(centers, factors, radii, times)
+    middle, matrix = iv.middle_of(value), iv.middle_of(linear)
+    size = centers.shape[1]
+    blur = np.linalg.norm(iv.radius_about(linear, matrix), axis=2) * radii[:, None] + iv.radius_about(value, middle)
+    image = matrix * radii[:, None, None]
+    covariance = image @ np.swapaxes(image, 1, 2)
+    box = size * blur**2 + 1e-60
+    share = np.sqrt(box.sum(axis=1) / np.maximum(np.trace(covariance, axis1=1, axis2=2), 1e-30 * box.sum(axis=1)))
+    fat = (1 + 1 / share)[:, None] * box + 1e-6 / size * np.trace(covariance, axis1=1, axis2=2)[:, None]
+    known = np.isfinite(fat).all(axis=1) & np.isfinite(covariance).all(axis=(1, 2))
+    covariance = np.where(known[:, None, None], covariance * (1 + share)[:, None, None], 0.0)
+    covariance = covariance + np.where(known[:, None], fat, 1.0)[:, None, :] * np.eye(size)
+    following = np.linalg.cholesky(covariance)
+    inverse, loss = iv.inverses_of(following)
+    away = iv.vector_norm(iv.apply(inverse, iv.sub(value, iv.exactly(middle))))
+    reach = (away + iv.spectral_norm(iv.apply_matrix(inverse, linear)) * radii) / (1 - loss) * (1 + 16 * iv.U) + iv.TINY
+    return np.where(known[:, None], middle, 0.0), following, np.where(known & (loss < 1), reach, np.inf)
