@@ -11,20 +11,13 @@ import numpy as np
 from rnndyn.dynamics.destinations.certified_basins import CertifiedBasins
 from rnndyn.dynamics.destinations.transitions import CertifiedTransitions
 from rnndyn.dynamics.destinations.trapping_balls import TrappingBalls
-from rnndyn.results import Result
+from rnndyn.dynamics.proofs.recheck import Recheck
 
 _U = 2.0**-53
 _LIBRARY = 32 * _U
 """Relative error allowed to NumPy's exp and tanh, of which a few u are measured."""
 
 _TINY = 1e-290
-
-
-class Recheck(Result):
-    """What the second program says: `accepted`, or `reason`, the inequality that failed and where."""
-
-    accepted: bool
-    reason: str
 
 
 def check_basins(basins: CertifiedBasins, cell: Any, input: Any = None) -> Recheck:
@@ -49,7 +42,7 @@ def check_basins(basins: CertifiedBasins, cell: Any, input: Any = None) -> Reche
         step = _Step(cell, input)
         reason = _balls_fail(basins.balls, step)
         if reason:
-            return Recheck(False, reason)
+            return Recheck(False, (reason,))
         rows = np.flatnonzero(basins.labels >= 0)
         entered = basins.entered[rows]
         known = (entered >= 0) & (entered < len(basins.balls.radii))
@@ -57,12 +50,14 @@ def check_basins(basins: CertifiedBasins, cell: Any, input: Any = None) -> Reche
         known &= (basins.balls.owners[entered] == basins.labels[rows]) & (basins.balls.radii[entered] > 0)
         if not known.all():
             k = rows[np.argmin(known)]
-            return Recheck(False, f"state {k}: label {basins.labels[k]} is not the memory of the ball it is to enter.")
+            return Recheck(
+                False, (f"state {k}: label {basins.labels[k]} is not the memory of the ball it is to enter.",)
+            )
         inside = _states_arrive(step, basins.states[rows], basins.steps[rows], entered, basins.balls)
         if not inside.all():
             k = rows[np.argmin(inside)]
-            return Recheck(False, f"state {k}: after {basins.steps[k]} steps it is not in ball {basins.entered[k]}.")
-        return Recheck(True, "")
+            return Recheck(False, (f"state {k}: after {basins.steps[k]} steps it is not in ball {basins.entered[k]}.",))
+        return Recheck(True, ())
 
 
 def check_transitions(transitions: CertifiedTransitions, cell: Any) -> Recheck:
@@ -79,17 +74,17 @@ def check_transitions(transitions: CertifiedTransitions, cell: Any) -> Recheck:
         balls, share = transitions.balls, transitions.share
         reach = _up(balls.offsets + _up(balls.rates * _up(balls.radii * share)))
         if not (0 < share <= 1 and np.all((reach <= _down(balls.radii * share)) | (balls.radii == 0))):
-            return Recheck(False, f"the balls of share {share} are not taken into themselves.")
+            return Recheck(False, (f"the balls of share {share} are not taken into themselves.",))
         at_rest = _Step(cell, transitions.rest)
         reason = _balls_fail(balls, at_rest)
         if reason:
-            return Recheck(False, reason)
+            return Recheck(False, (reason,))
         for s, pulse in enumerate(transitions.inputs):
             steps = [_Step(cell, u) for u in pulse]
             claimed = transitions.labels[balls.owners, s]
             rows = np.flatnonzero(claimed >= 0)
             if not (balls.radii[rows] > 0).all():
-                return Recheck(False, f"pulse {s}: it starts from a memory without a trapping ball.")
+                return Recheck(False, (f"pulse {s}: it starts from a memory without a trapping ball.",))
             sets = (balls.centers[rows], balls.factors[rows], balls.radii[rows] * share)
             for step in steps:
                 sets = _advance(step, *sets)
@@ -106,10 +101,9 @@ def check_transitions(transitions: CertifiedTransitions, cell: Any) -> Recheck:
                 sets = _advance(at_rest, *sets)
             if not there.all():
                 k = balls.owners[rows[np.argmin(there)]]
-                return Recheck(
-                    False, f"pulse {s} from memory {k}: it is not seen to lead to {transitions.labels[k, s]}."
-                )
-        return Recheck(True, "")
+                failure = f"pulse {s} from memory {k}: it is not seen to lead to {transitions.labels[k, s]}."
+                return Recheck(False, (failure,))
+        return Recheck(True, ())
 
 
 # --- the claims
