@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rnndyn.dynamics.chaos._h_sets import HSet, Images, images
 from rnndyn.dynamics.chaos._homoclinic import Homoclinic
 from rnndyn.dynamics.chaos._saddles import Saddle, contracting_bases, contraction_rate, root
-from rnndyn.dynamics.chaos.covering import HSet, Images, covering, images
-from rnndyn.dynamics.proofs.interval_arithmetic import midpoint, radius_about
-from rnndyn.dynamics.proofs.set_images import SetImage
+from rnndyn.dynamics.chaos.covering import Terms, covering, terms
+from rnndyn.dynamics.proofs.interval_arithmetic import midpoint
 
 # What is left between a bound and the set that it sizes, so that evaluating the same again keeps the inequality.
 _ROOM = 1e-3
@@ -29,9 +29,9 @@ _NUM_ENDS = 3
 _NUM_SIZED = 2
 _SHARE = 1.0
 # Pieces of a set at the saddle, and its thicknesses: one is what bend and errors alone need.
-_TRIALS = ((8, (1.4, 4.0)), (32, (4.0,)))
+_TRIALS = ((1, (1.4, 4.0)), (4, (1.4, 4.0)))
 # Of the sets along a loop, for states of order one.
-_LEAST_THICKNESS = 2e-10
+_LEAST_THICKNESS = 1e-7
 # Pieces take their part of the errors only: above this, smaller ones will not do.
 _HOPELESS = 6.0
 
@@ -97,10 +97,12 @@ def bases_of_size(f: Callable, saddle: Saddle, width: float) -> Iterator[Base]:
                 HSet(one, np.concatenate([width * wide, 0 * stable], axis=1)) for one, wide, stable in _axes(saddle)
             ]
             for _ in range(_NUM_SIZED if num_stable else 0):
-                widths = _widths_needed(f, saddle, sets, num_pieces)
+                widths, twists = _widths_needed(f, saddle, sets, num_pieces)
                 if not all(np.isfinite(one).all() for one in widths):
                     return
-                inward = contracting_bases(list(saddle.squeezes), widths, rate)
+                inward = contracting_bases(list(saddle.squeezes), widths, rate, twists)
+                if inward is None:
+                    return
                 # |bend| + rate < 1 needs more than one of these.
                 thick = thickness / (1 - rate)
                 sets = [
@@ -118,38 +120,41 @@ def _axes(saddle: Saddle) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]
     return zip(saddle.points, saddle.unstable, saddle.stable)
 
 
-def _widths_needed(f: Callable, saddle: Saddle, sets: list[HSet], num_pieces: int) -> list[np.ndarray]:
+def _widths_needed(
+    f: Callable, saddle: Saddle, sets: list[HSet], num_pieces: int
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Columns, in stable coordinates of each point, of ellipsoids that hold the bend of the image and the errors.
 
     The enclosure of a bend is a box in all N units, as wide as the bend in each of them: sets that are thin across
     the bend itself would not hold it.
     """
     period, u = saddle.period, saddle.num_unstable
-    widths = [np.zeros((0, 0))] * period
+    size = saddle.squeezes.shape[1]
+    widths, twists = [np.zeros((0, 0))] * period, [np.zeros((0, size, size))] * period
     for k, one in enumerate(sets):
         following = (k + 1) % period
         axes = np.concatenate([saddle.unstable[following], saddle.stable[following]], axis=1)
         dual = np.linalg.inv(axes)[u:]
-        image = images(f, one, u, num_pieces)
+        # In the coordinates of the axes, that is without the shape of the last ellipsoid.
+        unshaped = np.linalg.pinv(one.axes[:, u:]) @ saddle.stable[k] if np.any(one.axes[:, u:]) else None
         parts = []
-        for over in image.pieces:
-            linear, rest = _errors(over, u)
-            bend = dual @ np.column_stack([np.asarray(midpoint(over.center)) - saddle.points[following], linear[:, :u]])
-            errors = dual * rest * np.sqrt(len(rest))
+        for over in images(f, one, u, num_pieces).pieces:
+            away = np.asarray(midpoint(over.plain.center)) - saddle.points[following]
+            one_piece = terms(over, u)
+            bend, errors = dual @ _bent(one_piece, away), dual * one_piece.rest * np.sqrt(len(one_piece.rest))
             # Each direction gets a floor, or the ellipsoid would be singular.
             floor = 1e-3 * np.linalg.norm(bend) / np.sqrt(len(dual)) * np.eye(len(dual))
-            parts.append(
-                np.concatenate([bend / np.sqrt(num_pieces), _SHARE * errors / np.sqrt(num_pieces), floor], axis=1)
-            )
+            share = 1 / np.sqrt(num_pieces)
+            parts.append(np.concatenate([bend * share, _SHARE * errors * share, floor], axis=1))
+            if unshaped is not None and num_pieces == 1:
+                twists[k] = np.einsum("ij,jkl,lm->kim", dual, one_piece.twist, unshaped)
         widths[following] = np.concatenate(parts, axis=1)
-    return widths
+    return widths, twists
 
 
-def _errors(over: SetImage, u: int) -> tuple[np.ndarray, np.ndarray]:
-    """The middle of a derivative, and how far off it is in each unit over the set."""
-    linear = np.asarray(midpoint(over.derivative))
-    radius = np.asarray(radius_about(over.derivative, linear))
-    return linear, np.linalg.norm(radius[:, :u], axis=1) + np.linalg.norm(radius[:, u:], axis=1)
+def _bent(one: Terms, away: np.ndarray) -> np.ndarray:
+    """Columns (N, _): where the image of the unstable axes lies beside the centre."""
+    return np.column_stack([away, one.outward, 0.5 * one.bend.reshape(len(away), -1)])
 
 
 def _close_up(f: Callable, sets: list[HSet], u: int, num_pieces: int) -> tuple[bool, bool]:
@@ -269,10 +274,16 @@ def _slab(
     return HSet(home.center + home.axes[:, :u] @ place[:u], axes), needed
 
 
+def _sum_of_ellipsoids(shapes: list[np.ndarray]) -> np.ndarray:
+    """The shape, of least trace, of an ellipsoid that holds the sum of some (Schweppe 1973)."""
+    lengths = [np.sqrt(np.trace(shape)) for shape in shapes]
+    return sum(lengths) * sum(shape / length for shape, length in zip(shapes, lengths) if length > 0)
+
+
 def _next_set(over: Images, orbit: Homoclinic, j: int, u: int, widest: float) -> HSet | None:
     """A set around the next point that the image of the last covers: thin, and as wide as allowed up to `widest`."""
     middle = over.pieces[len(over.pieces) // 2]
-    outward, kernel = np.asarray(midpoint(middle.derivative))[:, :u] / over.widths[0], orbit.kernel(j)
+    outward, kernel = terms(middle, u).outward / over.widths[0], orbit.kernel(j)
     inward = kernel
     if kernel.shape[1]:
         try:
@@ -280,13 +291,17 @@ def _next_set(over: Images, orbit: Homoclinic, j: int, u: int, widest: float) ->
         except np.linalg.LinAlgError:
             return None
         # Ellipsoids of the image of the stable ball, of the bend of the unstable axes, and of the errors.
-        total = np.zeros((len(dual), len(dual)))
+        shapes = [np.zeros((len(dual), len(dual))) for _ in range(3)]
         for image in over.pieces:
-            linear, rest = _errors(image, u)
-            thin, errors = dual @ linear[:, u:], dual * rest
-            bend = dual @ np.column_stack([np.asarray(midpoint(image.center)) - orbit.points[j], linear[:, :u]])
+            one = terms(image, u)
+            parts = [dual @ one.inward, *(dual @ one.twist[:, k] for k in range(u))]
+            bend = dual @ _bent(one, np.asarray(midpoint(image.plain.center)) - orbit.points[j])
+            errors = dual * one.rest
+            shapes[0] += sum(part @ part.T for part in parts) / len(over.pieces)
+            shapes[1] += bend @ bend.T
             # An ellipsoid around a box of errors in N units is larger than the one in it by the root of N.
-            total += (2 * thin @ thin.T + 4 * len(rest) * errors @ errors.T) / len(over.pieces) + 4 * bend @ bend.T
+            shapes[2] += len(one.rest) * errors @ errors.T / len(over.pieces)
+        total = _sum_of_ellipsoids(shapes)
         # Thinner sets than this ask for more of the claims than rounding leaves.
         thinnest = _LEAST_THICKNESS * np.sqrt(len(kernel)) * np.linalg.norm(dual, 2)
         inward = kernel @ root(total + thinnest**2 * np.eye(len(dual)))
