@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from rnndyn.dynamics.chaos._bases import Base
 from rnndyn.dynamics.chaos._h_sets import HSet, images
-from rnndyn.dynamics.chaos._loops import Base, Loop
+from rnndyn.dynamics.chaos._loops import Loop
 from rnndyn.dynamics.chaos._saddles import Saddle
 from rnndyn.dynamics.chaos.chaos_proof import ChaosProof
 from rnndyn.dynamics.chaos.claims import Claim, claim, claimed_growths, cone_slopes

@@ -10,9 +10,10 @@ from jaxtyping import Array
 from tqdm.auto import tqdm
 
 from rnndyn._validation import check_at_least, check_states
+from rnndyn.dynamics.chaos._bases import Base, bases
 from rnndyn.dynamics.chaos._graphs import Graph, chaos_proof, graph_of, with_cones
 from rnndyn.dynamics.chaos._homoclinic import Homoclinic, find_homoclinics
-from rnndyn.dynamics.chaos._loops import Base, Loop, bases, close, plans
+from rnndyn.dynamics.chaos._loops import Loop, close, plans
 from rnndyn.dynamics.chaos._saddles import find_saddles, spread
 from rnndyn.dynamics.chaos.chaos_proof import ChaosProof, refused
 from rnndyn.dynamics.chaos.verdicts import HorseshoeVerdict
