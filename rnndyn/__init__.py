@@ -25,13 +25,13 @@ from rnndyn.dynamics.bifurcations.orbit_diagram import OrbitDiagram as OrbitDiag
 from rnndyn.dynamics.bifurcations.orbit_diagram import orbit_diagram as orbit_diagram
 from rnndyn.dynamics.bifurcations.training_history import FixedPointHistory as FixedPointHistory
 from rnndyn.dynamics.candidates import sample_candidates as sample_candidates
+from rnndyn.dynamics.chaos.chaos_proof import ChaosProof as ChaosProof
 from rnndyn.dynamics.chaos.check_chaos import ChaosCheck as ChaosCheck
 from rnndyn.dynamics.chaos.check_chaos import check_chaos as check_chaos
 from rnndyn.dynamics.chaos.check_contraction import ContractionCheck as ContractionCheck
 from rnndyn.dynamics.chaos.check_contraction import check_contraction as check_contraction
-from rnndyn.dynamics.chaos.prove_chaos import ChaosProof as ChaosProof
+from rnndyn.dynamics.chaos.contraction_proof import ContractionProof as ContractionProof
 from rnndyn.dynamics.chaos.prove_chaos import prove_chaos as prove_chaos
-from rnndyn.dynamics.chaos.prove_contraction import ContractionProof as ContractionProof
 from rnndyn.dynamics.chaos.prove_contraction import prove_contraction as prove_contraction
 from rnndyn.dynamics.chaos.verdicts import ContractionVerdict as ContractionVerdict
 from rnndyn.dynamics.chaos.verdicts import HorseshoeVerdict as HorseshoeVerdict

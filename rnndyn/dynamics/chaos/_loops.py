@@ -1,17 +1,16 @@
 """Loops of h-sets, from a set at a saddle along a homoclinic orbit and back: each is covered by the one before."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from rnndyn.dynamics.chaos._bases import Base, bent
+from rnndyn.dynamics.chaos._h_sets import HSet, Images, images
 from rnndyn.dynamics.chaos._homoclinic import Homoclinic
-from rnndyn.dynamics.chaos._saddles import Saddle, contracting_bases, contraction_rate, root
-from rnndyn.dynamics.chaos.covering import HSet, Images, covering, images
-from rnndyn.dynamics.proofs.interval_arithmetic import midpoint, radius_about
-from rnndyn.dynamics.proofs.set_images import SetImage
+from rnndyn.dynamics.chaos._saddles import Saddle, root
+from rnndyn.dynamics.chaos.covering import covering, terms
+from rnndyn.dynamics.proofs.interval_arithmetic import midpoint
 
 # What is left between a bound and the set that it sizes, so that evaluating the same again keeps the inequality.
 _ROOM = 1e-3
@@ -20,29 +19,11 @@ _MARGINS = (1.3, 3.0)
 # Steps near the saddle in which a loop narrows from the width of the base to what it needs. A set as thick as the base
 # and so narrow would be bent through and through; it has to become thin first.
 _LEADS = (0, 3, 6, 9)
-# Of the sets at the saddle, in units of the spread of the states.
-_SIZES = (0.3, 0.2, 0.13, 0.08, 0.05, 0.03, 0.02, 0.01, 5e-3, 2.5e-3, 1.2e-3, 6e-4, 3e-4)
 _MOST_PIECES = 8
 # Where along an orbit that has come back a loop may end.
 _NUM_ENDS = 3
-# How often a set at the saddle is sized for the errors over it, and how much room they are given.
-_NUM_SIZED = 2
-_SHARE = 1.0
-# Pieces of a set at the saddle, and its thicknesses: one is what bend and errors alone need.
-_TRIALS = ((8, (1.4, 4.0)), (32, (4.0,)))
 # Of the sets along a loop, for states of order one.
-_LEAST_THICKNESS = 2e-10
-# Pieces take their part of the errors only: above this, smaller ones will not do.
-_HOPELESS = 6.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Base:
-    """H-sets at the points of a saddle, each of which covers the next; `num_pieces` are needed to show it."""
-
-    saddle: Saddle
-    sets: list[HSet]
-    num_pieces: int
+_LEAST_THICKNESS = 1e-7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,95 +53,6 @@ class Loop:
         return len(self.sets)
 
 
-def bases(f: Callable, saddle: Saddle, scale: float, is_over: Callable[[], bool]) -> Iterator[Base]:
-    """Sets at the saddle that close, from large to small, until `is_over`."""
-    for size in _SIZES:
-        if is_over():
-            return
-        yield from bases_of_size(f, saddle, size * scale)
-
-
-def bases_of_size(f: Callable, saddle: Saddle, width: float) -> Iterator[Base]:
-    """Sets at the saddle, `width` along its unstable directions, each of which covers the next; thin ones first.
-
-    The stable shapes are those that the sets need: the bend of the image of the unstable axes, and what this becomes
-    step by step, with some width in all directions.
-    """
-    u = saddle.num_unstable
-    rate = contraction_rate(saddle.squeezes)  # pyright: ignore[reportArgumentType]
-    num_stable = saddle.squeezes.shape[1]
-    for num_pieces, thicknesses in _TRIALS if u == 1 else _TRIALS[:1]:
-        num_pieces = num_pieces if u == 1 else 1
-        for thickness in thicknesses if num_stable else (1.0,):
-            # The errors of a set grow with its thickness: it is sized for those of the last one.
-            sets = [
-                HSet(one, np.concatenate([width * wide, 0 * stable], axis=1)) for one, wide, stable in _axes(saddle)
-            ]
-            for _ in range(_NUM_SIZED if num_stable else 0):
-                widths = _widths_needed(f, saddle, sets, num_pieces)
-                if not all(np.isfinite(one).all() for one in widths):
-                    return
-                inward = contracting_bases(list(saddle.squeezes), widths, rate)
-                # |bend| + rate < 1 needs more than one of these.
-                thick = thickness / (1 - rate)
-                sets = [
-                    HSet(one, np.concatenate([width * wide, thick * stable @ inward[k]], axis=1))
-                    for k, (one, wide, stable) in enumerate(_axes(saddle))
-                ]
-            closes, may_close = _close_up(f, sets, u, num_pieces)
-            if closes:
-                yield Base(saddle, sets, num_pieces)
-            if not may_close:
-                return
-
-
-def _axes(saddle: Saddle) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    return zip(saddle.points, saddle.unstable, saddle.stable)
-
-
-def _widths_needed(f: Callable, saddle: Saddle, sets: list[HSet], num_pieces: int) -> list[np.ndarray]:
-    """Columns, in stable coordinates of each point, of ellipsoids that hold the bend of the image and the errors.
-
-    The enclosure of a bend is a box in all N units, as wide as the bend in each of them: sets that are thin across
-    the bend itself would not hold it.
-    """
-    period, u = saddle.period, saddle.num_unstable
-    widths = [np.zeros((0, 0))] * period
-    for k, one in enumerate(sets):
-        following = (k + 1) % period
-        axes = np.concatenate([saddle.unstable[following], saddle.stable[following]], axis=1)
-        dual = np.linalg.inv(axes)[u:]
-        image = images(f, one, u, num_pieces)
-        parts = []
-        for over in image.pieces:
-            linear, rest = _errors(over, u)
-            bend = dual @ np.column_stack([np.asarray(midpoint(over.center)) - saddle.points[following], linear[:, :u]])
-            errors = dual * rest * np.sqrt(len(rest))
-            # Each direction gets a floor, or the ellipsoid would be singular.
-            floor = 1e-3 * np.linalg.norm(bend) / np.sqrt(len(dual)) * np.eye(len(dual))
-            parts.append(
-                np.concatenate([bend / np.sqrt(num_pieces), _SHARE * errors / np.sqrt(num_pieces), floor], axis=1)
-            )
-        widths[following] = np.concatenate(parts, axis=1)
-    return widths
-
-
-def _errors(over: SetImage, u: int) -> tuple[np.ndarray, np.ndarray]:
-    """The middle of a derivative, and how far off it is in each unit over the set."""
-    linear = np.asarray(midpoint(over.derivative))
-    radius = np.asarray(radius_about(over.derivative, linear))
-    return linear, np.linalg.norm(radius[:, :u], axis=1) + np.linalg.norm(radius[:, u:], axis=1)
-
-
-def _close_up(f: Callable, sets: list[HSet], u: int, num_pieces: int) -> tuple[bool, bool]:
-    """Whether each set covers the next with room to spare, and whether smaller pieces might show it."""
-    for k, one in enumerate(sets):
-        edge = covering(images(f, one, u, num_pieces), sets[(k + 1) % len(sets)], u, with_cones=False)
-        if not (edge.expansion > 1.02 and edge.contraction < 0.97):
-            return False, edge.expansion > 0 and edge.contraction < _HOPELESS
-    return True, True
-
-
 def plans(base: Base, orbits: Sequence[Homoclinic]) -> list[Plan]:
     """Loops along the orbits, the shortest first: where they leave the base last, and points where they are back."""
     found = []
@@ -188,10 +80,6 @@ def _place(base: Base, phase: int, point: np.ndarray) -> tuple[float, float]:
 
 def end_phase_of(saddle: Saddle, plan: Plan) -> int:
     return (plan.orbit.end_phase - (len(plan.orbit.points) - 1 - plan.last)) % saddle.period
-
-
-def _images(f: Callable, points: np.ndarray) -> np.ndarray:
-    return jax.vmap(f)(jnp.asarray(points))
 
 
 def close(f: Callable, base: Base, plan: Plan) -> tuple[Loop | None, float]:
@@ -269,10 +157,16 @@ def _slab(
     return HSet(home.center + home.axes[:, :u] @ place[:u], axes), needed
 
 
+def _sum_of_ellipsoids(shapes: list[np.ndarray]) -> np.ndarray:
+    """The shape, of least trace, of an ellipsoid that holds the sum of some (Schweppe 1973)."""
+    lengths = [np.sqrt(np.trace(shape)) for shape in shapes]
+    return sum(lengths) * sum(shape / length for shape, length in zip(shapes, lengths) if length > 0)
+
+
 def _next_set(over: Images, orbit: Homoclinic, j: int, u: int, widest: float) -> HSet | None:
     """A set around the next point that the image of the last covers: thin, and as wide as allowed up to `widest`."""
     middle = over.pieces[len(over.pieces) // 2]
-    outward, kernel = np.asarray(midpoint(middle.derivative))[:, :u] / over.widths[0], orbit.kernel(j)
+    outward, kernel = terms(middle, u).outward / over.widths[0], orbit.kernel(j)
     inward = kernel
     if kernel.shape[1]:
         try:
@@ -280,13 +174,17 @@ def _next_set(over: Images, orbit: Homoclinic, j: int, u: int, widest: float) ->
         except np.linalg.LinAlgError:
             return None
         # Ellipsoids of the image of the stable ball, of the bend of the unstable axes, and of the errors.
-        total = np.zeros((len(dual), len(dual)))
+        shapes = [np.zeros((len(dual), len(dual))) for _ in range(3)]
         for image in over.pieces:
-            linear, rest = _errors(image, u)
-            thin, errors = dual @ linear[:, u:], dual * rest
-            bend = dual @ np.column_stack([np.asarray(midpoint(image.center)) - orbit.points[j], linear[:, :u]])
+            one = terms(image, u)
+            parts = [dual @ one.inward, *(dual @ one.twist[:, k] for k in range(u))]
+            bend = dual @ bent(one, np.asarray(midpoint(image.plain.center)) - orbit.points[j])
+            errors = dual * one.rest
+            shapes[0] += sum(part @ part.T for part in parts) / len(over.pieces)
+            shapes[1] += bend @ bend.T
             # An ellipsoid around a box of errors in N units is larger than the one in it by the root of N.
-            total += (2 * thin @ thin.T + 4 * len(rest) * errors @ errors.T) / len(over.pieces) + 4 * bend @ bend.T
+            shapes[2] += len(one.rest) * errors @ errors.T / len(over.pieces)
+        total = _sum_of_ellipsoids(shapes)
         # Thinner sets than this ask for more of the claims than rounding leaves.
         thinnest = _LEAST_THICKNESS * np.sqrt(len(kernel)) * np.linalg.norm(dual, 2)
         inward = kernel @ root(total + thinnest**2 * np.eye(len(dual)))

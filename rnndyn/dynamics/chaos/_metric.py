@@ -9,10 +9,32 @@ from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
 from rnndyn.dynamics.proofs.sector_forms import SectorForm
 from rnndyn.dynamics.proofs.verified_norms import is_positive_definite, round_up
 
+Metric = tuple[float, np.ndarray, np.ndarray]
+"""A rate, a metric P and multipliers of the gains."""
+
 _NUM_ITERATIONS = 500
 _NUM_BISECTIONS = 9
 _NUM_REWEIGHTED = 4
 _STRICT = 1e-6
+# How much above the least rate of a metric the claim lies, and the share of it with which it must be proved already: a
+# checker may lose several times as much to rounding.
+_CLAIM_SLACKS = (8e-10, 4e-9, 2e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
+_SHARE_OF_SLACK = 1 / 8
+
+
+def proved_metric(form: SectorForm, size: int, relaxed: float = 0.0) -> Metric | None:
+    """A metric whose inequality is verified, at the least of a few rates above the one found."""
+    found = find_metric(form, size, relaxed)
+    if found is None:
+        return None
+    rate, metric, scales = found
+    largest = np.max(np.abs(metric))
+    metric, scales = 0.5 * (metric + metric.T) / largest, scales / largest
+    rate = min(rate, least_rate(form, metric, scales))
+    for slack in _CLAIM_SLACKS:
+        if is_contraction(form, metric, scales, rate * (1 + _SHARE_OF_SLACK * slack)):
+            return rate * (1 + slack), metric, scales
+    return None
 
 
 def slopes(form: SectorForm) -> tuple[np.ndarray, np.ndarray]:
@@ -23,7 +45,7 @@ def slopes(form: SectorForm) -> tuple[np.ndarray, np.ndarray]:
     return middle, np.asarray(round_up(radius + 8 * ia.UNIT_ROUNDOFF * np.abs(middle), 4))
 
 
-def find_metric(form: SectorForm, size: int, relaxed: float = 0.0) -> tuple[float, np.ndarray, np.ndarray] | None:
+def find_metric(form: SectorForm, size: int, relaxed: float = 0.0) -> Metric | None:
     r"""The smallest rate found with a metric P and multipliers: (rate, P, Lambda), floats that prove nothing yet.
 
     With gains s = m + r d, |d| <= 1, the map is dx' = A_0 dx + B_0 v, eta = C_0 dx + D_0 v, |v_i| <= |eta_i|, and

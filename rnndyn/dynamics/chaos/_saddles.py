@@ -18,6 +18,7 @@ from rnndyn.dynamics.numerics.evaluation import evaluate
 _RELAXED = 0.4
 _FARTHEST = 0.5
 _NUM_CANDIDATES = 48
+_NUM_TWISTED = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +123,7 @@ def frames(f: Callable, points: Float[np.ndarray, "p N"], max_unstable: int) -> 
     # In reverse, the unstable directions contract: ellipsoids that each step maps into a smaller copy of the next.
     inverses = [np.linalg.inv(stretches[k]) for k in range(period - 1, -1, -1)]
     backward = contracting_bases(inverses, [np.eye(u)] * period, contraction_rate(inverses))
+    assert backward is not None
     # The reversed steps come by the points 0, period - 1, ..., 1.
     outward = np.stack([unstable[k] @ backward[(period - k) % period] for k in range(period)])
     outward /= np.max(np.linalg.norm(outward, 2, axis=(1, 2)))
@@ -136,12 +138,20 @@ def contraction_rate(steps: Sequence[np.ndarray]) -> float:
     return float(radius + _RELAXED * (1 - radius))
 
 
-def contracting_bases(steps: Sequence[np.ndarray], widths: Sequence[np.ndarray], rate: float) -> list[np.ndarray]:
+def contracting_bases(
+    steps: Sequence[np.ndarray],
+    widths: Sequence[np.ndarray],
+    rate: float,
+    twists: Sequence[np.ndarray] | None = None,
+) -> list[np.ndarray] | None:
     r"""Bases in whose coordinates each of a circle of linear maps A_k contracts to `rate`, and that hold given shapes.
 
     The ellipsoids are those of $S_{k+1} = \rho^{-2} A_k S_k A_k^T + Q_{k+1}$, Q = w w' for the widths w_k (n, any): a
     discrete Lyapunov equation. They are the smallest that hold both the image of the last and the columns of w, so
     that a map with large transient growth is given room only where it goes.
+
+    With `twists` K_k (each (u, n, n)) the maps A_k ± K_k, of the two ends of a set, are to contract as well, and
+    K_k S_k K_k' is added to the image; `None` where no such ellipsoids are found.
     """
     size, period = len(steps[0]), len(steps)
     if size == 0:
@@ -154,6 +164,20 @@ def contracting_bases(steps: Sequence[np.ndarray], widths: Sequence[np.ndarray],
     metrics = [scipy.linalg.solve_discrete_lyapunov(around, gathered)]
     for k, step in enumerate(steps[:-1]):
         metrics.append(step @ metrics[-1] @ step.T / rate**2 + shapes[k + 1])
+    if twists is not None and any(np.any(twist) for twist in twists):
+        for _ in range(_NUM_TWISTED):
+            before = np.trace(metrics[0])
+            for k in range(period):
+                parts = [steps[k], *twists[k]]
+                image = sum(part @ metrics[k] @ part.T for part in parts)
+                metrics[(k + 1) % period] = image / rate**2 + shapes[(k + 1) % period]
+            change = np.trace(metrics[0]) / before - 1
+            if not np.isfinite(change) or change > 10:
+                return None
+            if abs(change) < 1e-3:
+                break
+        else:
+            return None
     return [root(metric) for metric in metrics]
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from rnndyn.dynamics.chaos.prove_contraction import ContractionProof
-from rnndyn.results import Result
+from rnndyn.dynamics.chaos.contraction_proof import ContractionProof
+from rnndyn.dynamics.proofs.recheck import Recheck
 
 _U = 2.0**-53
 _TANH = 2.0**-48
@@ -15,16 +15,12 @@ _GRACE = 1e-13
 """A box is looked at this much larger, so that one that is mapped onto its own edge is found to be kept."""
 
 
-class ContractionCheck(Result):
-    """What `check_contraction` found: whether the certificate is `accepted`, and the inequalities that fail."""
+class ContractionCheck(Recheck):
+    """What `check_contraction` found: whether the certificate is `accepted`, and the inequalities that fail.
 
-    accepted: bool
-    failures: tuple[str, ...]
-
-    def table(self) -> str:
-        if self.accepted:
-            return "ContractionCheck: accepted"
-        return "ContractionCheck: refused\n  " + "\n  ".join(self.failures)
+    **Fields:** those of `Recheck`: `accepted`, and `failures`, a sentence for each inequality that was not shown, which
+    begins with "core" where it is one of the core.
+    """
 
 
 def check_contraction(
@@ -37,10 +33,10 @@ def check_contraction(
     $$M = \begin{pmatrix} (\rho^2 - (1-a)^2) P + W^T l (m^2 - r^2) W & -a (1-a) P - W^T l m \\ \cdot & l - a^2 P
     \end{pmatrix}$$
 
-    has to be positive definite; the box of states has to be mapped into itself, or the ellipsoid
-    $|x - c|_P \le s$ has to be kept, $|g(c, u) - c|_P \le (1 - \rho) s$, and to lie where the slopes were bounded. All
-    of it is evaluated anew from the numbers of the certificate, with a-priori bounds of the rounding errors
-    (Higham 2002; for Cholesky's factorisation Rump 2006).
+    has to be positive definite; the box of states has to be mapped into itself, or the tube c + G w + d with
+    $|d|_P \le s$ has to be kept, $|g(c + G w, u) - (c + G w')|_P \le (1 - \rho) s$ with w' shifted by one step, and to
+    lie where the slopes were bounded. All of it is evaluated anew from the numbers of the certificate, with a-priori
+    bounds of the rounding errors (Higham 2002; for Cholesky's factorisation Rump 2006).
 
     **Arguments:**
 
@@ -99,10 +95,10 @@ def _failures(proof: ContractionProof, w: np.ndarray, v: np.ndarray, b: np.ndarr
     pulled = 0.5 * (pulled + pulled.T) - proof.radius**2 * np.eye(size)
     error = _gamma(2 * size) * (np.abs(axes).T @ np.abs(metric) @ np.abs(axes) + proof.radius**2 * np.eye(size))
     if not _is_positive_definite(pulled, error):
-        failures.append(f"the ellipsoid of radius {proof.radius:.6g} is not shown to lie where slopes were bounded.")
+        failures.append(f"the tube of radius {proof.radius:.6g} is not shown to lie where slopes were bounded.")
     offset, room = _offset(proof, w, v, b, leak), (1 - rate) * proof.radius * (1 - 8 * _U)
     if not offset <= room:
-        failures.append(f"the ellipsoid is not shown to be kept: its centre moves by {offset:.6g}, room is {room:.6g}.")
+        failures.append(f"the tube is not shown to be kept: it is left by {offset:.6g}, room is {room:.6g}.")
     return failures
 
 
@@ -114,17 +110,22 @@ def _gamma(count: int) -> float:
 def _drive(
     proof: ContractionProof, w: np.ndarray, v: np.ndarray, b: np.ndarray, reach: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """W x + V u + b as middle and radius: over the box c ± reach, or over the ellipsoid of slopes."""
+    """W x + V u + b as middle and radius: over the box c ± reach, or over the tube of slopes."""
     middle, half = 0.5 * (proof.lower + proof.upper), 0.5 * (proof.upper - proof.lower)
     center = w @ proof.center + v @ middle + b
     size = np.abs(w) @ np.abs(proof.center) + np.abs(v) @ (np.abs(middle) + half) + np.abs(b)
     if reach is None:
         pushed = np.abs(w @ proof.axes) + _gamma(len(w)) * (np.abs(w) @ np.abs(proof.axes))
-        moved = np.sqrt(np.sum(pushed**2, axis=1))
+        moved = np.sqrt(np.sum(pushed**2, axis=1)) + _pushed(w, proof.generators).sum(axis=1)
     else:
         moved = np.abs(w) @ reach
     gamma = _gamma(len(w) + v.shape[1])
     return center, (moved + np.abs(v) @ half) * (1 + gamma) + 2 * gamma * size + 1e-300
+
+
+def _pushed(w: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Above the entries of |W G|."""
+    return np.abs(w @ columns) + _gamma(len(w)) * (np.abs(w) @ np.abs(columns))
 
 
 def _slopes(center: np.ndarray, radius: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -200,32 +201,47 @@ def _outside(
 
 
 def _offset(proof: ContractionProof, w: np.ndarray, v: np.ndarray, b: np.ndarray, leak: float) -> float:
-    """An upper bound of |g(c, u) - c|_P over the inputs: a step under the middle one, and a line for each input."""
-    metric, center, size = proof.metric, proof.center, len(proof.center)
-    drive, radius = _drive(proof, w, v, b, np.zeros(size))
-    low, high = _slopes(drive, radius)
+    """An upper bound of |g(c + G w, u) - (c + G w')|_P: the step of c, columns less what they become, and the rest."""
+    metric, center, columns = proof.metric, proof.center, proof.generators
     half = 0.5 * (proof.upper - proof.lower) * (1 + 2 * _U)
-    factor = np.linalg.cholesky(metric).T
-    gamma = _gamma(size)
-
-    def length(x: np.ndarray, error: np.ndarray) -> float:
-        turned = np.abs(factor @ x) + np.abs(factor) @ (error + gamma * np.abs(x)) * (1 + gamma)
-        return float(np.sqrt(np.sum(turned**2)) * (1 + gamma))
-
+    drive = w @ center + v @ (0.5 * (proof.lower + proof.upper)) + b
+    gamma = _gamma(len(center) + columns.shape[1] + len(half))
     # The middle input moves the drive by rounding errors only; |W||c| and the like bound them.
     exact = gamma * (np.abs(w) @ np.abs(center) + np.abs(v) @ np.maximum(np.abs(proof.lower), np.abs(proof.upper)))
-    blur = leak * (exact + gamma * np.abs(b) + _TANH) + 8 * _U * (np.abs(center) + 1)
-    total = length(leak * (np.tanh(drive) - center), blur)
-    middle, spread = 0.5 * (low + high), 0.5 * (high - low) + 4 * _U
-    for k in range(len(half)):
-        moved = leak * v[:, k] * half[k]
-        total += length(middle * moved, spread * np.abs(moved) * (1 + 8 * _U))
+    exact = exact + gamma * np.abs(b)
+    drives = np.concatenate([v * half, w @ columns], axis=1)
+    sizes = np.concatenate([np.abs(v) * half, _pushed(w, columns)], axis=1)
+    slope, value, bend = _line(drive, sizes.sum(axis=1) * (1 + gamma) + exact)
+    step = leak * (value - center)
+    images = leak * slope[:, None] * drives
+    images[:, len(half) :] += (1 - leak) * columns
+    left = images - np.concatenate([columns, np.zeros((len(center), len(half)))], axis=1)
+    rounded = gamma * (sizes + np.abs(left) + np.abs(images)) + gamma * np.concatenate(
+        [np.abs(v) * half, np.abs(w) @ np.abs(columns) + np.abs(columns)], axis=1
+    )
+    blur = leak * (bend + exact) + 8 * _U * (np.abs(center) + 1) + rounded.sum(axis=1) * (1 + gamma)
+    factor = np.linalg.cholesky(metric).T
+    total = np.abs(step) + np.abs(left).sum(axis=1)
+    around = np.abs(factor) @ (blur + gamma * total)
+    fine = np.sqrt(np.sum((factor @ step) ** 2)) + np.sqrt(np.sum((factor @ left) ** 2, axis=0)).sum()
+    fine = (fine + np.sqrt(np.sum(around**2))) * (1 + gamma)
     # x' P x = |F x|^2 + x' (P - F' F) x
     defect = np.abs(metric - factor.T @ factor) + gamma * (np.abs(factor).T @ np.abs(factor))
-    far = leak * np.abs(np.tanh(drive) - center) + blur + leak * (np.abs(v) @ half) * (1 + gamma)
-    fine = np.sqrt(total**2 + far @ defect @ far)
-    # By the corners of the box around the image as well: |x|_P^2 <= |x|' |P| |x|.
-    top, bottom = np.tanh(drive + radius), np.tanh(drive - radius)
-    corner = leak * np.maximum(np.abs(top - center), np.abs(bottom - center)) + blur
-    crude = np.sqrt(corner @ np.abs(metric) @ corner)
-    return float(min(fine, crude) * (1 + gamma))
+    far = (total + blur) * (1 + gamma)
+    return float(min(np.sqrt(fine**2 + far @ defect @ far), np.sqrt(far @ np.abs(metric) @ far)) * (1 + gamma))
+
+
+def _line(drive: np.ndarray, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A slope s, a value t and how far tanh(x) is from t + s (x - drive) for |x - drive| <= reach.
+
+    The difference is largest and least at an end or where tanh' = s, that is tanh² = 1 - s.
+    """
+    low, high = drive - reach, drive + reach
+    secant = (np.tanh(high) - np.tanh(low)) / np.maximum(2 * reach, 1e-6)
+    slope = np.clip(np.where(reach > 1e-6, secant, 1 - np.tanh(drive) ** 2), 0.0, 1.0)
+    turn = np.arctanh(np.minimum(np.sqrt(1 - slope), 1 - 1e-16))
+    points = np.stack([low, high, np.clip(turn, low, high), np.clip(-turn, low, high)])
+    rest = np.tanh(points) - slope * (points - drive)
+    # At the turning points the slope of the difference is a rounding error, and so is what their rounding does.
+    rounding = 4 * _TANH + 64 * _U * (1 + np.abs(drive) + reach)
+    return slope, 0.5 * (rest.max(0) + rest.min(0)), 0.5 * (rest.max(0) - rest.min(0)) + rounding

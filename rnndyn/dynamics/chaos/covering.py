@@ -1,31 +1,16 @@
 """Covering relations between h-sets: one set is laid across another by a map, as the strips of a horseshoe are."""
 
 import dataclasses
-from collections.abc import Callable
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
+from rnndyn.dynamics.chaos._h_sets import HSet, Images
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
 from rnndyn.dynamics.proofs import verified_norms as norms
-from rnndyn.dynamics.proofs.interval_arithmetic import UNIT_ROUNDOFF, Interval, point
-from rnndyn.dynamics.proofs.set_images import SetImage, image_of_set
-
-
-@dataclasses.dataclass(frozen=True)
-class HSet:
-    """The set c + A z with |p| <= 1 and |q| <= 1 for z = (p, q), p the first u coordinates.
-
-    - `center`: c, shape (N,); `axes`: A, shape (N, N).
-    """
-
-    center: Float[np.ndarray, " N"]
-    axes: Float[np.ndarray, "N N"]
-
-    def coordinates(self) -> Interval:
-        """An enclosure of the inverse of A; NaN where A is not proved to be regular."""
-        return norms.inverse(point(self.axes))
+from rnndyn.dynamics.proofs.curved_images import CurvedImage
+from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
+from rnndyn.dynamics.proofs.set_images import SetImage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,69 +36,22 @@ class Covering:
         return self.expansion > 1 and self.contraction < 1
 
 
-def images(f: Callable, source: HSet, num_unstable: int, num_pieces: int = 1) -> "Images":
-    """Enclosures of f and of its derivative over an h-set, on the host.
-
-    With one unstable direction the set may be cut across it into pieces, each with a mean value form of its own, and
-    its two faces p = -1 and p = 1 are evaluated by themselves.
-    """
-
-    def image(place: float, width: float) -> SetImage:
-        center, blur, axes = piece(source, place, width)
-        return jax.device_get(image_of_set(f, center, blur, axes, num_unstable))
-
-    if num_unstable > 1:
-        return Images([image(0.0, 1.0)], [1.0], None)
-    places = cuts(num_pieces)
-    return Images([image(*cut) for cut in places], [w for _, w in places], [image(-1.0, 0.0), image(1.0, 0.0)])
-
-
-@dataclasses.dataclass(frozen=True)
-class Images:
-    """The images of the pieces of an h-set and, where there is one unstable direction, of its two faces."""
-
-    pieces: list[SetImage]
-    widths: list[float]
-    faces: list[SetImage] | None
-
-    @property
-    def is_known(self) -> bool:
-        return all(bool(image.is_known) for image in [*self.pieces, *(self.faces or [])])
-
-
-def cuts(num_pieces: int) -> list[tuple[float, float]]:
-    """Middles and half-widths of intervals that cover [-1, 1] and, for rounding, overlap a little."""
-    if num_pieces == 1:
-        return [(0.0, 1.0)]
-    width = 1 / num_pieces
-    return [((2 * k + 1) * width - 1, width * (1 + 1e-12)) for k in range(num_pieces)]
-
-
-def piece(one: HSet, place: float, width: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Centre, error bound of the centre, and axes of the part of an h-set with |p - place| <= width."""
-    if (place, width) == (0.0, 1.0):
-        return one.center, np.zeros_like(one.center), one.axes
-    direction = one.axes[:, 0]
-    center = one.center + direction * place
-    # Two roundings, of numbers of this size.
-    blur = norms.round_up(4 * UNIT_ROUNDOFF * (np.abs(one.center) + np.abs(direction)), 4)
-    # The product with the width is rounded as well: by less than u |direction|, which the blur has room for.
-    return center, blur, np.concatenate([(direction * width)[:, None], one.axes[:, 1:]], axis=1)
-
-
 def covering(image: Images, target: HSet, num_unstable: int, *, with_cones: bool = True) -> Covering:
     r"""Bounds of the image of an h-set in the coordinates of another.
 
-    With $B = A'^{-1}$, L the midpoint of the derivative and R its radii, for every z of the set (or of a piece)
+    With $B = A'^{-1}$, for every z = (p, q) of the set (or of a piece of it)
 
-    $$B(f(c + A z) - c') = B(f(c) - c') + B L z + B e, \qquad
-      |e_i| \le |R_{i,1..u}| + |R_{i,u+1..N}|,$$
+    $$B(f(c + A z) - c') = B(f(c) - c') + B G p + \tfrac12 \sum_k p_k B H_k p
+      + B \Bigl(S + \sum_k p_k K_k\Bigr) q + B e,$$
 
-    because |p|, |q| <= 1. `contraction` is the sum of the norms of all terms of the stable rows, the largest of the
-    pieces. With u = 1, `expansion` is how far out the images of the two faces lie on opposite sides; with u > 1 the
-    least singular value of (BL)_uu less the other terms of its rows. With expansion > 1 > contraction the homotopy
-    (1 - t) B(f - c') + t (M p, 0), M the linear map (BL)_uu or the sign, keeps the unstable boundary of the set
+    with the middles G, H, S, K of what `CurvedImage` encloses, and their radii in e: |e_i| is at most the sum of the
+    Euclidean norms of the radii in row i, because |p|, |q| <= 1. `contraction` is the sum of the norms of all terms of
+    the stable rows, the largest of the pieces; for u = 1 a norm of terms in p, which is convex, is largest at an end.
+    With u = 1, `expansion` is how far out the images of the two faces lie on opposite sides; with u > 1 the least
+    singular value of (BG)_u less the other terms of its rows. With expansion > 1 > contraction the homotopy
+    (1 - t) B(f - c') + t (M p, 0), M the linear map (BG)_u or the sign, keeps the unstable boundary of the set
     outside of the target and its image away from the stable boundary, and it ends at a linear map of degree 1 or -1.
+    Where second derivatives are not known, the mean value form takes their place.
 
     Zgliczynski & Gidea (2004), *Covering relations for multidimensional dynamical systems*, definition 6.
     """
@@ -140,14 +78,10 @@ def covering(image: Images, target: HSet, num_unstable: int, *, with_cones: bool
     return found
 
 
-def _parts(image: SetImage) -> tuple[np.ndarray, np.ndarray]:
-    linear = np.asarray(ia.midpoint(image.derivative))
-    return linear, np.asarray(ia.radius_about(image.derivative, linear))
-
-
 def _along(image: SetImage, target: HSet, inverse: Interval) -> Interval:
     """The unstable coordinate of the image of a face."""
-    linear, radius = _parts(image)
+    linear = np.asarray(ia.midpoint(image.derivative))
+    radius = np.asarray(ia.radius_about(image.derivative, linear))
     row = inverse.map(lambda end: end[:1])
     offset = ia.matvec(row, ia.sub(image.center, point(target.center)))
     across = float(norms.vector_norm_bound(ia.matmul(row, point(linear[:, 1:])))[0]) if linear.shape[1] > 1 else 0.0
@@ -156,40 +90,99 @@ def _along(image: SetImage, target: HSet, inverse: Interval) -> Interval:
     return ia.widen(offset.lo[0] - reach, offset.hi[0] + reach)
 
 
-def _bounds(image: SetImage, width: float, target: HSet, inverse: Interval, u: int, with_cones: bool) -> Covering:
-    linear, radius = _parts(image)
-    rest = norms.round_up(_length(radius[:, :u]) + _length(radius[:, u:]))
-    offset = ia.matvec(inverse, ia.sub(image.center, point(target.center)))
-    blocks = ia.matmul(inverse, point(linear))
-    size = ia.magnitude(inverse)
-    rest_u = _at_most(size[:u], rest)
-    # Three bounds of |B_s e|: signs by themselves, B_s as a whole, and B_s in units of the entries of e.
-    inward = inverse.map(lambda end: end[u:])
-    scaled = _norm(ia.mul(inward, point(rest[None, :])))
-    rest_s = min(
-        _at_most(size[u:], rest),
-        float(norms.round_up(_norm(inward) * norms.vector_norm_bound(point(rest)), 1)),
-        float(norms.round_up(scaled * np.sqrt(len(rest)), 2)),
+@dataclasses.dataclass(frozen=True)
+class Terms:
+    """The middles and radii of G, H, S, K of an image; without second derivatives H = K = 0 and the radii hold all.
+
+    - `outward` G (N, u), `inward` S (N, S), `bend` H (N, u, u), `twist` K (N, u, S).
+    - `radii`: of Df(c + A z) A_p, (N, u), and of Df(c + A z) A_q, (N, S), over the set.
+    - `rest`: bounds |e|, (N,).
+    """
+
+    outward: np.ndarray
+    inward: np.ndarray
+    bend: np.ndarray
+    twist: np.ndarray
+    radii: tuple[np.ndarray, np.ndarray]
+    rest: np.ndarray
+
+
+def terms(image: CurvedImage, u: int) -> Terms:
+    """What `covering` needs of an image."""
+    if not image.is_bend_known:
+        linear, radius = _middle(image.plain.derivative)
+        size = len(linear)
+        rest = norms.round_up(_length(radius[:, :u]) + _length(radius[:, u:]))
+        flat = np.zeros((size, u, u)), np.zeros((size, u, size - u))
+        return Terms(linear[:, :u], linear[:, u:], *flat, (radius[:, :u], radius[:, u:]), rest)
+    (outward, blur), (inward, spread), (curved, unknown) = map(_middle, (image.outward, image.inward, image.bend))
+    size = len(outward)
+    bent, twisted = _length(unknown[:, :, :u]), _length(unknown[:, :, u:])
+    radii = (
+        norms.round_up(blur + bent + twisted, 2),
+        norms.round_up(spread + _length(np.swapaxes(unknown[:, :, u:], 1, 2)), 1),
     )
-    growth = float(norms.smallest_singular_value_bound(blocks.map(lambda end: end[:u, :u])))
-    mixing = _norm(blocks.map(lambda end: end[:u, u:]))
-    shear = _norm(blocks.map(lambda end: end[u:, :u]))
-    squeeze = _norm(blocks.map(lambda end: end[u:, u:]))
-    offset_u = float(norms.vector_norm_bound(offset.map(lambda end: end[:u])))
-    offset_s = float(norms.vector_norm_bound(offset.map(lambda end: end[u:])))
-    lost = norms.round_up(offset_u + mixing + rest_u, 3)
+    # |sum_kl p_k p_l H_kl| and |sum_kl p_k q_l K_kl| are at most the root of the sum of squares.
+    flat = [_length(part.reshape(size, -1)) for part in (unknown[:, :, :u], unknown[:, :, u:])]
+    rest = norms.round_up(_length(blur) + 0.5 * flat[0] + _length(spread) + flat[1], 4)
+    return Terms(outward, inward, curved[:, :, :u], curved[:, :, u:], radii, np.asarray(rest))
+
+
+def _middle(x: Interval) -> tuple[np.ndarray, np.ndarray]:
+    middle = np.asarray(ia.midpoint(x))
+    return middle, np.asarray(ia.radius_about(x, middle))
+
+
+def _bounds(image: CurvedImage, width: float, target: HSet, inverse: Interval, u: int, with_cones: bool) -> Covering:
+    one = terms(image, u)
+    size, count = ia.magnitude(inverse), len(one.rest)
+    rows = [inverse.map(lambda end, part=part: end[part]) for part in _halves(u)]
+    offset = ia.matvec(inverse, ia.sub(image.plain.center, point(target.center)))
+    offset_u, offset_s = (offset.map(lambda end, part=part: end[part]) for part in _halves(u))
+    outward_u, outward_s = (ia.matmul(row, point(one.outward)) for row in rows)
+    inward_u, inward_s = (ia.matmul(row, point(one.inward)) for row in rows)
+    # Half of it: exact.
+    bend_u, bend_s = (ia.matmul(row, point(0.5 * one.bend.reshape(count, -1))) for row in rows)
+    twist_u, twist_s = (ia.matmul(row, point(one.twist.reshape(count, -1))) for row in rows)
+    rest_u, rest_s = _at_most(size[:u], one.rest), _smallest(rows[1], size[u:], one.rest)
+    shear, mixing, cross_u = _norm(outward_s), _norm(inward_u), _norm(twist_u)
+    growth = float(norms.smallest_singular_value_bound(outward_u))
+    lost = norms.round_up(float(norms.vector_norm_bound(offset_u)) + mixing + rest_u + _norm(bend_u) + cross_u, 5)
     expansion = float(np.nextafter(growth - lost, -np.inf))
-    contraction = float(norms.round_up(offset_s + shear + squeeze + rest_s, 4))
+    if u == 1:
+        # Convex in p and in p^2: the largest values are at the ends.
+        ends = [offset_s, ia.add(offset_s, bend_s.map(lambda end: end[:, 0]))]
+        away = max(float(norms.vector_norm_bound(end)) for end in ends)
+        squeeze = max(_norm(ia.add(inward_s, twist_s)), _norm(ia.sub(inward_s, twist_s)))
+    else:
+        away = float(norms.round_up(float(norms.vector_norm_bound(offset_s)) + _norm(bend_s), 1))
+        squeeze = float(norms.round_up(_norm(inward_s) + _norm(twist_s), 1))
+    contraction = float(norms.round_up(away + shear + squeeze + rest_s, 4))
     if not with_cones:
         return Covering(expansion, contraction, -np.inf, np.inf, np.inf, np.inf)
-    # How far the derivative over the set may be from its midpoint, in each block.
-    spread = [_spread(size, inverse, radius, rows, columns) for rows in _halves(u) for columns in _halves(u)]
-    growth = float(np.nextafter(growth - spread[0], -np.inf))
-    mixing, shear, squeeze = (float(norms.round_up(a + b)) for a, b in zip((mixing, shear, squeeze), spread[1:]))
+    # How far the derivative over the set may be from G and S, in each block: D_p is G + 2 (p H / 2) + q K.
+    spread = [_spread(size, inverse, radius, part) for part in _halves(u) for radius in one.radii]
+    growth = float(growth - norms.round_up(2 * _norm(bend_u) + cross_u + spread[0], 3))
+    growth = float(np.nextafter(growth, -np.inf))
+    mixing = float(norms.round_up(mixing + cross_u + spread[1], 2))
+    shear = float(norms.round_up(shear + 2 * _norm(bend_s) + _norm(twist_s) + spread[2], 4))
+    squeeze = float(norms.round_up(squeeze + spread[3], 1))
     # The unstable coordinate of a piece is that of the set divided by its width.
     growth = float(np.nextafter(growth / width, -np.inf))
     shear = float(norms.round_up(shear / width))
     return Covering(expansion, contraction, growth, mixing, shear, squeeze)
+
+
+def _smallest(inward: Interval, size: np.ndarray, rest: np.ndarray) -> float:
+    """The least of three bounds of |B_s e|: signs by themselves, B_s as a whole, B_s in units of the entries of e."""
+    if not len(size):
+        return 0.0
+    scaled = _norm(ia.mul(inward, point(rest[None, :])))
+    return min(
+        _at_most(size, rest),
+        float(norms.round_up(_norm(inward) * norms.vector_norm_bound(point(rest)), 1)),
+        float(norms.round_up(scaled * np.sqrt(len(rest)), 2)),
+    )
 
 
 def is_disjoint(first: HSet, second: HSet, functionals: Float[np.ndarray, "M N"]) -> bool:
@@ -222,11 +215,11 @@ def _at_most(size: np.ndarray, rest: np.ndarray) -> float:
     return float(norms.vector_norm_bound(ia.matvec(point(size), point(rest)))) if len(size) else 0.0
 
 
-def _spread(size: np.ndarray, inverse: Interval, radius: np.ndarray, rows: slice, columns: slice) -> float:
-    """|B E| in a block, for every E with entries of at most `radius`."""
-    part, of = size[rows], radius[:, columns]
-    if not (len(part) and of.shape[1]):
+def _spread(size: np.ndarray, inverse: Interval, radius: np.ndarray, rows: slice) -> float:
+    """|B E| in some rows of B, for every E with entries of at most `radius`."""
+    part = size[rows]
+    if not (len(part) and radius.shape[1]):
         return 0.0
-    entries = ia.matmul(point(part), point(of)).hi
-    whole = norms.round_up(_norm(inverse.map(lambda end: end[rows])) * float(norms.nonnegative_norm_bound(of)), 1)
+    entries = ia.matmul(point(part), point(radius)).hi
+    whole = norms.round_up(_norm(inverse.map(lambda end: end[rows])) * float(norms.nonnegative_norm_bound(radius)), 1)
     return float(min(norms.nonnegative_norm_bound(entries), whole))

@@ -6,25 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array
 from tqdm.auto import tqdm
 
 from rnndyn._validation import check_at_least, check_states
-from rnndyn._verdicts import verdict_words
+from rnndyn.dynamics.chaos._bases import Base, bases
+from rnndyn.dynamics.chaos._graphs import Graph, chaos_proof, graph_of, with_cones
 from rnndyn.dynamics.chaos._homoclinic import Homoclinic, find_homoclinics
-from rnndyn.dynamics.chaos._loops import Base, Loop, bases, close, plans
-from rnndyn.dynamics.chaos._saddles import Saddle, find_saddles, spread
-from rnndyn.dynamics.chaos.covering import Covering, HSet, covering, images, is_disjoint
-from rnndyn.dynamics.chaos.symbolic import entropy_bound, least_cycle_mean, tells_paths_apart
+from rnndyn.dynamics.chaos._loops import Loop, close, plans
+from rnndyn.dynamics.chaos._saddles import find_saddles, spread
+from rnndyn.dynamics.chaos.chaos_proof import ChaosProof, refused
 from rnndyn.dynamics.chaos.verdicts import HorseshoeVerdict
 from rnndyn.dynamics.numerics.drivers import let_in
 from rnndyn.dynamics.proofs.krawczyk import interval_precision
-from rnndyn.results import Judged, is_verdict
 
-# Claims are this much weaker than what was computed: a checker with another order of summation agrees with them, and
-# one that is off by more than this is refused.
-CLAIM_SLACK = 4e-10
-_NUM_ROUNDS = 200
 _NUM_SADDLES = 3
 _NUM_PLANS = 3
 _NUM_ORBITS = 30
@@ -39,7 +34,7 @@ def prove_chaos(
     max_loops: int = 3,
     budget: float = 300.0,
     progress: bool = True,
-) -> "ChaosProof":
+) -> ChaosProof:
     r"""Prove that a map has a horseshoe near given states, or say why this cannot be proved.
 
     An h-set is N = c + A z with |p| <= 1, |q| <= 1 for z = (p, q), p of dimension u. It covers another, N ⇒ N', when f
@@ -95,70 +90,7 @@ def prove_chaos(
             return _prove(let_in(f, trajectory[0]), trajectory, limits, bar)
 
 
-class ChaosProof(Judged):
-    """What was proved of the chaos of a map.
-
-    **Fields:**
-
-    - `entropy_bound`: a lower bound of the topological entropy (nats a step); 0 where nothing is proved.
-    - `exponent_bound`: a lower bound of the largest Lyapunov exponent of every orbit in the horseshoe, from cones that
-      every step maps into one another; 0 where the cones do not show it.
-    - `cones` (M,): the slopes k of the cones |q| <= k |p| of each set; NaN where there are none.
-    - `centers` (M, N), `axes` (M, N, N): the h-sets c + A z. `num_unstable`: u.
-    - `edges` (E, 2): the covering relations, from set to set; `expansions`, `contractions` (E,): claimed bounds of
-      |p'| on |p| = 1 from below, of |q'| from above; `growths` (E,): of |p'| / |p| on the cones, from below.
-    - `num_pieces` (M,): into how many pieces each set was cut to show them.
-    - `saddle`: the points (p, N) of the saddle, first sets of all; `loop_lengths`: steps from the saddle and back.
-    - `result`, a `HorseshoeVerdict`, and `reason`: what stood in the way, with the numbers of the case.
-    """
-
-    entropy_bound: float
-    exponent_bound: float
-    cones: Float[np.ndarray, " M"]
-    num_unstable: int
-    saddle: Float[np.ndarray, "p N"]
-    loop_lengths: Int[np.ndarray, " L"]
-    centers: Float[np.ndarray, "M N"]
-    axes: Float[np.ndarray, "M N N"]
-    num_pieces: Int[np.ndarray, " M"]
-    edges: Int[np.ndarray, "E 2"]
-    expansions: Float[np.ndarray, " E"]
-    contractions: Float[np.ndarray, " E"]
-    growths: Float[np.ndarray, " E"]
-    result: HorseshoeVerdict
-    reason: str
-
-    @property
-    def proved(self) -> bool:
-        """Whether there is a horseshoe."""
-        return bool(is_verdict(self.result, HorseshoeVerdict.horseshoe))
-
-    def table(self) -> str:
-        if not self.proved:
-            return f"ChaosProof: {self.reason}"
-        exponent = f">= {self.exponent_bound:.4f}" if self.exponent_bound > 0 else "open"
-        return (
-            "ChaosProof: a horseshoe exists\n"
-            f"  topological entropy   >= {self.entropy_bound:.4f} nats a step\n"
-            f"  largest exponent on it   {exponent}\n"
-            f"  saddle                   period {len(self.saddle)}, {self.num_unstable} unstable\n"
-            f"  loops                    {', '.join(map(str, self.loop_lengths))} steps, "
-            f"{len(self.centers)} sets, {len(self.edges)} covering relations"
-        )
-
-
 # --- helpers
-
-
-@dataclasses.dataclass(frozen=True)
-class _Graph:
-    """H-sets and the covering relations between them."""
-
-    sets: list[HSet]
-    num_pieces: list[int]
-    edges: list[tuple[int, int]]
-    bounds: list[Covering]
-    entropy: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +112,7 @@ def _prove(f: Callable, states: np.ndarray, limits: _Limits, bar: tqdm) -> Chaos
     scale = spread(states)
     saddles = find_saddles(f, states, max_period, limits.max_unstable) if scale > 0 else []
     if not saddles:
-        return _refused(
+        return refused(
             HorseshoeVerdict.no_saddle, size, f"none of period up to {max_period} near {len(states)} states."
         )
     num_returns = num_orbits = num_bases = num_tried = 0
@@ -200,23 +132,24 @@ def _prove(f: Callable, states: np.ndarray, limits: _Limits, bar: tqdm) -> Chaos
                 bar.update()
                 loop, reached = close(f, base, plan)
                 num_tried, best = num_tried + 1, max(best, reached)
-                graph = None if loop is None else _graph(f, base, [loop])
+                graph = None if loop is None else graph_of(f, base, [loop])
                 if loop is not None and graph is not None:
-                    return _proof(saddle, *_enlarged(f, base, orbits, loop, graph, limits))
+                    loops, graph = _enlarged(f, base, orbits, loop, graph, limits)
+                    return chaos_proof(saddle, loops, with_cones(f, base, graph))
     spent = f" The budget of {limits.budget:g} s was spent first." if limits.is_over() else ""
     if num_returns == 0:
         tried = ", ".join(f"period {s.period} with {s.num_unstable} unstable" for s in saddles[:_NUM_SADDLES])
-        return _refused(HorseshoeVerdict.no_return, size, f"saddles near the states: {tried}. Try more states.")
+        return refused(HorseshoeVerdict.no_return, size, f"saddles near the states: {tried}. Try more states.")
     if num_orbits == 0:
-        return _refused(HorseshoeVerdict.not_transversal, size, f"{num_returns} near returns, none led to one.")
+        return refused(HorseshoeVerdict.not_transversal, size, f"{num_returns} near returns, none led to one.")
     if num_bases == 0:
-        return _refused(
+        return refused(
             HorseshoeVerdict.not_closed,
             size,
             f"{num_orbits} homoclinic orbits, but no set at a saddle covers itself, or f has no enclosure there."
             f"{spent}",
         )
-    return _refused(
+    return refused(
         HorseshoeVerdict.not_closed,
         size,
         f"{num_orbits} homoclinic orbits, {num_tried} loops tried; the best reached {best:.3g} of the 1 that is needed."
@@ -224,7 +157,7 @@ def _prove(f: Callable, states: np.ndarray, limits: _Limits, bar: tqdm) -> Chaos
     )
 
 
-def _enlarged(f: Callable, base: Base, orbits: list[Homoclinic], loop: Loop, graph: _Graph, limits: _Limits):
+def _enlarged(f: Callable, base: Base, orbits: list[Homoclinic], loop: Loop, graph: Graph, limits: _Limits):
     """More loops from the same sets at the saddle, kept while they raise the entropy."""
     loops = [loop]
     tried = 0
@@ -235,7 +168,7 @@ def _enlarged(f: Callable, base: Base, orbits: list[Homoclinic], loop: Loop, gra
             continue
         tried += 1
         another, _ = close(f, base, plan)
-        larger = None if another is None else _graph(f, base, [*loops, another])
+        larger = None if another is None else graph_of(f, base, [*loops, another])
         if larger is not None and larger.entropy > graph.entropy:
             loops, graph = [*loops, another], larger
     return loops, graph
@@ -243,128 +176,3 @@ def _enlarged(f: Callable, base: Base, orbits: list[Homoclinic], loop: Loop, gra
 
 def _starts_at(plan: Any, loop: Loop) -> bool:
     return len(loop.sets) > 1 and np.allclose(loop.sets[1].center, plan.orbit.points[plan.first + 1], atol=1e-9)
-
-
-def _graph(f: Callable, base: Base, loops: list[Loop]) -> _Graph | None:
-    """All relations of the base and its loops, verified; `None` where one fails or paths are not told apart."""
-    period, u = base.saddle.period, base.saddle.num_unstable
-    sets, pieces = list(base.sets), [base.num_pieces] * period
-    edges = [(k, (k + 1) % period) for k in range(period)]
-    starts = []
-    for loop in loops:
-        first = len(sets)
-        starts.append((first, loop.phase))
-        sets += loop.sets
-        pieces += loop.num_pieces
-        edges += [(first + k, first + k + 1) for k in range(loop.length - 1)]
-        edges.append((len(sets) - 1, loop.end_phase))
-    # A slab lies in a set of the base: what covers that covers the slab.
-    edges += [(i, first) for first, phase in starts for i, j in list(edges) if j == phase and j < period]
-    bounds: list[Covering] = []
-    over = {i: images(f, sets[i], u, pieces[i]) for i in sorted({i for i, _ in edges})}
-    for i, j in edges:
-        bounds.append(covering(over[i], sets[j], u))
-        slack = claim_slack(sets[j])
-        if not bounds[-1].expansion - slack > 1 or not bounds[-1].contraction + slack < 1:
-            return None
-    pairs = np.asarray(edges)
-    if not tells_paths_apart(pairs, overlaps(sets, u)):
-        return None
-    return _Graph(sets, pieces, edges, bounds, entropy_bound(pairs, len(sets)))
-
-
-def claim_slack(target: HSet) -> float:
-    """How much a claim gives away: more where the set is so small that rounding errors of f show in its coordinates."""
-    largest = np.abs(np.linalg.inv(target.axes)).sum(axis=1).max()
-    return float(CLAIM_SLACK + 4e-14 * largest * max(1.0, np.abs(target.center).max()))
-
-
-def overlaps(sets: list[HSet], num_unstable: int) -> np.ndarray:
-    """Which pairs of sets are not shown to be disjoint by a coordinate or by an unstable direction of either."""
-    rows = [np.linalg.inv(one.axes)[:num_unstable] for one in sets]
-    identity = np.eye(len(sets[0].center))
-    found = np.ones((len(sets), len(sets)), bool)
-    for i in range(len(sets)):
-        for j in range(i):
-            functionals = np.concatenate([identity, rows[i], rows[j], (sets[i].center - sets[j].center)[None]])
-            found[i, j] = found[j, i] = not is_disjoint(sets[i], sets[j], functionals)
-    return found
-
-
-def cone_growths(edges: np.ndarray, bounds: list[Covering], slopes: np.ndarray) -> np.ndarray:
-    """Lower bounds of |p'| / |p| on the cones |q| <= k_i |p| for each relation from set i.
-
-    -inf where the cone at i is not mapped into that at j.
-    """
-    found = []
-    for (i, j), one in zip(edges, bounds):
-        growth = one.growth - one.mixing * slopes[i]
-        keeps = one.shear + one.squeeze * slopes[i] <= slopes[j] * growth * (1 - 1e-12)
-        found.append(growth - 1e-12 * (one.growth + one.mixing * slopes[i]) if keeps and growth > 0 else -np.inf)
-    return np.asarray(found)
-
-
-def _cones(edges: np.ndarray, bounds: list[Covering], count: int) -> np.ndarray:
-    """Slopes of cones, the narrowest that every relation maps into one another; NaN where there are none."""
-    slopes = np.full(count, 1e-6)
-    for _ in range(_NUM_ROUNDS):
-        following = np.full(count, 1e-6)
-        for (i, j), one in zip(edges, bounds):
-            room = one.growth - one.mixing * slopes[i]
-            if not room > 0:
-                return np.full(count, np.nan)
-            following[j] = max(following[j], (one.shear + one.squeeze * slopes[i]) / room * (1 + 1e-6))
-        if np.all(following <= slopes):
-            return slopes
-        # Above the fixed point that the iteration tends to from below.
-        slopes = np.maximum(following * (1 + 1e-6), slopes)
-    return np.full(count, np.nan)
-
-
-def _proof(saddle: Saddle, loops: list[Loop], graph: _Graph) -> ChaosProof:
-    edges, count = np.asarray(graph.edges), len(graph.sets)
-    exponent, growths = 0.0, np.zeros(len(edges))
-    slacks = np.asarray([claim_slack(graph.sets[j]) for _, j in graph.edges])
-    slopes = _cones(edges, graph.bounds, count)
-    if np.isfinite(slopes).all():
-        growths = cone_growths(edges, graph.bounds, slopes) - CLAIM_SLACK
-        if np.all(growths > 0):
-            exponent = max(0.0, least_cycle_mean(edges, list(np.log(growths)), count))
-    return ChaosProof(
-        entropy_bound=graph.entropy,
-        exponent_bound=exponent,
-        cones=slopes,
-        num_unstable=saddle.num_unstable,
-        saddle=saddle.points,
-        loop_lengths=np.asarray([loop.length for loop in loops]),
-        centers=np.stack([one.center for one in graph.sets]),
-        axes=np.stack([one.axes for one in graph.sets]),
-        num_pieces=np.asarray(graph.num_pieces),
-        edges=edges,
-        expansions=np.asarray([one.expansion for one in graph.bounds]) - slacks,
-        contractions=np.asarray([one.contraction for one in graph.bounds]) + slacks,
-        growths=growths,
-        result=HorseshoeVerdict.horseshoe,
-        reason="",
-    )
-
-
-def _refused(verdict: Any, size: int, numbers: str) -> ChaosProof:
-    none, zero = np.zeros((0, size)), np.zeros(0)
-    return ChaosProof(
-        entropy_bound=0.0,
-        exponent_bound=0.0,
-        cones=zero,
-        num_unstable=0,
-        saddle=none,
-        loop_lengths=np.zeros(0, int),
-        centers=none,
-        axes=np.zeros((0, size, size)),
-        num_pieces=np.zeros(0, int),
-        edges=np.zeros((0, 2), int),
-        expansions=zero,
-        contractions=zero,
-        growths=zero,
-        result=verdict,
-        reason=f"{verdict_words(verdict)}: {numbers}",
-    )

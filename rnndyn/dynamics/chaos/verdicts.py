@@ -35,7 +35,7 @@ class ContractionVerdict(eqx.Enumeration):
     Proved:
 
     - `everywhere`: for every state of the region.
-    - `in_ellipsoid`: for every state in an ellipsoid that no input of the box leads out of.
+    - `in_tube`: for every state in a tube, an ellipsoid about what the last inputs do, that no input leads out of.
 
     Not proved:
 
@@ -44,6 +44,6 @@ class ContractionVerdict(eqx.Enumeration):
     """
 
     everywhere = "proved: every input of the box contracts, from every state of the region"
-    in_ellipsoid = "proved: every input of the box contracts, from every state of an ellipsoid that it never leaves"
+    in_tube = "proved: every input of the box contracts, from every state of a tube that it never leaves"
     counterexample = "not proved: an input of the box under which nearby states separate was found"
     open = "not proved: no metric was found in which every input of the box contracts"

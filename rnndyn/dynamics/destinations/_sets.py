@@ -10,9 +10,9 @@ from jaxtyping import Float
 from rnndyn.dynamics.numerics.drivers import map_in_chunks
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
 from rnndyn.dynamics.proofs import verified_norms as vn
-from rnndyn.dynamics.proofs.ball_enclosures import enclose_balls
 from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
 from rnndyn.dynamics.proofs.intervals import Enclosure, enclose_boxes
+from rnndyn.dynamics.proofs.set_images import enclose_balls
 
 _FLATTEST = 1e-3
 """The shortest semi-axis of an image, as a share of their root mean square: flatter ones have inverses too large."""

@@ -21,14 +21,7 @@ from rnndyn.dynamics.destinations._checker_sets import (
 from rnndyn.dynamics.destinations.certified_basins import CertifiedBasins
 from rnndyn.dynamics.destinations.connections import CertifiedConnections
 from rnndyn.dynamics.destinations.transitions import CertifiedTransitions
-from rnndyn.results import Result
-
-
-class Recheck(Result):
-    """What the second program says: `accepted`, or `reason`, the inequality that failed and where."""
-
-    accepted: bool
-    reason: str
+from rnndyn.dynamics.proofs.recheck import Recheck
 
 
 def check_basins(basins: CertifiedBasins, cell: Any, input: Any = None) -> Recheck:
@@ -140,4 +133,4 @@ def check_transitions(transitions: CertifiedTransitions, cell: Any) -> Recheck:
 
 def _said(reason: str) -> Recheck:
     """Accepted where there is no reason against it."""
-    return Recheck(not reason, reason)
+    return Recheck(not reason, (reason,) if reason else ())

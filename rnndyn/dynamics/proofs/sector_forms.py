@@ -58,9 +58,19 @@ class _Quantity(NamedTuple):
 
 
 def sector_form(
-    g: Callable, center: np.ndarray, reach: np.ndarray, axes: np.ndarray | None, lower: np.ndarray, upper: np.ndarray
+    g: Callable,
+    center: np.ndarray,
+    reach: np.ndarray,
+    axes: np.ndarray | None,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    num_segments: int = 0,
 ) -> SectorForm:
-    """The sector form of g(x, u) on c ± reach or, with axes, c + A y, |y| <= 1, for all inputs between two vectors."""
+    """The sector form of g(x, u) on c ± reach or, with axes, c + A y, for all inputs between two vectors.
+
+    There |y_k| <= 1 for the first `num_segments` coordinates and |y| <= 1 for the others together; `reach` bounds
+    |A y|.
+    """
     struct = jax.ShapeDtypeStruct
     closed = jax.make_jaxpr(g)(struct(center.shape, np.float64), struct(lower.shape, np.float64))
     size = len(center)
@@ -69,7 +79,7 @@ def sector_form(
     at = Dual(here if axes is None else point(jnp.asarray(center)), None)
     tangent = point(jnp.eye(size)) if axes is None else point(jnp.asarray(axes).T)
     state = _Quantity(at, Dual(here, tangent), point(jnp.eye(size)))
-    walk = _Walk(size, axes is not None)
+    walk = _Walk(size, axes is not None, num_segments)
     (out,) = walk.evaluate(closed.jaxpr, closed.consts, [state, _Quantity(inputs, inputs, None)])
     count = walk.count
     into = _rows(walk.padded(out.form, count)) if out.form is not None else point(np.zeros((size, count)))
@@ -86,8 +96,8 @@ def sector_form(
 class _Walk:
     """The generators met so far while a jaxpr is evaluated."""
 
-    def __init__(self, count: int, has_axes: bool) -> None:
-        self.count, self.has_axes = count, has_axes
+    def __init__(self, count: int, has_axes: bool, num_segments: int) -> None:
+        self.count, self.has_axes, self.num_segments = count, has_axes, num_segments
         self.taken: list[Interval] = []
         self.low: list[np.ndarray] = []
         self.high: list[np.ndarray] = []
@@ -175,7 +185,9 @@ class _Walk:
         if not isinstance(over, Dual) or over.tangent is None or not is_real(over.value.lo):
             return over
         size, here = ia.magnitude(over.tangent), dual(at).value
-        reach = jnp.sqrt(jnp.sum(size**2, axis=0) + 1e-300) * (1 + 4 * (len(size) + 8) * ia.UNIT_ROUNDOFF)
+        alone, ball = size[: self.num_segments], size[self.num_segments :]
+        reach = jnp.sum(alone, axis=0) + jnp.sqrt(jnp.sum(ball**2, axis=0) + 1e-300)
+        reach = reach * (1 + 4 * (len(size) + 8) * ia.UNIT_ROUNDOFF)
         return Dual(ia.intersect(over.value, ia.widen(here.lo - reach, here.hi + reach)), over.tangent)
 
     def padded(self, form: Interval | None, count: int) -> Interval:

@@ -1,4 +1,10 @@
-"""The image of a ball times a ball, in any coordinates, by the mean value form of every operation of a map."""
+"""The images of balls and of products of two balls, in any coordinates, by the mean value form of every operation.
+
+Every quantity q of a jaxpr is known twice: by interval arithmetic over the set, and by the mean value theorem as
+q(c) ± sup |T z| over the set, T the derivatives of q along the coordinates z, which are there anyway. A sum of N
+weighted states, wide by sum_k |W_ik| r_k in a box, is so wide by the norm of a row of W A only: smaller by the square
+root of N, and exact for a linear layer.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -13,13 +19,14 @@ from jaxtyping import Array, Bool, Float
 from rnndyn._programs import compiled
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
 from rnndyn.dynamics.proofs._duals import Dual, Trouble, dual, is_real
-from rnndyn.dynamics.proofs._evaluation import evaluate_equation
+from rnndyn.dynamics.proofs._evaluation import evaluate_equation, only_moves
 from rnndyn.dynamics.proofs._primitives import called
 from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
+from rnndyn.dynamics.proofs.intervals import LARGEST_BATCHED, Enclosure
 
 
 class SetImage(eqx.Module):
-    """What `image_of_set` knows of a map on the sets c + A z, |z_1..u| <= 1, |z_u+1..N| <= 1 (Euclidean norms).
+    """What is known of a map on the sets c + A z, |z_1..u| <= 1, |z_u+1..N| <= 1 (Euclidean norms).
 
     **Fields:**
 
@@ -43,11 +50,6 @@ def image_of_set(
 ) -> SetImage:
     """Enclose a map and its derivative on the product of two balls, c + A z with |z_1..u| <= 1, |z_u+1..N| <= 1.
 
-    Every operation of the jaxpr of f is evaluated at the centre and over the set, and its value over the set is
-    intersected with the mean value form q(0) + |T_1| + |T_2|, in which T encloses the derivative of the quantity along
-    z. A sum of N weighted states, wide by sum_k |W_ik| r_k in a box, is so wide by the norms of a row of W A only:
-    smaller by the square root of N, and exact for a linear layer.
-
     **Arguments:**
 
     - `f`: a map of a float64 vector (N,), made of the operations that `docs/certificates.md` lists.
@@ -57,18 +59,100 @@ def image_of_set(
     **Raises:** as `interval_value`. Call it in `interval_precision`.
     """
     closed = jax.make_jaxpr(f)(jax.ShapeDtypeStruct(center.shape, center.dtype))
-    axes = jnp.asarray(axes)
-    middle = ia.ball(jnp.asarray(center), jnp.asarray(blur))
+    about = evaluate_about(
+        closed, ia.ball(jnp.asarray(center), jnp.asarray(blur)), jnp.asarray(axes), two_balls(num_first)
+    )
+    return SetImage(about.center, about.derivative, about.is_known)
+
+
+@compiled
+def enclose_balls(
+    f: Callable,
+    centers: Float[Array | np.ndarray, "K N"],
+    factors: Float[Array | np.ndarray, "K N N"],
+    radii: Float[Array | np.ndarray, " K"],
+    *args: Float[Array | np.ndarray, "K ..."],
+) -> Enclosure:
+    r"""Enclose a function over K ellipsoids $\{c + Q y : |y|_2 \le r\}$.
+
+    **Arguments:**
+
+    - `f`: a function of (N,), or of (N,) and `args`, with values (M,), made of operations with interval rules.
+    - `centers`, `factors`, `radii`: c, Q and r of each.
+    - `args`: further arguments of f, known exactly, with a leading axis K.
+
+    **Returns:** an `Enclosure`: `value` holds f(c), `jacobian` (M, N) holds Df(x) Q for every x of the ellipsoid, so
+    that $f(c + Q y) - f(c + Q y')$ lies in [jacobian] (y - y').
+    """
+
+    def one(center: Array, factor: Array, radius: Array, *args: Array) -> Enclosure:
+        closed = jax.make_jaxpr(lambda x: f(x, *args))(jax.ShapeDtypeStruct(center.shape, center.dtype))
+        about = evaluate_about(closed, point(center), factor, one_ball(radius))
+        return Enclosure(about.center, about.derivative, about.jumps, about.undefined)
+
+    items = tuple(jnp.asarray(a) for a in (centers, factors, radii, *args))
+    # As for boxes: XLA's CPU backend multiplies batches of large matrices slowly.
+    return jax.lax.map(lambda item: one(*item), items) if centers.shape[1] > LARGEST_BATCHED else jax.vmap(one)(*items)
+
+
+# --- the evaluation, for a jaxpr and a set of any shape
+
+
+Reach = Callable[[Interval], Array]
+"""Upper bounds of |T z| over the set, for every entry of a quantity with derivatives T (leading axis) along z."""
+
+
+def two_balls(num_first: int) -> Reach:
+    """|T_1| + |T_2| for the product of a ball of the first coordinates and one of the others."""
+
+    def reach(tangent: Interval) -> Array:
+        size = ia.magnitude(tangent)
+        lengths = [_length(part) for part in (size[:num_first], size[num_first:]) if len(part)]
+        return sum(lengths[1:], start=lengths[0]) * (1 + 4 * ia.UNIT_ROUNDOFF)
+
+    return reach
+
+
+def one_ball(radius: Array) -> Reach:
+    """r |T| for a ball."""
+    return lambda tangent: radius * _length(ia.magnitude(tangent)) * (1 + 8 * ia.UNIT_ROUNDOFF) + 1e-290
+
+
+def _length(size: Array) -> Array:
+    """Above the norms of columns. Squares that underflow are below 1e-300 together; N + 4 roundings, taken twice."""
+    return jnp.sqrt(jnp.sum(size**2, axis=0) + 1e-300) * (1 + 4 * (len(size) + 8) * ia.UNIT_ROUNDOFF)
+
+
+class About(NamedTuple):
+    """A function at the centre of a set, `center` (M,), and its derivatives along z over all of it, (M, N)."""
+
+    center: Interval
+    derivative: Interval
+    jumps: Bool[Any, ""]
+    undefined: Bool[Any, ""]
+
+    @property
+    def is_known(self) -> Bool[Any, ""]:
+        return is_finite(self.derivative) & is_finite(self.center) & ~self.undefined
+
+
+def is_finite(x: Interval) -> Bool[Any, ""]:
+    return jnp.all(jnp.isfinite(x.lo) & jnp.isfinite(x.hi))
+
+
+def evaluate_about(closed: Any, middle: Interval, axes: Array, reach: Reach) -> About:
+    """Evaluate a jaxpr of one vector at `middle` and over `middle` + axes z, z in the set that `reach` bounds."""
     along = point(axes.T)
-    reach = _reach(along, num_first)
-    start = _Pair(Dual(middle, None), Dual(ia.widen(middle.lo - reach, middle.hi + reach), along))
+    distance = reach(along)
+    start = _Pair(Dual(middle, None), Dual(ia.widen(middle.lo - distance, middle.hi + distance), along))
     trouble = Trouble()
-    (out,) = _evaluate_about(closed.jaxpr, closed.consts, [start], num_first, trouble)
-    at, over = dual(out.at), dual(out.over)
+    outputs = _evaluate_about(closed.jaxpr, closed.consts, [start], reach, trouble)
+    if len(outputs) != 1:
+        raise ValueError(f"f: expected a function that returns one array, got {len(outputs)}.")
+    at, over = dual(outputs[0].at), dual(outputs[0].over)
     tangent = point(jnp.zeros((axes.shape[1], *over.value.shape))) if over.tangent is None else over.tangent
     derivative = tangent.map(lambda t: jnp.moveaxis(t, 0, -1))
-    known = jnp.all(jnp.isfinite(derivative.lo) & jnp.isfinite(derivative.hi)) & jnp.all(jnp.isfinite(at.value.lo))
-    return SetImage(at.value, derivative, known & ~trouble.any_undefined())
+    return About(at.value, derivative, trouble.any_jump(), trouble.any_undefined())
 
 
 class _Pair(NamedTuple):
@@ -78,7 +162,7 @@ class _Pair(NamedTuple):
     over: Any
 
 
-def _evaluate_about(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], num_first: int, trouble: Trouble) -> list:
+def _evaluate_about(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], reach: Reach, trouble: Trouble) -> list:
     """`evaluate_jaxpr` in both places at once; loops and branches are taken as one operation."""
     env: dict[Any, Any] = dict(zip(jaxpr.constvars, consts)) | dict(zip(jaxpr.invars, args))
 
@@ -89,11 +173,12 @@ def _evaluate_about(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], num_
         operands = [read(var) for var in eqn.invars]
         body = called(eqn)
         if body is not None:
-            outs = _evaluate_about(body.jaxpr, body.consts, operands, num_first, trouble)
+            outs = _evaluate_about(body.jaxpr, body.consts, operands, reach, trouble)
         else:
+            # What the centre meets, the set meets too.
             at = evaluate_equation(eqn, [_side(x, "at") for x in operands], Trouble())
             over = evaluate_equation(eqn, [_side(x, "over") for x in operands], trouble)
-            outs = [_Pair(a, _tightened(a, o, num_first)) for a, o in zip(at, over)]
+            outs = [_Pair(a, o if only_moves(eqn) else _tightened(a, o, reach)) for a, o in zip(at, over)]
         env.update(zip(eqn.outvars, outs))
     return [x if isinstance(x, _Pair) else _Pair(x, x) for x in map(read, jaxpr.outvars)]
 
@@ -102,19 +187,10 @@ def _side(x: Any, which: str) -> Any:
     return getattr(x, which) if isinstance(x, _Pair) else x
 
 
-def _tightened(at: Any, over: Any, num_first: int) -> Any:
+def _tightened(at: Any, over: Any, reach: Reach) -> Any:
     """The quantity over the set, cut down to its mean value form."""
     if not isinstance(over, Dual) or over.tangent is None or not is_real(over.value.lo):
         return over
-    reach, here = _reach(over.tangent, num_first), dual(at).value
-    form = ia.widen(here.lo - reach, here.hi + reach)
+    distance, here = reach(over.tangent), dual(at).value
+    form = ia.widen(here.lo - distance, here.hi + distance)
     return Dual(ia.intersect(over.value, form), over.tangent)
-
-
-def _reach(tangent: Interval, num_first: int) -> Array:
-    """|T_1| + |T_2|, an upper bound of |T z| over the set, for every entry of a quantity."""
-    size = ia.magnitude(tangent)
-    parts = (size[:num_first], size[num_first:])
-    # Squares that underflow are below 1e-300 together; N + 4 roundings of sum, square, root and the last sum.
-    relative = 1 + 4 * (len(size) + 8) * ia.UNIT_ROUNDOFF
-    return sum(jnp.sqrt(jnp.sum(part**2, axis=0) + 1e-300) for part in parts if len(part)) * relative  # pyright: ignore

@@ -39,13 +39,23 @@ def test_what_was_proved_is_accepted(proof):
     assert check.accepted, str(check)
 
 
-@pytest.mark.parametrize(("field", "step"), [("expansions", 1e-6), ("contractions", -1e-6), ("entropy_bound", 1e-9)])
-def test_better_claims_are_refused(proof, field, step):
-    # The sets are so small that rounding errors of 1e-14 in the state are 1e-8 in their coordinates.
-    better = eqx.tree_at(lambda p: getattr(p, field), proof, getattr(proof, field) + step)
-    check = rd.check_chaos(better, WEIGHT, BIAS)
-    assert not check.accepted
-    assert field.removesuffix("s").removesuffix("_bound") in check.failures[0]
+CLAIMS = [("expansions", 1), ("contractions", -1), ("growths", 1), ("entropy_bound", 1), ("exponent_bound", 1)]
+
+
+def better_by_a_billionth(proof, field, sign, edge=None):
+    claimed = getattr(proof, field)
+    step = 1e-9 * sign * (1 if edge is None else np.arange(len(claimed)) == edge)
+    return eqx.tree_at(lambda p: getattr(p, field), proof, claimed + step)
+
+
+@pytest.mark.parametrize(("field", "sign"), CLAIMS)
+def test_claims_that_are_better_by_a_billionth_are_refused(proof, field, sign):
+    assert getattr(proof, field) is not None
+    for edge in (None,) if field.endswith("bound") else range(len(proof.edges)):
+        check = rd.check_chaos(better_by_a_billionth(proof, field, sign, edge), WEIGHT, BIAS)
+        assert not check.accepted
+        assert len(check.failures) == 1
+        assert field.removesuffix("s").removesuffix("_bound") in check.failures[0]
 
 
 def test_the_proof_of_another_network_is_refused(proof):

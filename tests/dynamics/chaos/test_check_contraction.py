@@ -73,7 +73,7 @@ def test_a_rate_that_is_tighter_by_a_billionth_is_refused(proof, part):
     ("where", "change", "words"),
     [
         (lambda p: p.reach, lambda x: 0.5 * x, "box is not shown to be kept"),
-        (lambda p: p.core.radius, lambda x: 0.5 * x, "its centre moves"),
+        (lambda p: p.core.radius, lambda x: 0.5 * x, "it is left by"),
         (lambda p: p.core.radius, lambda x: 3.0 * x, "to lie where slopes"),
         (lambda p: p.metric, lambda x: -x, "positive definite"),
         (lambda p: p.multipliers, lambda x: -x, "multipliers"),

@@ -7,7 +7,8 @@ import pytest
 from dynamics.maps import Henon, Logistic
 
 import rnndyn as rd
-from rnndyn.dynamics.chaos.covering import HSet, covering, images
+from rnndyn.dynamics.chaos._h_sets import HSet, images
+from rnndyn.dynamics.chaos.covering import covering
 from rnndyn.dynamics.proofs.krawczyk import interval_precision
 
 

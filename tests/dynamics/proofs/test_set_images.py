@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rnndyn.dynamics.proofs.ball_enclosures import enclose_balls
 from rnndyn.dynamics.proofs.intervals import enclose_boxes
 from rnndyn.dynamics.proofs.krawczyk import interval_precision
+from rnndyn.dynamics.proofs.set_images import enclose_balls
 
 N = 6
 RNG = np.random.default_rng(0)
