@@ -87,7 +87,7 @@ def bases_of_size(f: Callable, saddle: Saddle, width: float) -> Iterator[Base]:
     step by step, with some width in all directions.
     """
     u = saddle.num_unstable
-    rate = contraction_rate(saddle.squeezes)  # pyright: ignore[reportArgumentType]
+    rate = contraction_rate(saddle.squeezes)
     num_stable = saddle.squeezes.shape[1]
     for num_pieces, thicknesses in _TRIALS if u == 1 else _TRIALS[:1]:
         num_pieces = num_pieces if u == 1 else 1
