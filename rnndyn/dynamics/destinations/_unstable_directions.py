@@ -41,7 +41,7 @@ class LocalManifold(NamedTuple):
 
 
 @compiled
-def _jacobian(f: Callable, x: np.ndarray) -> jax.Array:
+def _jacobian(f: Callable, x: np.ndarray | jax.Array) -> jax.Array:
     return jax.jacfwd(f)(jnp.asarray(x))
 
 
