@@ -115,10 +115,9 @@ class Config:
 
 
 SMOKE = Config(
-    num_series=3, num_samples=60, num_hidden=8, num_directions=2, window=6, num_updates=3, batch_size=3, num_networks=2,
+    num_series=3, num_samples=60, num_hidden=8, num_directions=2, window=6, num_updates=3, batch_size=3, num_networks=1,
     num_starts=3, horizon=20, num_judged=800, ridge=1e-3, noisy_hidden=8, noisy_updates=3, num_delays=3, delay=2,
     delay_directions=2, num_sites=4, sites_hidden=8, sites_updates=3, num_exponent_runs=2, num_exponent_steps=64,
-    with_sites=True,
 )  # fmt: skip
 
 

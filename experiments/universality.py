@@ -92,6 +92,7 @@ SMOKE = Config(
     num_seeds=2,
     num_updates=(3, 3),
     num_steps=(6, 6),
+    num_bits=1,  # both tasks then have one input and one output, and share what they compile
     num_trials=16,
     batch_size=4,
     num_free_steps=8,

@@ -1,4 +1,5 @@
-"""Shapes in signatures are checked at run time in every test; float64 is asked for, never assumed.
+"""Shapes in signatures are checked at run time in every test; float64 is asked for, never assumed. A call that does not
+fit is told at the end of a run, and fails its test with RUNTIME_TYPES=raise.
 
 What tests cost, and the rule for marks, is in CONTRIBUTING.md.
 """
@@ -31,6 +32,7 @@ import cpu_seconds
 import jax
 import memory_maps
 import pytest
+import runtime_types
 from jaxtyping import install_import_hook
 
 assert "rnndyn" not in sys.modules, "imported before its functions can be checked"
@@ -111,25 +113,34 @@ def pytest_runtest_makereport():
     report = yield
     # A worker hands them to the main process with the report.
     report.cpu_seconds, report.programs = account.since_it_began(), compiled.since_it_began()
+    report.misfits = runtime_types.take()
     return report
 
 
-class Costs:
+class Told:
     """What the main process hears of the tests."""
 
     def __init__(self, table):
-        self.table = table
+        self.table, self.misfits = table, {}
 
     def pytest_runtest_logreport(self, report):
+        for misfit in report.misfits:
+            self.misfits.setdefault(runtime_types.place(misfit), (report.nodeid, misfit))
         if report.when == "teardown":
             account.add(report.nodeid, report.cpu_seconds)
             if self.table:
                 account.write(self.table, report.nodeid, report.programs)
 
+    def pytest_terminal_summary(self, terminalreporter):
+        if self.misfits:
+            terminalreporter.section("calls that do not fit what functions announce")
+            for test, misfit in self.misfits.values():
+                terminalreporter.write_line(f"{test}\n    {misfit}")
+
 
 def pytest_configure(config):
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Costs(config.getoption("--costs")))
+        config.pluginmanager.register(Told(config.getoption("--costs")))
 
 
 def pytest_sessionfinish(session):

@@ -1,10 +1,17 @@
 """The run-time type checker of the tests: beartype, with the rule of every static checker that an int is a float."""
 
 import functools
+import os
 
 from beartype import BeartypeConf, beartype
+from beartype.roar import BeartypeCallHintViolation
+
+RAISES = os.environ.get("RUNTIME_TYPES", "tell") == "raise"
+"""Whether a call that does not fit fails its test. Else it is told at the end of the run, with the name of the test."""
 
 prepare = beartype(conf=BeartypeConf(is_pep484_tower=True))
+misfits: dict[str, str] = {}
+"""Of each argument, the first value that did not fit."""
 
 
 def check(function):
@@ -21,6 +28,24 @@ def check(function):
         __tracebackhide__ = True
         if prepared is None:
             prepared = prepare(function)
-        return prepared(*args, **kwargs)
+        try:
+            return prepared(*args, **kwargs)
+        except BeartypeCallHintViolation as violation:
+            if RAISES:
+                raise
+            misfit = f"{function.__module__}: {' '.join(str(violation).split())[:240]}"
+            misfits.setdefault(place(misfit), misfit)
 
     return checked
+
+
+def place(misfit: str) -> str:
+    """The function and its argument: what is told up to the value."""
+    return misfit.partition('="')[0]
+
+
+def take() -> list[str]:
+    """The calls that did not fit since this was asked last, one of each argument."""
+    taken = list(misfits.values())
+    misfits.clear()
+    return taken

@@ -9,6 +9,11 @@ from jaxtyping import Array, Float, TypeCheckError, jaxtyped
 import rnndyn as rd
 
 
+@pytest.fixture(autouse=True)
+def raising(monkeypatch):
+    monkeypatch.setattr(runtime_types, "RAISES", True)
+
+
 def test_a_wrong_shape_in_the_library_is_seen():
     with pytest.raises(TypeCheckError, match="subspace_angle"):
         rd.subspace_angle(jnp.ones((4, 2)), jnp.ones((5, 2)))
@@ -38,3 +43,16 @@ def test_functions_of_the_library_are_checked_before_they_are_compiled():
     """The check lies inside `jit`: what is traced is the checked function."""
     with pytest.raises(TypeCheckError):
         jax.eval_shape(rd.subspace_angle, jnp.ones((4, 2)), jnp.ones((5, 2)))
+
+
+def test_a_call_that_does_not_fit_is_told(monkeypatch):
+    @jaxtyped(typechecker=runtime_types.check)
+    def half(x: float) -> float:
+        return len(x) / 2
+
+    monkeypatch.setattr(runtime_types, "RAISES", False)
+    runtime_types.take()
+    assert half("three") == 2.5
+    (misfit,) = set(runtime_types.take())
+    assert "half() parameter x=" in misfit
+    assert runtime_types.take() == []

@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from rnndyn._validation import check_at_least
@@ -61,7 +62,7 @@ class Encoded(eqx.Module):
     encoder: Callable[[Array], Array]
     num_lags: int = eqx.field(static=True)
 
-    def encode(self, samples: Float[Array, "k O"]) -> Float[Array, " N"]:
+    def encode(self, samples: Float[Array | np.ndarray, "k O"]) -> Float[Array, " N"]:
         """The state that belongs to the last of `num_lags` samples in the order of time.
 
         **Raises:** `ValueError` for another number of them.
@@ -71,7 +72,7 @@ class Encoded(eqx.Module):
             raise ValueError(f"samples: expected {self.num_lags} of them, ({self.num_lags}, O), got {samples.shape}.")
         return self.encoder(samples[::-1].ravel())
 
-    def encode_all(self, samples: Float[Array, "T O"]) -> Float[Array, "S N"]:
+    def encode_all(self, samples: Float[Array | np.ndarray, "T O"]) -> Float[Array, "S N"]:
         """The states that belong to samples (T, O), from the first on before which there are enough of them."""
         number = len(samples) - self.num_lags + 1
         rows = jnp.concatenate([samples[self.num_lags - 1 - lag :][:number] for lag in range(self.num_lags)], axis=1)

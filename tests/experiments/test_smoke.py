@@ -1,5 +1,6 @@
 """Every study runs from end to end with its tiny settings."""
 
+import dataclasses
 import inspect
 import warnings
 
@@ -43,19 +44,33 @@ def without_warnings(function):
 @pytest.mark.usefixtures("within_memory")
 @pytest.mark.parametrize("name", studies())
 def test_study(name, folders, capsys, monkeypatch):
-    study = _study.load_study(name)
+    check_run(_study.load_study(name), {}, folders, capsys, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("within_memory")
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("lorenz_reconstruction", {"with_sites": True, "num_networks": 2}), ("universality", {"num_bits": 2})],
+)
+def test_what_a_study_does_when_it_is_asked(name, options, folders, capsys, monkeypatch):
+    check_run(_study.load_study(name), options, folders, capsys, monkeypatch)
+
+
+def check_run(study, options, folders, capsys, monkeypatch):
+    """The study with its tiny settings, but for `options`."""
+    config, run_options = dataclasses.replace(study.SMOKE, **options), _study.Options(smoke=True)
     # Where tiny settings leave a panel empty it says so; matplotlib finds nothing odd in it.
     monkeypatch.setattr(study, "plot", without_warnings(study.plot))
     monkeypatch.setattr(_study, "save_figure", without_warnings(_study.save_figure))
-    options = _study.Options(smoke=True)
-    path = _study.figure_path(study, study.SMOKE, options)
-    _study.run(study, study.SMOKE, options, path)
+    path = _study.figure_path(study, config, run_options)
+    _study.run(study, config, run_options, path)
     with Image.open(path) as image:
         assert len(image.getcolors(maxcolors=256)) > 10
     out = capsys.readouterr().out
     assert "computed in" in out
     # A second run takes the result from the cache, and says the same.
-    again = _study.obtain(study, study.SMOKE)
+    again = _study.obtain(study, config)
     assert "taken from" in capsys.readouterr().out
     assert f"\n{study.report(again)}\n" in out
     # A smoke run leaves the figures alone.

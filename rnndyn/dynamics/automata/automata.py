@@ -42,14 +42,14 @@ class Automaton(Result):
     def __len__(self) -> int:
         return self.num_states
 
-    def run(self, string: Sequence[int]) -> int:
+    def run(self, string: Sequence[int] | np.ndarray) -> int:
         """The state after a string, a sequence of symbols; 0 after the empty one."""
         state = 0
         for symbol in string:
             state = int(self.transitions[state, symbol])
         return state
 
-    def accepts(self, string: Sequence[int]) -> bool:
+    def accepts(self, string: Sequence[int] | np.ndarray) -> bool:
         """Whether a string ends in an accepting state."""
         return bool(self.accepting[self.run(string)])
 

@@ -130,7 +130,7 @@ def frames(f: Callable, points: Float[np.ndarray, "p N"], max_unstable: int) -> 
     return Saddle(points, outward, kernels, left, multipliers, jacobians, np.stack(squeezes))
 
 
-def contraction_rate(steps: Sequence[np.ndarray]) -> float:
+def contraction_rate(steps: Sequence[np.ndarray] | np.ndarray) -> float:
     """A rate (a step) between the spectral radius of a circle of linear maps and one."""
     if len(steps[0]) == 0:
         return 0.0

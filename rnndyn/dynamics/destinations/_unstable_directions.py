@@ -52,7 +52,7 @@ class NoManifold(NamedTuple):
 
 
 @compiled
-def _jacobian(f: Callable, x: np.ndarray) -> jax.Array:
+def _jacobian(f: Callable, x: np.ndarray | jax.Array) -> jax.Array:
     return jax.jacfwd(f)(jnp.asarray(x))
 
 

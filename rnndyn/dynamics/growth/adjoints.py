@@ -76,9 +76,12 @@ def adjoints(
         x0, rows = jnp.asarray(x0), inputs
         row = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), rows)
         program = as_program(f, x0, row, double=False)
-    shape = jax.eval_shape(loss, jax.ShapeDtypeStruct((num_steps, x0.shape[0]), x0.dtype))
+    states = jax.ShapeDtypeStruct((num_steps, x0.shape[0]), x0.dtype)
+    shape = jax.eval_shape(loss, states)
     if getattr(shape, "shape", None) != ():
         raise ValueError(f"loss: expected a scalar from states of shape {(num_steps, x0.shape[0])}, got {shape}.")
+    # A loss is mostly a closure over what it compares with: one program for all of them.
+    loss = as_program(loss, states, double=False, name="loss", keeps_state=False)
     # Parameters are named by their place in `f`; a plain function has none, and is called as the program that it is.
     return _adjoints(f if isinstance(f, eqx.Module) else program, x0, rows, loss, num_steps)
 

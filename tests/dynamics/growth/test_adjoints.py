@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilation_counts import count_compilations
 
 import rnndyn as rd
 
@@ -151,6 +152,18 @@ def test_singular_values_of_a_singular_product():
     result = rd.jacobian_product_spectrum(f, jnp.ones(2), [4])
     np.testing.assert_allclose(result.log_singular_values[0, 0], 4 * np.log(2.5), rtol=1e-12)
     assert float(result.log_singular_values[0, 1]) < -30  # nothing but rounding is left
+
+
+def test_losses_that_are_alike_share_one_program():
+    f, x0 = Autonomous(gaussian(6, 1.5, 0)), jnp.linspace(-1, 1, 6)
+    of = lambda direction: rd.adjoints(f, x0, None, lambda states: direction @ states[-1], num_steps=10)
+    first, second = np.random.default_rng(7).normal(size=(2, 6))
+    of(first)
+    with count_compilations() as count:
+        adjoints = of(second)
+    assert count() == 0
+    # The gradient with respect to the last state is the direction itself.
+    np.testing.assert_allclose(adjoints.log_norms[-1], np.log(np.linalg.norm(second)), rtol=1e-14)
 
 
 def test_memory_of_a_linear_network():
