@@ -172,7 +172,7 @@ def place_of_each(sets: Ellipsoids | Interval, balls: Balls) -> tuple[np.ndarray
         axes = np.asarray(ia.radius_about(sets, centers))[:, :, None] * np.eye(centers.shape[1])
     near, away = _nearest(centers, balls)
     relative = np.asarray(ia.midpoint(balls.inverses))[near] / balls.radii[near, None, None]
-    usable = np.isfinite(axes).all(axis=(1, 2))
+    usable = np.asarray(np.isfinite(axes).all(axis=(1, 2)))
     widths = np.linalg.norm(relative @ np.where(usable[:, None, None], axes, 0.0), 2, axis=(1, 2))
     return near, away / balls.radii[near], np.where(usable, widths, np.inf)
 

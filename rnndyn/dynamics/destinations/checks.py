@@ -81,7 +81,7 @@ def check_connections(connections: CertifiedConnections, cell: Any, input: Any =
         balls = connections.balls
         reason = balls_fail(balls, step) or arrivals_fail(balls, connections.multiples, connections.settling, step)
         for k in np.flatnonzero((connections.labels >= 0).any(axis=1)):
-            reason = reason or manifold_fails(connections, k, step)
+            reason = reason or manifold_fails(connections, int(k), step)
         reason = reason or pieces_fail(connections, step)
         return _said(reason)
 

@@ -213,7 +213,7 @@ def _table(
                 words[k][s] = "" if agree else "its phases lead to different memories"
                 if lost:
                     words[k][s] = (
-                        f"the ball, at a share of {share:g}, {found.words(lost[0], owners)}; or raise num_shares"
+                        f"the ball, at a share of {share:g}, {found.words(int(lost[0]), owners)}; or raise num_shares"
                     )
     return labels, steps, ends, words
 
