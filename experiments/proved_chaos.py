@@ -99,12 +99,12 @@ class Config:
 
     maps: tuple[Annotated[str, one_of(MAPS)], ...] = tuple(MAPS)
     """Chaotic maps."""
-    learned: tuple[Annotated[str, one_of(("Henon", "logistic"))], ...] = ("Henon", "logistic")
+    learned: tuple[Annotated[str, one_of(("Henon", "logistic"))], ...] = ("logistic",)
     """Maps that echo state networks learn."""
-    num_units: tuple[int, ...] = (40, 40)
+    num_units: tuple[int, ...] = (16,)
     """Of each of these networks."""
-    spectral_radius: float = 0.5
-    """Of the echo state networks before they are closed over their readouts."""
+    spectral_radius: float = 0.05
+    """Of the echo state networks: little memory, as these maps need none."""
     ridge: float = 1e-6
     orderly: tuple[Annotated[str, one_of(ORDERLY)], ...] = tuple(ORDERLY)
     """Maps that are not chaotic."""

@@ -159,8 +159,9 @@ def _slab(
 
 def _sum_of_ellipsoids(shapes: list[np.ndarray]) -> np.ndarray:
     """The shape, of least trace, of an ellipsoid that holds the sum of some (Schweppe 1973)."""
-    lengths = [np.sqrt(np.trace(shape)) for shape in shapes]
-    return sum(lengths) * sum(shape / length for shape, length in zip(shapes, lengths) if length > 0)
+    lengths = np.array([np.sqrt(np.trace(shape)) for shape in shapes])
+    shares = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+    return lengths.sum() * np.tensordot(shares, np.stack(shapes), axes=1)
 
 
 def _next_set(over: Images, orbit: Homoclinic, j: int, u: int, widest: float) -> HSet | None:

@@ -1,5 +1,7 @@
 """A metric in which uncertain gains contract: a Riccati iteration finds it, and one inequality proves it."""
 
+from typing import NamedTuple
+
 import numpy as np
 import scipy.linalg
 from jaxtyping import Float
@@ -12,6 +14,16 @@ from rnndyn.dynamics.proofs.verified_norms import is_positive_definite, round_up
 Metric = tuple[float, np.ndarray, np.ndarray]
 """A rate, a metric P and multipliers of the gains."""
 
+
+class ProvedMetric(NamedTuple):
+    """A rate that is proved, with its metric and multipliers, and by which share it lies above the least of these."""
+
+    rate: float
+    metric: np.ndarray
+    multipliers: np.ndarray
+    margin: float
+
+
 _NUM_ITERATIONS = 500
 _NUM_BISECTIONS = 9
 _NUM_REWEIGHTED = 4
@@ -22,18 +34,18 @@ _CLAIM_SLACKS = (8e-10, 4e-9, 2e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 _SHARE_OF_SLACK = 1 / 8
 
 
-def proved_metric(form: SectorForm, size: int, relaxed: float = 0.0) -> Metric | None:
+def proved_metric(form: SectorForm, size: int, relaxed: float = 0.0) -> ProvedMetric | None:
     """A metric whose inequality is verified, at the least of a few rates above the one found."""
     found = find_metric(form, size, relaxed)
     if found is None:
         return None
-    rate, metric, scales = found
+    _, metric, scales = found
     largest = np.max(np.abs(metric))
     metric, scales = 0.5 * (metric + metric.T) / largest, scales / largest
-    rate = min(rate, least_rate(form, metric, scales))
+    rate = least_rate(form, metric, scales)
     for slack in _CLAIM_SLACKS:
         if is_contraction(form, metric, scales, rate * (1 + _SHARE_OF_SLACK * slack)):
-            return rate * (1 + slack), metric, scales
+            return ProvedMetric(rate * (1 + slack), metric, scales, slack)
     return None
 
 

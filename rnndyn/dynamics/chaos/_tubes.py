@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from rnndyn._programs import compiled
-from rnndyn.dynamics.chaos._metric import Metric, find_metric, proved_metric
+from rnndyn.dynamics.chaos._metric import ProvedMetric, find_metric, proved_metric
 from rnndyn.dynamics.chaos._separation import settled
 from rnndyn.dynamics.chaos.contraction_proof import ContractionProof
 from rnndyn.dynamics.chaos.verdicts import ContractionVerdict
@@ -136,7 +136,7 @@ def _around(
         if found is None or not found[0] < 1:
             break
         best = min(best, found[0])
-        rate, metric, _ = found
+        rate, metric = found.rate, found.metric
         radius = float(round_up(_residual(skeleton, center, metric) / np.nextafter(1 - rate, 0), 4)) * 1.001 + 1e-12
         larger = 1.2
         if _is_inside(axes, metric, radius):
@@ -192,13 +192,16 @@ def _half_inverse(metric: np.ndarray) -> np.ndarray:
 
 
 def _proof(
-    found: Metric, center: np.ndarray, generators: np.ndarray, axes: np.ndarray, radius: float, low: Any, high: Any
+    found: ProvedMetric,
+    center: np.ndarray,
+    generators: np.ndarray,
+    axes: np.ndarray,
+    radius: float,
+    low: Any,
+    high: Any,
 ) -> ContractionProof:
-    rate, metric, scales = found
     return ContractionProof(
-        rate=rate,
-        metric=metric,
-        multipliers=scales,
+        **found._asdict(),
         center=center,
         reach=_reach(generators, axes),
         generators=generators,

@@ -11,9 +11,10 @@ from rnndyn.dynamics.chaos.symbolic import entropy_bound, least_cycle_mean, tell
 from rnndyn.dynamics.proofs.recheck import Recheck
 
 _U = 2.0**-53
-_GRACE, _SHARE_OF_MARGIN = 4e-10, 1 / 64
+_GRACE, _SHARE_OF_MARGIN = 4e-10, 1 / 512
 """Two evaluations without outward rounding agree to this, or to what rounding may take in sets that are very thin."""
 _FAR_ABOVE_ROUNDING = 1e-11
+_Inverse = tuple[np.ndarray, np.ndarray]
 
 
 class ChaosCheck(Recheck):
@@ -71,9 +72,11 @@ def check_chaos(proof: ChaosProof, weight: Any, bias: Any, leak: float = 1.0) ->
         failures.append("paths of the graph are not told apart by disjoint sets.")
     bounds = [("entropy", proof.entropy_bound, entropy_bound(proof.edges, len(proof.centers)))]
     if proof.exponent_bound > 0:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            logs = list(np.log(proof.growths))
-        bounds.append(("exponent", proof.exponent_bound, least_cycle_mean(proof.edges, logs, len(proof.centers))))
+        # Without a growth on every relation there is no bound.
+        grows = bool(np.all(proof.growths > 0))
+        logs = list(np.log(proof.growths)) if grows else []
+        least = least_cycle_mean(proof.edges, logs, len(proof.centers)) if grows else 0.0
+        bounds.append(("exponent", proof.exponent_bound, least))
     for name, claimed, bound in bounds:
         if not claimed <= bound + _FAR_ABOVE_ROUNDING:
             failures.append(f"the claimed {name} {claimed:.12g} is above that of the graph, {bound:.12g}.")
@@ -86,7 +89,7 @@ def check_chaos(proof: ChaosProof, weight: Any, bias: Any, leak: float = 1.0) ->
 def _relations(proof: ChaosProof, net: Network, unit: float) -> list[tuple[float, float, float]]:
     """Expansion, contraction and growth on the cones of every relation, rounded outward by the unit roundoff."""
     pieces: dict[int, tuple[list[Piece], list[Piece]]] = {}
-    inverses: dict[int, Any] = {}
+    inverses: dict[int, _Inverse] = {}
     found = []
     for i, j in proof.edges:
         if i not in pieces:
@@ -109,7 +112,13 @@ def _pieces(proof: ChaosProof, i: int, net: Network, unit: float) -> tuple[list[
 
 
 def _relation(
-    proof: ChaosProof, i: int, j: int, pieces: list[Piece], faces: list[Piece], inverse: Any, unit: float
+    proof: ChaosProof,
+    i: int,
+    j: int,
+    pieces: list[Piece],
+    faces: list[Piece],
+    inverse: tuple[np.ndarray, np.ndarray],
+    unit: float,
 ) -> tuple[float, float, float]:
     goal, slope = proof.centers[j], proof.cones
     over = [piece.bounds(goal, *inverse, unit) for piece in pieces]

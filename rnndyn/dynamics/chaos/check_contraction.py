@@ -11,6 +11,8 @@ from rnndyn.dynamics.proofs.recheck import Recheck
 _U = 2.0**-53
 _TANH = 2.0**-48
 """Relative error granted to `numpy.tanh`: 32 units in the last place."""
+_AGREE = 4e-10
+"""Two evaluations of the least rate without outward rounding agree to this."""
 _GRACE = 1e-13
 """A box is looked at this much larger, so that one that is mapped onto its own edge is found to be kept."""
 
@@ -84,6 +86,8 @@ def _failures(proof: ContractionProof, w: np.ndarray, v: np.ndarray, b: np.ndarr
     low, high = _slopes(*_drive(proof, w, v, b, reach if in_box else None))
     if not _contracts(rate, metric, scales, w, leak, low, high):
         failures.append(f"the matrix inequality of the rate {rate:.12g} is not shown.")
+    elif not rate >= _least_rate(metric, scales, w, leak, low, high) * (1 + proof.margin) - _AGREE:
+        failures.append(f"the matrix inequality of the rate {rate:.12g} has not the margin that is claimed.")
     if in_box:
         outside = _outside(proof, w, v, b, leak, reach)
         if outside > 0:
@@ -164,6 +168,17 @@ def _contracts(
     magnitude[:count, count:] += np.abs(w).T * (scales * high)
     magnitude[count:, :count] = magnitude[:count, count:].T
     return _is_positive_definite(whole, _gamma(count) * magnitude)
+
+
+def _least_rate(metric: Any, scales: Any, w: np.ndarray, leak: float, low: np.ndarray, high: np.ndarray) -> float:
+    """The least rate at which M is positive definite, by a Schur complement and without rounding errors."""
+    keep = 1 - leak
+    across = keep * leak * metric + w.T * (scales * 0.5 * (low + high))
+    square = keep**2 * metric - (w.T * (scales * low * high)) @ w
+    square = square + across @ np.linalg.solve(np.diag(scales) - leak**2 * metric, across.T)
+    factor = np.linalg.cholesky(metric)
+    turned = np.linalg.solve(factor, np.linalg.solve(factor, 0.5 * (square + square.T)).T)
+    return float(np.sqrt(max(np.linalg.eigvalsh(0.5 * (turned + turned.T))[-1], 0.0)))
 
 
 def _is_positive_definite(matrix: np.ndarray, error: np.ndarray) -> bool:

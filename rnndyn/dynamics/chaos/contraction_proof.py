@@ -16,6 +16,8 @@ class ContractionProof(Judged):
     **Fields:**
 
     - `rate`: rho, per step; at least 1 or infinite where nothing is proved. log rho bounds the conditional exponents.
+    - `margin`: by which share the rate lies above what the matrix inequality gives without rounding, so that an
+      independent evaluation can show it.
     - `metric` P (N, N) and `multipliers` of the gains (m,).
     - `center` (N,), `reach` (N,): the box of states c ± reach, or the box around the ellipsoid.
     - `generators` G (N, M): what the inputs of the last steps have done, one column for each input and step.
@@ -28,6 +30,7 @@ class ContractionProof(Judged):
     """
 
     rate: float
+    margin: float
     metric: Float[np.ndarray, "N N"]
     multipliers: Float[np.ndarray, " m"]
     center: Float[np.ndarray, " N"]
@@ -71,6 +74,7 @@ def refused(
     none, flat = np.zeros(size), np.zeros((size, 0))
     return ContractionProof(
         rate=np.inf,
+        margin=0.0,
         metric=np.zeros((size, size)),
         multipliers=np.zeros(0),
         center=none,

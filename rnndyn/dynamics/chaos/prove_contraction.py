@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array
 
 from rnndyn._validation import check_state
-from rnndyn.dynamics.chaos._metric import Metric, proved_metric
+from rnndyn.dynamics.chaos._metric import ProvedMetric, proved_metric
 from rnndyn.dynamics.chaos._separation import separating_input
 from rnndyn.dynamics.chaos._tubes import tube
 from rnndyn.dynamics.chaos.contraction_proof import ContractionProof, refused
@@ -110,14 +110,11 @@ def _prove(
 
 
 def _in_box(
-    found: Metric, center: np.ndarray, reach: np.ndarray, low: np.ndarray, high: np.ndarray, core: Any
+    found: ProvedMetric, center: np.ndarray, reach: np.ndarray, low: np.ndarray, high: np.ndarray, core: Any
 ) -> ContractionProof:
-    rate, metric, scales = found
     none = np.zeros((len(center), 0))
     return ContractionProof(
-        rate=rate,
-        metric=metric,
-        multipliers=scales,
+        **found._asdict(),
         center=center,
         reach=reach,
         generators=none,

