@@ -5,7 +5,6 @@ import numpy as np
 from rnndyn.dynamics.bifurcations._crossings import crossings
 from rnndyn.dynamics.bifurcations._curve import Curve, Node
 from rnndyn.dynamics.bifurcations._refinement import SMALLEST_CHORD
-from rnndyn.dynamics.numerics.one_sided import may_have_kinks
 
 _LEAST_JUMP = 1e-6
 """Smaller changes between two nodes are no corner worth a search."""
@@ -16,11 +15,11 @@ where two multipliers meet."""
 
 
 def passed_borders(curve: Curve, a: Node, b: Node) -> list[Node]:
-    """A node next to every kink between two nodes, for maps that may have some; crossings of the circle are not these.
+    """A node next to every kink between two nodes of a map that may have some; crossings of the circle are not these.
 
     The segment is halved towards the larger change until its ends are as near as can be told.
     """
-    if not may_have_kinks(curve.system.f) or crossings(a, b):
+    if crossings(a, b):
         return []
     low, high, change = a, b, _change(a, b)
     while change > _LEAST_JUMP and np.linalg.norm(high.zeta - low.zeta) > SMALLEST_CHORD:

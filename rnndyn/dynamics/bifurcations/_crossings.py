@@ -1,12 +1,21 @@
 """How many multipliers cross the unit circle between two nodes of a curve, counted by kind."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int
 from scipy.optimize import linear_sum_assignment
 
-from rnndyn.dynamics.bifurcations._curve import Node
+from rnndyn.dynamics.bifurcations._curve import Node, counts_outside, stack_multipliers
 from rnndyn.dynamics.bifurcations.bifurcations import BRANCH_POINT, FLIP, FOLD, NEIMARK_SACKER
+
+
+def changing(nodes: Sequence[Node]) -> Int[np.ndarray, " k"]:
+    """Where counts or the direction of the parameter change from node k to node k + 1; elsewhere nothing crosses."""
+    counts = counts_outside(stack_multipliers(nodes))
+    turns = np.array([node.tangent[-1] for node in nodes]) > 0
+    return np.flatnonzero(np.any(np.diff(counts, axis=0) != 0, axis=1) | np.diff(turns))
 
 
 def crossings(a: Node, b: Node, *, collisions: int = 2) -> Counter[str]:

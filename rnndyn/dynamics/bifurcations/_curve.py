@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Complex, Int
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
 
 from rnndyn._programs import compiled
@@ -51,10 +51,8 @@ class Node:
     @functools.cached_property
     def counts(self) -> tuple[int, int, int]:
         """Real multipliers above 1, real ones below -1, and complex pairs outside the unit circle."""
-        mu = self.multipliers[np.abs(self.multipliers) > 1]
-        is_real = np.imag(mu) == 0
-        above = int(np.sum(is_real & (np.real(mu) > 0)))
-        return above, int(np.sum(is_real)) - above, int(np.sum(np.imag(mu) > 0))
+        above, below, pairs = counts_outside(self.multipliers).tolist()
+        return above, below, pairs
 
     def reversed(self) -> "Node":
         """The same point, passed in the other direction."""
@@ -113,11 +111,11 @@ class Curve:
         return self.node(hermite(a, b, fraction), chord / np.linalg.norm(chord), a.frame)
 
     def follow(
-        self, start: Node, step: float, max_points: int, is_sound: Callable[["Curve", Node, Node], bool]
+        self, start: Node, step: float, max_points: int, first_jump: Callable[["Curve", list[Node]], int | None]
     ) -> tuple[list[Node], Any]:
         """Nodes from `start`, which is the first of them, in the direction of its tangent; and why they end.
 
-        Where two nodes are not on one curve, as `is_sound` finds, the second is dropped and the step made shorter.
+        Where two nodes are not on one curve, as `first_jump` finds, the second is dropped and the step made shorter.
         """
         nodes = [start]
         chunk = int(np.clip(2**24 // start.zeta.size**2, 1, CHUNK))
@@ -134,9 +132,9 @@ class Curve:
             for i in range(count):
                 frame = tuple(rows[i] for rows in trace.frames)
                 nodes.append(Node(trace.zetas[i], trace.tangents[i], float(trace.residuals[i]), multipliers[i], frame))
-            pairs = itertools.pairwise(nodes[first_new - 1 :])
-            jump = next((k for k, (a, b) in enumerate(pairs, first_new - 1) if not is_sound(self, a, b)), None)
+            jump = first_jump(self, nodes[first_new - 1 :])
             if jump is not None:
+                jump += first_new - 1
                 step = float(np.linalg.norm(nodes[jump + 1].zeta - nodes[jump].zeta)) / 4
                 nodes = nodes[: jump + 1]
                 status = RUNNING if step >= self.limits.min_step else STEP_TOO_SMALL
@@ -229,12 +227,26 @@ def shift_points(zeta: np.ndarray, shift: int, num_states: int, period: int) -> 
 def hermite(a: Node, b: Node, fraction: float) -> np.ndarray:
     """The cubic through two nodes with their tangents, at a fraction of the way."""
     length = np.linalg.norm(b.zeta - a.zeta)
-    s = fraction
-    return (
-        (1 + 2 * s) * (1 - s) ** 2 * a.zeta
-        + s**2 * (3 - 2 * s) * b.zeta
-        + length * s * (1 - s) * ((1 - s) * a.tangent - s * b.tangent)
-    )
+    return _cubic(a.zeta, b.zeta, length * a.tangent, length * b.tangent, fraction)
+
+
+def counts_outside(multipliers: Complex[np.ndarray, "*M n"]) -> Int[np.ndarray, "*M 3"]:
+    """How many are outside the unit circle: real ones above 1, real ones below -1, complex pairs; NaN counts not."""
+    outside, imaginary = np.abs(multipliers) > 1, np.imag(multipliers)
+    is_real, is_positive = imaginary == 0, np.real(multipliers) > 0
+    kinds = (is_real & is_positive, is_real & ~is_positive, imaginary > 0)
+    return np.stack([np.sum(outside & kind, axis=-1) for kind in kinds], axis=-1)
+
+
+def stack_multipliers(nodes: Sequence[Node]) -> Complex[np.ndarray, "M n"]:
+    """Those of all nodes as one matrix, NaN where a row has ended."""
+    rows = [node.multipliers for node in nodes]
+    if len(set(map(len, rows))) == 1:
+        return np.stack(rows).astype(complex)
+    stacked = np.full((len(rows), max(map(len, rows))), np.nan, complex)
+    for k, row in enumerate(rows):
+        stacked[k, : len(row)] = row
+    return stacked
 
 
 def sorted_multipliers(monodromies: np.ndarray) -> np.ndarray:
@@ -268,12 +280,24 @@ def _push_around(system: CycleSystem, z: Any, v: Any) -> Any:
 
 def _crossing(a: Node, b: Node, j: int, value: float) -> float:
     """The fraction at which entry j of the cubic between two nodes takes `value`, by bisection."""
+    ends = float(a.zeta[j]), float(b.zeta[j])
+    length = float(np.linalg.norm(b.zeta - a.zeta))
+    slopes = length * float(a.tangent[j]), length * float(b.tangent[j])
     low, high = 0.0, 1.0
-    below = hermite(a, b, low)[j] < value
+    below = ends[0] < value
     for _ in range(50):
         middle = (low + high) / 2
-        if (hermite(a, b, middle)[j] < value) == below:
+        if (_cubic(*ends, *slopes, middle) < value) == below:
             low = middle
         else:
             high = middle
     return (low + high) / 2
+
+
+def _cubic(start: Any, end: Any, slope_before: Any, slope_after: Any, s: float) -> Any:
+    """The cubic with these values and slopes at 0 and 1."""
+    return (
+        (1 + 2 * s) * (1 - s) ** 2 * start
+        + s**2 * (3 - 2 * s) * end
+        + s * (1 - s) * ((1 - s) * slope_before - s * slope_after)
+    )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rnndyn.dynamics.bifurcations._borders import passed_borders
-from rnndyn.dynamics.bifurcations._crossings import crossings, distance_to_circle, expected_fraction, logs_of
+from rnndyn.dynamics.bifurcations._crossings import changing, crossings, distance_to_circle, expected_fraction, logs_of
 from rnndyn.dynamics.bifurcations._curve import Curve, Node, hermite
 from rnndyn.dynamics.bifurcations._refinement import MAX_DIVISIONS, SMALLEST_CHORD
 from rnndyn.dynamics.bifurcations.bifurcations import (
@@ -29,6 +29,7 @@ from rnndyn.dynamics.bifurcations.bifurcations import (
     solve_bifurcation,
 )
 from rnndyn.dynamics.bifurcations.verdicts import BifurcationVerdict
+from rnndyn.dynamics.numerics.one_sided import may_have_kinks
 from rnndyn.results import is_verdict
 
 SMALLEST_ANGLE = 1e-6
@@ -44,11 +45,14 @@ _BLUR = 1e-13
 def find_events(curve: Curve, nodes: list[Node], touches: list[Node]) -> list[Bifurcation]:
     """All bifurcations on the curve, in its order."""
     events = []
+    changes, kinks = set(changing(nodes).tolist()), may_have_kinks(curve.system.f)
     for k, (a, b) in enumerate(itertools.pairwise(nodes)):
         if any(a is t for t in touches):
             events += _touching(curve, a, k)
-        else:
+            continue
+        if k in changes:
             events += _Segment(curve, k).search(a, b)
+        if kinks:
             events += [
                 unsolved(curve, BORDER_COLLISION, node, 0, SMALLEST_CHORD, BifurcationVerdict.bracketed, k)
                 for node in passed_borders(curve, a, b)
@@ -80,15 +84,18 @@ def unsolved(
     )
 
 
-def is_sound(curve: Curve, a: Node, b: Node) -> bool:
-    """False where two nodes look as if a branch point lay between them but none can be found.
+def first_jump(curve: Curve, nodes: list[Node]) -> int | None:
+    """The first k at which nodes k and k + 1 look as if a branch point lay between them but none can be found.
 
     The branches then only come close (an imperfect pitchfork), and the step has jumped from one to the other.
     """
-    if BRANCH_POINT not in crossings(a, b):
-        return True
-    events = _Segment(curve, 0).search(a, b)
-    return not any(is_verdict(event.result, BifurcationVerdict.open) for event in events)
+    for k in changing(nodes).tolist():
+        a, b = nodes[k], nodes[k + 1]
+        if BRANCH_POINT in crossings(a, b):
+            events = _Segment(curve, 0).search(a, b)
+            if any(is_verdict(event.result, BifurcationVerdict.open) for event in events):
+                return k
+    return None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,10 +16,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from rnndyn._programs import compiled
-from rnndyn.dynamics.bifurcations._crossings import crossings, logs_of, partners_of
-from rnndyn.dynamics.bifurcations._curve import Curve, Node, hermite, sorted_multipliers
+from rnndyn.dynamics.bifurcations._crossings import crossings
+from rnndyn.dynamics.bifurcations._curve import Curve, Node, hermite, stack_multipliers
+from rnndyn.dynamics.bifurcations._suspects import interpolated, logs_at, partners_along
 from rnndyn.dynamics.bifurcations._systems import push_around
-from rnndyn.dynamics.bifurcations.bifurcations import evaluate_cycle
 
 NUM_INSIDE = 15
 """Places between two nodes."""
@@ -45,8 +45,8 @@ def may_leave(curve: Curve, nodes: list[Node], ks: list[int], farthest: float) -
     """
     if curve.system.matrix_free:
         return []
-    reachable = [(k, _least_distance(nodes[k], nodes[k + 1], farthest)) for k in ks]
-    reachable = [(k, distance) for k, distance in reachable if np.isfinite(distance)]
+    distances = _least_distances(nodes, ks, farthest)
+    reachable = [(k, distance) for k, distance in zip(ks, distances) if np.isfinite(distance)]
     bends, kinks = _strays(curve, [(nodes[k], nodes[k + 1]) for k, _ in reachable])
     strays = bends + BETWEEN_PLACES * kinks
     return [k for (k, distance), stray in zip(reachable, strays) if not stray < distance]
@@ -63,30 +63,23 @@ def may_leave_still(curve: Curve, nodes: list[Node], ks: list[int], farthest: fl
     found = []
     for (a, b), kink in zip(pairs, kinks):
         chain = [a, *(interpolated(curve, a, b, s) for s in _FRACTIONS[1:-1]), b]
-        nearest = min(_least_distance(*two, farthest) for two in itertools.pairwise(chain))
+        nearest = np.min(_least_distances(chain, list(range(len(chain) - 1)), farthest))
         if any(crossings(*two) for two in itertools.pairwise(chain)) or not BETWEEN_PLACES * kink < nearest:
             found.append((a, b))
     return found
 
 
-def _least_distance(a: Node, b: Node, farthest: float) -> float:
-    """How far from the circle the nearest multiplier is that lies on one side of it at both nodes."""
-    rows = np.flatnonzero(np.imag(a.multipliers) >= 0)
-    partners = partners_of(a, b, rows)
-    start, end = logs_of(a, rows), logs_of(b, partners)
-    nearest = np.minimum(np.abs(start), np.abs(end))
-    # One whose partner is not known (with `num_multipliers`) has not been looked at there.
-    watched = (start * end > 0) & (nearest > ON_CIRCLE) & (nearest < farthest)
-    return float(np.min(np.abs(np.expm1(np.concatenate([start[watched], end[watched]]))), initial=np.inf))
-
-
-def interpolated(curve: Curve, a: Node, b: Node, fraction: float) -> Node:
-    """The cubic between two nodes as one, with the multipliers there."""
-    zeta = hermite(a, b, fraction)
-    e = jax.device_get(evaluate_cycle(curve.system, zeta * curve.metric.scales))
-    m = np.linalg.multi_dot([np.eye(curve.system.num_units), *e.step_jacobians[::-1]])
-    tangent = (1 - fraction) * a.tangent + fraction * b.tangent
-    return Node(zeta, tangent, float(np.max(np.abs(e.residual))), sorted_multipliers(m[None])[0], a.frame)
+def _least_distances(nodes: list[Node], ks: list[int], farthest: float) -> Float[np.ndarray, " segments"]:
+    """How far the nearest multiplier that lies on one side of the circle at both nodes k and k + 1 is from it, per k."""
+    mu, at = stack_multipliers(nodes), np.asarray(ks, int)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.maximum(np.log(np.abs(mu)), -700.0)
+        start, end = logs[at], logs_at(logs, at + 1, partners_along(mu, at, at + 1, np.imag(mu[at]) >= 0))
+        nearest = np.minimum(np.abs(start), np.abs(end))
+        # One whose partner is not known (with `num_multipliers`) has not been looked at there.
+        watched = (start * end > 0) & (nearest > ON_CIRCLE) & (nearest < farthest)
+        away = np.minimum(np.abs(np.expm1(start)), np.abs(np.expm1(end)))
+    return np.min(np.where(watched, away, np.inf), axis=1, initial=np.inf)
 
 
 def _strays(curve: Curve, pairs: list[tuple[Node, Node]]) -> tuple[np.ndarray, np.ndarray]:

@@ -128,12 +128,12 @@ def follow_both_ways(
     curve: Curve,
     start: Node,
     options: CurveOptions,
-    is_sound: Callable[[Curve, Node, Node], bool] = lambda curve, a, b: True,
+    first_jump: Callable[[Curve, list[Node]], int | None] = lambda curve, nodes: None,
 ) -> tuple[list[Node], int, tuple[Any, Any]]:
     """The nodes in both directions from `start`, its index, and why they end, a `BranchVerdict` each."""
 
     def follow(node: Node) -> tuple[list[Node], Any]:
-        return curve.follow(node, options.initial_step, options.max_points, is_sound)
+        return curve.follow(node, options.initial_step, options.max_points, first_jump)
 
     forward, last_reason = follow(start)
     if is_verdict(last_reason, BranchVerdict.closed):

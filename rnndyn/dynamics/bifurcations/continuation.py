@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int
 
 from rnndyn._validation import check_state, check_states
-from rnndyn.dynamics.bifurcations._curve import Curve, Node
-from rnndyn.dynamics.bifurcations._events import find_events, is_sound
+from rnndyn.dynamics.bifurcations._curve import Curve, Node, stack_multipliers
+from rnndyn.dynamics.bifurcations._events import find_events, first_jump
 from rnndyn.dynamics.bifurcations._refinement import refine
 from rnndyn.dynamics.bifurcations._segment_bounds import SHORTEST, bound_segments, unseen_intervals
 from rnndyn.dynamics.bifurcations._setup import CurveOptions, check_span, follow_both_ways, make_curve, start_node
@@ -232,7 +232,7 @@ def _continue(
         f = let_in(f, points[0], np.asarray(p0, float))
         curve = make_curve(f, points, np.array([p_span], float), options)
         start = start_node(curve, points, np.array([p0], float), name)
-        return assemble(curve, *follow_both_ways(curve, start, options, is_sound), bound=options.bound)
+        return assemble(curve, *follow_both_ways(curve, start, options, first_jump), bound=options.bound)
 
 
 def assemble(curve: Curve, nodes: list[Node], start: int, ends: tuple[Any, Any], *, bound: bool) -> Branch:
@@ -258,7 +258,7 @@ def assemble(curve: Curve, nodes: list[Node], start: int, ends: tuple[Any, Any],
     return Branch(
         parameters=zetas[:, -1] * scales[-1],
         points=(zetas[:, :-1] * scales[:-1]).reshape(shape),
-        multipliers=_stack_padded([node.multipliers for node in nodes]),
+        multipliers=stack_multipliers(nodes),
         residuals=np.array([node.residual for node in nodes]),
         tangents=np.stack([node.tangent for node in nodes]) * scales,
         bifurcations=tuple(events),
@@ -267,14 +267,6 @@ def assemble(curve: Curve, nodes: list[Node], start: int, ends: tuple[Any, Any],
         unseen=unseen,
         is_bounded=bound,
     )
-
-
-def _stack_padded(rows: list[np.ndarray]) -> np.ndarray:
-    """Rows of different length as one matrix, NaN where a row has ended."""
-    stacked = np.full((len(rows), max(map(len, rows))), np.nan, complex)
-    for k, row in enumerate(rows):
-        stacked[k, : len(row)] = row
-    return stacked
 
 
 def _where_period_divides(

@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike
 
 from rnndyn._validation import check_at_least, check_state, check_states
 from rnndyn.dynamics.bifurcations._curve import Curve, Node
-from rnndyn.dynamics.bifurcations._events import is_sound
+from rnndyn.dynamics.bifurcations._events import first_jump
 from rnndyn.dynamics.bifurcations._setup import CurveOptions, check_span, follow_both_ways, make_curve, start_node
 from rnndyn.dynamics.bifurcations._switching import Traced, is_own, near_head, place_on, switch
 from rnndyn.dynamics.bifurcations._tracks import search_at
@@ -98,7 +98,7 @@ def bifurcation_diagram(
         # One scale for all branches, or their nodes could not be compared.
         options = dataclasses.replace(options, state_scale=float(curve.metric.units[0]))
         start = start_node(curve, points, np.array([p0], float), "x0")
-        nodes, first, reasons = follow_both_ways(curve, start, options, is_sound)
+        nodes, first, reasons = follow_both_ways(curve, start, options, first_jump)
         branches = [Traced(curve, nodes, assemble(curve, nodes, first, reasons, bound=options.bound), 1, -1, -1)]
         gaps = _unfinished(branches[0].branch, 0)
         family = _Family(f, span, options, depth, max_period, max_branches, branches, gaps)
@@ -196,7 +196,7 @@ class _Family:
         if len(self.branches) >= self.max_branches:
             self.gaps.append(f"the point at {p:.8g} on no branch: max_branches reached")
             return
-        nodes, first, reasons = follow_both_ways(curve, start, self.options, is_sound)
+        nodes, first, reasons = follow_both_ways(curve, start, self.options, first_jump)
         branch = assemble(curve, nodes, first, reasons, bound=self.options.bound)
         self.gaps += _unfinished(branch, len(self.branches))
         self.branches.append(Traced(curve, nodes, branch, 1, -1, -1))
@@ -237,7 +237,7 @@ class _Family:
                 break
             # What is born may be as small as the first step had to be.
             first_step = min(options.initial_step, float(np.linalg.norm(node.zeta - head.zeta)) / 4)
-            nodes, reason = doubled.follow(node, first_step, options.max_points, is_sound)
+            nodes, reason = doubled.follow(node, first_step, options.max_points, first_jump)
             nodes = [*near_head(doubled, head, node), *nodes]
             branch = _with_head(
                 assemble(doubled, nodes, 0, (BranchVerdict.born, reason), bound=options.bound), head, doubled
