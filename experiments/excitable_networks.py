@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import optax
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 import rnndyn as rd
 from experiments._echo_index import DrivenUnits, count_responses, draw_units, drive_two_units
 from experiments._settings import Fraction, Seed, check, check_increasing
+from experiments._training import train_networks
 from rnndyn import plotting
 
 CAPTION = """Memories that pulses switch, as an excitable network attractor (Ceni, Ashwin & Livi 2020).
@@ -162,24 +162,17 @@ class ExcitableNetworks(rd.Result):
 def compute(config: Config) -> ExcitableNetworks:
     """Train networks, find the graph of their memories, and count the echo index of networks and of two units."""
     model_key, fit_key, trial_key, state_key, wave_key = jax.random.split(jax.random.key(config.seed), 5)
-
-    def make_model(key: Any) -> rd.RNN:
-        cell_key, readout_key = jax.random.split(key)
-        cell = rd.VanillaCell(2, config.num_units, key=cell_key)
-        return rd.RNN(cell, eqx.nn.Linear(config.num_units, 2, key=readout_key))
-
     task = {"num_bits": 2, "num_steps": config.num_steps, "pulse_probability": config.pulse_probability}
-    trained = rd.fit_ensemble(
-        eqx.filter_vmap(make_model)(jax.random.split(model_key, config.num_seeds)),
-        rd.training.over_trials(rd.training.mean_squared_error),
-        rd.tasks.batches("flip_flop", config.batch_size, **task),
-        optax.adam,
-        learning_rate=optax.cosine_decay_schedule(config.learning_rate, config.num_updates, alpha=0.01),
-        num_steps=config.num_updates,
-        max_grad_norm=1.0,
-        validation=rd.tasks.batches("flip_flop", 64, **task),
-        validate_every=max(config.num_updates // 5, 1),
-        key=fit_key,
+    trained = train_networks(
+        "flip_flop",
+        task,
+        lambda key: rd.VanillaCell(2, config.num_units, key=key),
+        2,
+        (model_key, fit_key),
+        num_networks=config.num_seeds,
+        num_updates=config.num_updates,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
     )
     trials = rd.tasks.batches("flip_flop", 32, **task)(trial_key)
     starts = jax.random.uniform(state_key, (config.num_starts, config.num_units), minval=-1, maxval=1)

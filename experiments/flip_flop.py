@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import optax
 from matplotlib.figure import Figure
 
 import rnndyn as rd
 from experiments._settings import Fraction, Seed, check, check_same_length, one_of
+from experiments._training import train_networks
 from rnndyn import plotting
 
 CAPTION = """The fixed points of the 3-bit flip-flop (Sussillo & Barak 2013).
@@ -125,30 +125,24 @@ def train_and_search(name: str, index: int, config: Config) -> list[TrainedNetwo
     key = jax.random.fold_in(jax.random.key(config.seed), index)
     model_key, fit_key, trial_key = jax.random.split(key, 3)
 
-    def make_model(key: Any) -> rd.RNN:
-        cell_key, readout_key = jax.random.split(key)
-        size = config.num_units[index]
-        cell = CELLS[name](config.num_bits, size, key=cell_key)
-        return rd.RNN(cell, eqx.nn.Linear(size, config.num_bits, key=readout_key))
-
     task = {
         "num_bits": config.num_bits,
         "num_steps": config.num_steps,
         "pulse_probability": config.pulse_probability,
     }
-    num_updates = config.num_updates[index]
-    trained = rd.fit_ensemble(
-        eqx.filter_vmap(make_model)(jax.random.split(model_key, config.num_seeds)),
-        rd.training.over_trials(rd.training.mean_squared_error),
-        rd.tasks.batches("flip_flop", config.batch_size, **task),
-        optax.adam,
-        learning_rate=optax.cosine_decay_schedule(config.learning_rates[index], num_updates, alpha=0.01),
-        num_steps=num_updates,
+    trained = train_networks(
+        "flip_flop",
+        task,
+        lambda key: CELLS[name](config.num_bits, config.num_units[index], key=key),
+        config.num_bits,
+        (model_key, fit_key),
+        num_networks=config.num_seeds,
+        num_updates=config.num_updates[index],
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rates[index],
         max_grad_norm=config.max_grad_norm,
-        validation=rd.tasks.batches("flip_flop", 64, **task),
-        validate_every=max(num_updates // 40, 1),
+        num_looks=40,
         target=config.target,
-        key=fit_key,
     )
     trials = rd.tasks.batches("flip_flop", 64, **task)(trial_key)
     visited = np.asarray(visited_states(trained.models, trials.inputs))

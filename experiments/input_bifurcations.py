@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import optax
 from matplotlib.figure import Figure
 
 import rnndyn as rd
 from experiments._settings import Fraction, Seed, check
+from experiments._training import train_networks
 from rnndyn import plotting
 
 CAPTION = """The fold that makes a memory switch.
@@ -146,23 +146,21 @@ def compute(config: Config) -> InputBifurcations:
 
 def train(config: Config, fit_key: Any, trial_key: Any) -> tuple[Any, np.ndarray]:
     """The trained network, and states that it visits."""
-    cell_key, readout_key, run_key = jax.random.split(fit_key, 3)
-    model = rd.RNN(
-        rd.VanillaCell(2, config.num_units, key=cell_key), eqx.nn.Linear(config.num_units, 2, key=readout_key)
-    )
     task = {"num_bits": 2, "num_steps": config.num_steps, "pulse_probability": config.pulse_probability}
-    fitted = rd.fit(
-        model,
-        rd.training.over_trials(rd.training.mean_squared_error),
-        rd.tasks.batches("flip_flop", config.batch_size, **task),
-        optax.adam,
-        learning_rate=optax.cosine_decay_schedule(config.learning_rate, config.num_updates, alpha=0.01),
-        num_steps=config.num_updates,
-        max_grad_norm=1.0,
-        validation=rd.tasks.batches("flip_flop", 128, **task),
-        validate_every=max(config.num_updates // 6, 1),
-        key=run_key,
+    trained = train_networks(
+        "flip_flop",
+        task,
+        lambda key: rd.VanillaCell(2, config.num_units, key=key),
+        2,
+        tuple(jax.random.split(fit_key)),
+        num_networks=1,
+        num_updates=config.num_updates,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        num_validation=128,
+        num_looks=6,
     )
+    fitted = trained.member(0)
     trials = rd.tasks.batches("flip_flop", 64, **task)(trial_key)
     return fitted, np.asarray(eqx.filter_vmap(fitted.model.states)(trials.inputs))
 

@@ -15,8 +15,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 from matplotlib.figure import Figure
+from scipy.signal import savgol_filter
 
 import rnndyn as rd
+from experiments._runge_kutta import RungeKutta
 from experiments._settings import Fraction, Seed, at_least, check, check_order
 from rnndyn import plotting
 
@@ -26,18 +28,19 @@ Shallow piecewise-linear networks start from a regression of one step and are tr
 
 - **a, b** states of the system and of a network that runs by itself; orange dots, equilibria, of the network filled
   where existence and the number of unstable directions are proved.
-- **c** a network that was trained on samples with noise of 5 % of a standard deviation.
+- **c** a network that has seen samples with noise of 5 % of a standard deviation, smoothed by a cubic in every window
+  of eleven.
 - **d** a network that has seen x alone, by delay vectors: grey, of the system; blue, of the network.
 - **e, f** a trajectory (black) and what a network makes of its start (orange): the prediction whose valid time is the
   median, of the networks of b and of c.
-- **g** for how long predictions stay valid (error below 0.4 standard deviations): medians and quartiles over starts,
-  a dot for each network, before (grey) and after (blue) training.
-- **h** their largest exponents over those of the systems, with two standard errors over several runs.
+- **g** for how long predictions stay valid (error below 0.4 standard deviations): medians over starts, bars as long as
+  half of them are apart, a dot for each network (five from clean samples), before (grey) and after (blue) training.
+- **h** their largest exponents over those of the systems, with two standard errors.
 
 What makes the copies good is where their kinks are: a thousand ReLUs that share ten directions miss a step by a
-few hundred-thousandths, and exponents, dimension and predictions follow. From clean samples forcing has nothing left to
-mend; from noisy ones, where the regression is biased, predictions last longer after it, and the copy is still not that
-of the system. Training amplifies rounding, so that two machines differ by about as much as two seeds.
+few hundred-thousandths, and exponents, dimension and predictions follow; forcing has little left to mend. A regression
+on noisy states is biased, and forcing from there does not make a copy of the system; once the samples are smoothed, the
+regression does. Training amplifies rounding, so that two machines differ by about as much as two seeds.
 """
 
 systems = rd.tasks.dynamical_systems
@@ -76,10 +79,14 @@ class Config:
     """From different random weights."""
     noise: float = 0.05
     """Standard deviation of the noise of the second task, in standard deviations of the variables."""
+    smoothing_window: int = 11
+    """Samples to which a polynomial is fitted, before the second task is learned."""
+    smoothing_order: int = 3
+    """Its degree."""
     noisy_hidden: int = 100
-    noisy_ridge: float = 1e-4
-    noisy_updates: int = 3000
-    noisy_learning_rate: float = 1e-3
+    noisy_ridge: float = 1e-6
+    noisy_updates: int = 1000
+    noisy_learning_rate: float = 1e-4
     num_delays: int = 3
     """Of the third task: values of x that make a state."""
     delay: int = 10
@@ -99,12 +106,10 @@ class Config:
     """Predictions of each network."""
     horizon: int = 1000
     """Steps of a prediction."""
-    num_judged: int = 40_000
-    """Steps of the long runs that say where states lie."""
-    num_exponent_runs: int = 12
-    num_exponent_steps: int = 10_000
-    """Of each of them: 1200 units of time have a standard error below 0.01. A quarter of the runs before training; a
-    fifth of the steps, five times as long, of Lorenz 96."""
+    num_judged: int = 20_000
+    """Steps of the runs that are compared; an eighth of it of Lorenz 96. D_stsp is the smaller the longer they are."""
+    num_runs: int = 8
+    """Of the system, and of each network."""
     seed: Seed = 0
 
     def __post_init__(self) -> None:
@@ -112,13 +117,25 @@ class Config:
         check_order(self, "window", "num_samples")
         check_order(self, "horizon", "num_judged")
         check_order(self, "num_directions", "num_hidden")
+        check_order(self, "smoothing_order", "smoothing_window", strict=True)
 
 
 SMOKE = Config(
     num_series=3, num_samples=60, num_hidden=8, num_directions=2, window=6, num_updates=3, batch_size=3, num_networks=1,
-    num_starts=3, horizon=20, num_judged=800, ridge=1e-3, noisy_hidden=8, noisy_updates=3, num_delays=3, delay=2,
-    delay_directions=2, num_sites=4, sites_hidden=8, sites_updates=3, num_exponent_runs=2, num_exponent_steps=64,
+    num_starts=3, horizon=20, num_judged=800, num_runs=2, ridge=1e-3, noisy_hidden=8, noisy_updates=3,
+    smoothing_window=7, num_delays=3, delay=2, delay_directions=2, num_sites=4, sites_hidden=8, sites_updates=3,
 )  # fmt: skip
+
+
+class Scaled(eqx.Module):
+    """A map in the units of a standardised series."""
+
+    step: Any
+    mean: np.ndarray
+    deviation: np.ndarray
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return (self.step(x * self.deviation + self.mean) - self.mean) / self.deviation
 
 
 class Task(NamedTuple):
@@ -127,10 +144,10 @@ class Task(NamedTuple):
     name: str
     series: Any
     """To learn from, standardised."""
+    system: Any
+    """What copies are compared with: a map in the same units, or series recorded of it (K, T, N)."""
     truth: np.ndarray
-    """A long run (T, N), standardised like the series, without noise."""
-    other: np.ndarray
-    """Another one."""
+    """Runs of it (K, T, N)."""
     exponent: float
     """The largest exponent of the system."""
     num_hidden: int
@@ -139,43 +156,20 @@ class Task(NamedTuple):
     num_updates: int
     learning_rate: float
     strength: float
-    num_exponent_steps: int
     num_networks: int = 1
 
 
-class Judgement(rd.Result):
-    """Measures of some networks, a row each."""
-
-    valid_times: np.ndarray
-    """(networks, starts), in Lyapunov times of the system."""
-    exponents: np.ndarray
-    """(networks, N), per unit of time, mean of several runs; NaN where a run does not stay finite."""
-    stderr: np.ndarray
-    """Of the exponents, from the spread of the runs."""
-    dimension: np.ndarray
-    """Kaplan-Yorke dimension, mean of the runs."""
-    divergence: np.ndarray
-    """D_stsp."""
-    spectral: np.ndarray
-    """D_H."""
-    one_step: np.ndarray
-    """Root mean square error of one step, in standard deviations."""
-
-    @property
-    def valid_time(self) -> np.ndarray:
-        """The median over the starts."""
-        return np.median(self.valid_times, axis=1)
-
-
 class Learned(rd.Result):
-    """The networks of one task."""
+    """The networks of one task, by regression alone and after training.
+
+    - `regressed`, `trained`: each network beside the system.
+    - `one_step`: root mean square error of one step, in standard deviations, (2, networks).
+    """
 
     name: str
-    regressed: Judgement
-    """What the regression alone is worth."""
-    trained: Judgement
-    null: np.ndarray
-    """D_stsp and D_H of the true system against itself, from another start."""
+    regressed: tuple[rd.DynamicsComparison, ...]
+    trained: tuple[rd.DynamicsComparison, ...]
+    one_step: np.ndarray
     truth: np.ndarray
     """Some true states, for the figure."""
     copy: np.ndarray
@@ -187,10 +181,18 @@ class Learned(rd.Result):
     dt: float
     exponent: float
 
+    def valid_times(self, compared: tuple[rd.DynamicsComparison, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Median and spread over starts for each network, in Lyapunov times of the system."""
+        rows = [one["valid prediction time"] for one in compared]
+        # Of a recorded system no exponent is measured: its times come in units of time.
+        units = [1.0 if one.spectrum is not None else self.exponent for one in compared]
+        medians, spreads = np.array([(row.copy, row.copy_error) for row in rows], float).T
+        return medians * units, spreads * units
+
     @property
     def shown(self) -> int:
         """The network in the figure: its valid time is the median of all."""
-        return middle(self.trained.valid_time)
+        return middle(self.valid_times(self.trained)[0])
 
 
 class LorenzReconstruction(rd.Result):
@@ -226,31 +228,36 @@ def compute(config: Config) -> LorenzReconstruction:
     data_key, box_key, test_key, noise_key, ring_key, *keys = jax.random.split(jax.random.key(config.seed), 9)
     box = jax.random.uniform(box_key, (config.num_series, 3), minval=-1.0, maxval=1.0)
     starts = np.array([0.0, 0.0, 24.0]) + np.array([18.0, 24.0, 22.0]) * np.asarray(box, float)
-    sample = lambda num_steps, **options: systems.sample_system(SYSTEM, num_steps, dt=config.dt, **options)
-    series = sample(config.num_samples, starts=starts, num_transient=0, key=data_key).standardize()
-    test = sample(config.num_judged, num_series=2, key=test_key).standardize(like=series)
-    exponent = SYSTEM.published.exponents[0]
+    series = systems.sample_system(
+        SYSTEM, config.num_samples, dt=config.dt, starts=starts, num_transient=0, key=data_key
+    ).standardize()
+    system = in_units_of(series, RungeKutta(SYSTEM, config.dt))
+    truth = runs_of(system, config.num_runs, config.num_judged, test_key)
     clean = Task(
-        "clean", series, *test.values, exponent, config.num_hidden, config.num_directions, config.ridge,  # pyright: ignore[reportCallIssue]
-        config.num_updates, config.learning_rate, config.strength, config.num_exponent_steps, config.num_networks,  # pyright: ignore[reportCallIssue]
+        "clean", series, system, truth, SYSTEM.published.exponents[0], config.num_hidden, config.num_directions,  # pyright: ignore[reportCallIssue]
+        config.ridge, config.num_updates, config.learning_rate, config.strength, config.num_networks,  # pyright: ignore[reportCallIssue]
     )  # fmt: skip
     noisy = clean._replace(
-        name="noisy", series=series.with_noise(config.noise, key=noise_key), num_hidden=config.noisy_hidden,
-        ridge=config.noisy_ridge, num_updates=config.noisy_updates, learning_rate=config.noisy_learning_rate,
-        num_networks=1,
+        name="noisy", series=smoothed(series.with_noise(config.noise, key=noise_key), config), num_networks=1,
+        num_hidden=config.noisy_hidden, ridge=config.noisy_ridge, num_updates=config.noisy_updates,
+        learning_rate=config.noisy_learning_rate,
     )  # fmt: skip
     seen = lambda part: part.in_units().observe([0]).embed(config.num_delays, config.delay)
     of_x = seen(series).standardize()
+    assert series.scale is not None
+    recorded = seen(systems.as_series(series.scale.invert(truth), dt=config.dt)).standardize(like=of_x).values
     from_x = clean._replace(
-        name="from x alone", series=of_x, truth=seen(test).standardize(like=of_x).values[0],
-        other=seen(test).standardize(like=of_x).values[1], num_directions=config.delay_directions, num_networks=1,
+        name="from x alone", series=of_x, system=recorded, truth=recorded,
+        num_directions=config.delay_directions, num_networks=1,
     )  # fmt: skip
     clean_networks, learned = learn(clean, config, keys[0])
     more = [noisy, from_x, *([ring(config, ring_key)] if config.with_sites else [])]
     others = [learn(task, config, key)[1] for task, key in zip(more, keys[1:])]
-    assert series.scale is not None
     true_points = series.scale.apply(np.asarray(SYSTEM.equilibria, float))
-    found = [equilibria_near(cell, true_points) for cell in clean_networks]
+    found = [
+        equilibria_near(cell, compared.copy_fixed_points, true_points)
+        for cell, compared in zip(clean_networks, learned.trained)
+    ]
     points, num_unstable, certified = (np.array(column) for column in zip(*found))
     return LorenzReconstruction(
         clean=learned,
@@ -267,20 +274,49 @@ def ring(config: Config, key: Any) -> Task:
     """Lorenz 96, with the largest exponent measured on the system itself."""
     system = systems.Lorenz96(config.num_sites)
     data_key, test_key = jax.random.split(key)
-    sample = lambda num_steps, **options: systems.sample_system(
-        system, num_steps, dt=config.sites_dt, num_transient=200, **options
-    )
-    series = sample(config.num_samples, num_series=config.num_series, key=data_key).standardize()
-    test = sample(max(config.num_judged // 4, config.horizon), num_series=2, key=test_key)
+    series = systems.sample_system(
+        system, config.num_samples, dt=config.sites_dt, num_series=config.num_series, num_transient=200, key=data_key
+    ).standardize()
+    # The step that Lorenz took himself.
+    scaled = in_units_of(series, RungeKutta(system, config.sites_dt))
+    # Between twenty variables, places are compared point by point.
+    num_steps = max(config.num_judged // 8, 800)
+    truth = runs_of(scaled, config.num_runs, num_steps, test_key)
     with jax.enable_x64(True):
-        flow = rd.time_map(system, config.sites_dt)
-        num_steps = min(4000, config.num_judged)
-        spectrum = rd.lyapunov_spectrum(flow, test.values[0, 0], num_steps, num_exponents=1, dt=config.sites_dt)
+        spectrum = rd.lyapunov_spectrum(
+            scaled, truth[0, 0], min(4000, config.num_judged), num_exponents=1, dt=config.sites_dt
+        )
     return Task(
-        "Lorenz 96", series, *test.standardize(like=series).values, float(spectrum.exponents[0]), config.sites_hidden,  # pyright: ignore[reportCallIssue]
-        None, config.sites_ridge, config.sites_updates, config.sites_learning_rate, config.sites_strength,  # pyright: ignore[reportCallIssue]
-        max(config.num_exponent_steps // 5, 64),  # pyright: ignore[reportCallIssue]
+        "Lorenz 96", series, scaled, truth, float(spectrum.exponents[0]), config.sites_hidden, None,
+        config.sites_ridge, config.sites_updates, config.sites_learning_rate, config.sites_strength,  # pyright: ignore[reportCallIssue]
     )  # fmt: skip
+
+
+def in_units_of(series: Any, step: Any) -> Scaled:
+    """A map of the system in the units of a standardised series."""
+    return Scaled(step, series.scale.mean, series.scale.deviation)
+
+
+def runs_of(system: Scaled, num_runs: int, num_steps: int, key: Any) -> np.ndarray:
+    """Runs on the attractor (K, T, N)."""
+    with jax.enable_x64(True):
+        starts = jax.random.normal(key, (num_runs, system.mean.size))
+        return np.asarray(trajectories(system, starts, num_steps, 1000))
+
+
+@eqx.filter_jit
+def trajectories(f: Any, starts: Any, num_steps: int, num_transient: int = 0) -> jax.Array:
+    """Runs from several states (K, T, N)."""
+    return jax.vmap(lambda x: rd.trajectory(f, x, num_steps, num_transient=num_transient))(jnp.asarray(starts))
+
+
+def smoothed(series: Any, config: Config) -> Any:
+    """Noisy series with a polynomial fitted to every window of samples (Savitzky & Golay 1964).
+
+    A regression on noisy states is biased; what lies around a sample says where it was.
+    """
+    values = savgol_filter(series.values, config.smoothing_window, config.smoothing_order, axis=1)
+    return eqx.tree_at(lambda part: part.values, series, values)
 
 
 def learn(task: Task, config: Config, key: Any) -> tuple[list[Any], Learned]:
@@ -293,7 +329,7 @@ def learn(task: Task, config: Config, key: Any) -> tuple[list[Any], Learned]:
         )
         for key in jax.random.split(start_key, task.num_networks)
     ]  # fmt: skip
-    models = [rd.RNN(cell, identity_readout(task.truth.shape[1])) for cell in cells]
+    models = [rd.RNN(cell, identity_readout(task.truth.shape[-1])) for cell in cells]
     loss = rd.training.forced_loss(task.strength, fixed_readout=True)
     schedule = optax.cosine_decay_schedule(task.learning_rate, task.num_updates, alpha=0.01)
     fitted = rd.fit_ensemble(
@@ -307,27 +343,50 @@ def learn(task: Task, config: Config, key: Any) -> tuple[list[Any], Learned]:
         key=fit_key,
     )
     trained = [jax.tree.map(lambda leaf, i=i: leaf[i], fitted.last_models.cell) for i in range(task.num_networks)]
-    regressed, _ = judge(cells, task, config, max(config.num_exponent_runs // 4, 2))
-    judged, runs = judge(trained, task, config, config.num_exponent_runs)
-    shown = middle(judged.valid_time)
-    # Of its predictions, the one that stays valid for the median time.
-    start = first_rows(task, config)[middle(judged.valid_times[shown])]
+    regressed, judged = (tuple(compare(cell, task, config) for cell in some) for some in (cells, trained))
+    medians = [one["valid prediction time"].copy for one in judged]
+    shown = doubled(trained[middle(np.array(medians, float))])
     with jax.enable_x64(True):
-        run = rd.trajectory(rd.as_map(doubled(trained[shown])), task.truth[start], config.horizon)
-    num_shown = min(8000, len(task.truth))
-    null = rd.state_space_divergence(task.truth, task.other), rd.spectrum_distance(task.truth, task.other)
+        # Of its predictions, the one that stays valid for the median time.
+        truth = task.truth[0]
+        first = np.linspace(0, len(truth) - config.horizon - 1, config.num_starts).astype(int)
+        future = np.stack([truth[i + 1 : i + 1 + config.horizon] for i in first])
+        predicted = np.asarray(trajectories(rd.as_map(shown), truth[first], config.horizon + 1))[:, 1:]
+        start = middle(np.asarray(rd.valid_prediction_time(future, predicted).times))
+        copy = np.asarray(trajectories(rd.as_map(shown), truth[:1], min(8000, len(truth)), 500))[0]
     return trained, Learned(
         name=task.name,
         regressed=regressed,
         trained=judged,
-        null=np.array([float(value) for value in null]),
-        truth=task.truth[:num_shown],
-        copy=runs[shown][:num_shown],
-        true_run=task.truth[start + 1 : start + 1 + config.horizon, 0],
-        run=np.asarray(run)[:, 0],
+        one_step=np.array([[one_step_error(cell, truth) for cell in some] for some in (cells, trained)]),
+        truth=truth[: len(copy)],
+        copy=copy,
+        true_run=future[start, :, 0],
+        run=predicted[start, :, 0],
         dt=task.series.dt,
         exponent=task.exponent,
     )
+
+
+def compare(cell: Any, task: Task, config: Config) -> rd.DynamicsComparison:
+    """A network beside the system: every measure, with what the system shows against itself."""
+    is_map = callable(task.system)
+    return rd.compare_dynamics(
+        task.system,
+        rd.as_map(doubled(cell)),
+        task.truth[:, 0] if is_map else None,
+        num_steps=task.truth.shape[1],
+        dt=task.series.dt,
+        num_starts=config.num_starts,
+        horizon=config.horizon,
+    )
+
+
+def one_step_error(cell: Any, truth: np.ndarray) -> float:
+    """Root mean square error of one step, of every tenth."""
+    with jax.enable_x64(True):
+        steps = jax.vmap(rd.as_map(doubled(cell)))(jnp.asarray(truth[:-1:10]))
+    return float(np.sqrt(np.mean((np.asarray(steps) - truth[1::10]) ** 2)))
 
 
 def identity_readout(size: int) -> eqx.nn.Linear:
@@ -341,79 +400,15 @@ def doubled(cell: Any) -> Any:
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), cell)
 
 
-def first_rows(task: Task, config: Config) -> np.ndarray:
-    """Where predictions start."""
-    return np.linspace(0, len(task.truth) - config.horizon - 1, config.num_starts).astype(int)
-
-
-@eqx.filter_jit
-def measure(
-    cells: Any, truth: Any, starts: Any, exponent_starts: Any, horizon: int, num_steps: int, dt: float
-) -> tuple[Any, ...]:
-    """Spectra, predictions, single steps and a long run of several networks."""
-
-    def one(cell: Any) -> tuple[Any, ...]:
-        f = rd.as_map(cell)
-        spectrum = lambda x: rd.lyapunov_spectrum(f, x, num_steps, num_transient=500, dt=dt)
-        spectra = jax.vmap(spectrum)(exponent_starts)
-        predictions = jax.vmap(lambda x: rd.trajectory(f, x, horizon))(starts)
-        step = jax.vmap(f)(truth[:-1:10])
-        run = rd.trajectory(f, starts[0], len(truth), num_transient=500)
-        return spectra.exponents, spectra.kaplan_yorke_dimension, predictions, step, run
-
-    return jax.lax.map(one, cells)
-
-
-def judge(cells: list[Any], task: Task, config: Config, num_runs: int) -> tuple[Judgement, np.ndarray]:
-    """All measures of the networks, and their long runs (networks, steps, N)."""
-    truth, first = task.truth, first_rows(task, config)
-    future = np.stack([truth[i + 1 : i + 1 + config.horizon] for i in first])
-    places = np.linspace(0, len(truth) - 1, num_runs).astype(int)
-    with jax.enable_x64(True):
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(doubled, cells))
-        measured = measure(
-            stacked,
-            jnp.asarray(truth),
-            jnp.asarray(truth[first]),
-            jnp.asarray(truth[places]),
-            config.horizon,
-            task.num_exponent_steps,
-            task.series.dt,
-        )
-        exponents, dimension, predictions, steps, runs = (np.asarray(value) for value in measured)
-        times = [
-            np.asarray(rd.valid_prediction_time(future, p, lyapunov_exponent=task.exponent, dt=task.series.dt).times)
-            for p in predictions
-        ]
-        # A network that leaves for infinity has no place and no spectrum, one that settles no spectrum.
-        bounded = [bool(np.isfinite(run).all() and np.abs(run).max() < 1e3) for run in runs]
-        moves = [stays and bool((np.std(run, axis=0) > 1e-9).all()) for run, stays in zip(runs, bounded)]
-        divergence = [float(rd.state_space_divergence(truth, r)) if ok else np.nan for r, ok in zip(runs, bounded)]
-        spectral = [float(rd.spectrum_distance(truth, r)) if ok else np.nan for r, ok in zip(runs, moves)]
-    finite = np.isfinite(exponents).all(axis=(1, 2)) & np.array(bounded)
-    root = np.sqrt(exponents.shape[1])
-    return (
-        Judgement(
-            valid_times=np.array(times),
-            exponents=np.where(finite[:, None], exponents.mean(axis=1), np.nan),
-            stderr=np.where(finite[:, None], exponents.std(axis=1, ddof=1) / root, np.nan),
-            dimension=np.where(finite, dimension.mean(axis=1), np.nan),
-            divergence=np.array(divergence),
-            spectral=np.array(spectral),
-            one_step=np.sqrt(np.mean((steps - truth[1::10]) ** 2, axis=(1, 2))),
-        ),
-        runs,
-    )
-
-
-def equilibria_near(cell: Any, true_points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def equilibria_near(
+    cell: Any, found: rd.FixedPoints | None, true_points: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The fixed point of the network nearest to each true equilibrium: where, how unstable, and whether proved."""
     f = rd.as_map(doubled(cell))
-    found = rd.find_fixed_points(f, np.concatenate([true_points, 0.9 * true_points, 1.1 * true_points]), progress=False)
     points = np.full(true_points.shape, np.nan)
     num_unstable, certified = np.full(len(points), -1), np.zeros(len(points), bool)
     for row, true in enumerate(true_points):
-        if not len(found.points):
+        if found is None or not len(found.points):
             break
         nearest = int(np.argmin(np.linalg.norm(found.points - true, axis=1)))
         certificate = rd.certify_fixed_point(f, found.points[nearest])
@@ -425,17 +420,18 @@ def equilibria_near(cell: Any, true_points: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def report(result: LorenzReconstruction) -> str:
-    """Every network in a line, before and after training, beside what was asked for."""
-    published = SYSTEM.published
-    clean = result.clean
+    """The table of one network, all networks in a line each, and what was asked for."""
+    clean, published = result.clean, SYSTEM.published
     lines = [
-        "                     one step   D_stsp     D_H   valid time   exponents                    dimension",
-        f"  system                       {clean.null[0]:7.3f} {clean.null[1]:7.3f}                "
-        f"{published.exponents[0]:7.3f} {published.exponents[1]:7.3f} {published.exponents[2]:8.3f}  "
-        f"{published.kaplan_yorke_dimension:8.3f}   (exponents: {published.source}; D: against itself)",
-        *judged_lines(clean),
-        f"  standard errors of the trained networks' largest exponents: {clean.trained.stderr[:, 0].max():.3f} at most",
-        "equilibria of the trained networks: distance in standard deviations, unstable directions (1, 2, 2)",
+        f"Lorenz 63, published exponents {', '.join(f'{value:.3f}' for value in published.exponents)}, Kaplan-Yorke "
+        f"dimension {published.kaplan_yorke_dimension:.3f} ({published.source})",
+        f"network {clean.shown + 1} of {len(clean.trained)}, after training:",
+        clean.trained[clean.shown].table(),
+        "a line for each network:",
+        "                     one step   D_stsp     D_H   valid time   exponents (+- of the first)           dimension",
+        *(line for learned in (clean, *result.others) for line in judged_lines(learned)),
+        "equilibria of the networks trained on clean samples: distance in standard deviations, unstable directions "
+        "(1, 2, 2)",
     ]
     for row in range(len(result.distances)):
         marks = [
@@ -443,36 +439,54 @@ def report(result: LorenzReconstruction) -> str:
             for distance, count, proved in zip(result.distances[row], result.num_unstable[row], result.certified[row])
         ]
         lines.append(f"  {row + 1:2d}  " + ", ".join(marks))
-    judged, number = clean.trained, len(result.distances)
+    close = lambda name, value, by: np.array([is_close(one[name], value, by) for one in clean.trained])
+    null = clean.trained[0]["D_stsp"]
+    alike = [bool(one["D_stsp"].result == rd.LikenessVerdict.identical) for one in clean.trained]
     wanted = {
-        "D_stsp at most 0.3": judged.divergence <= 0.3,
-        "largest exponent within 0.03 of 0.906": np.abs(judged.exponents[:, 0] - 0.906) <= 0.03,
-        "dimension within 0.05 of 2.06": np.abs(judged.dimension - 2.06) <= 0.05,
-        "valid for 4 Lyapunov times in the median": judged.valid_time >= 4,
+        "D_stsp as good as identical": np.array(alike),
+        f"D_stsp at most 0.3 (of the system against itself {null.shown('system')})": close("D_stsp", 0.0, 0.3),
+        "largest exponent within 0.03 of 0.906": close("exponent 1", 0.906, 0.03),
+        "dimension within 0.05 of 2.06": close("Kaplan-Yorke dimension", 2.06, 0.05),
+        "valid for 4 Lyapunov times in the median": clean.valid_times(clean.trained)[0] >= 4,
         "three equilibria proved, with the right stability, within 0.3": result.has_wings
         & (result.distances <= 0.3).all(axis=1),
     }
-    lines += [f"  {name}: {int(np.sum(held))} of {number} networks" for name, held in wanted.items()]
-    for learned in result.others:
-        lines.append(
-            f"{learned.name}: D_stsp and D_H of the system against itself {learned.null[0]:.3f} {learned.null[1]:.3f}, "
-            f"its largest exponent {learned.exponent:.3f}"
-        )
-        lines += judged_lines(learned)
+    lines += [f"  {name}: {int(np.sum(held))} of {len(held)} networks" for name, held in wanted.items()]
     return "\n".join(lines)
 
 
+def is_close(row: Any, value: float, by: float) -> bool:
+    """Whether what is measured of the copy is this near to a value."""
+    return row.copy is not None and abs(row.copy - value) <= by
+
+
 def judged_lines(learned: Learned) -> list[str]:
-    """A line for each network, before and after training."""
-    lines = []
-    for name, judged in (("regression", learned.regressed), ("trained", learned.trained)):
-        for row in range(len(judged.dimension)):
-            values = "".join(f"{value:8.3f}" for value in judged.exponents[row][:3])
+    """A line for each network, before and after training, under what the system shows against itself."""
+    first = learned.trained[0]
+    lines = [f"{learned.name}: system {number(first['D_stsp'].system, 19)} {number(first['D_H'].system, 7)}"]
+    for name, compared, errors in zip(
+        ("regression", "trained"), (learned.regressed, learned.trained), learned.one_step
+    ):
+        times, _ = learned.valid_times(compared)
+        for row, one in enumerate(compared):
+            exponents = [number(one[f"exponent {k + 1}"].copy) for k in range(min(3, num_exponents(one)))]
+            error = number(one["exponent 1"].copy_error, 0) if exponents else "-"
             lines.append(
-                f"  {name:<15} {row + 1:2d}  {judged.one_step[row]:8.1e} {judged.divergence[row]:8.3f} "
-                f"{judged.spectral[row]:7.3f} {judged.valid_time[row]:9.2f}     {values}  {judged.dimension[row]:8.3f}"
+                f"  {name:<15} {row + 1:2d}  {errors[row]:8.1e} {number(one['D_stsp'].copy)} "
+                f"{number(one['D_H'].copy, 7)} {times[row]:9.2f}     {''.join(exponents)} (+- {error}) "
+                f"{number(one['Kaplan-Yorke dimension'].copy) if exponents else '-'}"
             )
     return lines
+
+
+def num_exponents(compared: rd.DynamicsComparison) -> int:
+    """How many exponents of a copy were measured."""
+    return sum(row.name.startswith("exponent") for row in compared.measurements)
+
+
+def number(value: float | None, width: int = 8) -> str:
+    """A number that may not have been measured."""
+    return f"{'-' if value is None else f'{value:.3f}':>{width}}"
 
 
 def plot(result: LorenzReconstruction) -> Figure:
@@ -500,7 +514,7 @@ def draw_attractor(axes: Any, states: np.ndarray, points: np.ndarray, proved: np
         face = plotting.COLORS["orange"] if is_proved else "white"
         axes.plot(point[0], point[2], "o", color=plotting.COLORS["orange"], markerfacecolor=face, markersize=4)
     axes.set(xlabel="$x$ / s.d.", ylabel="$z$ / s.d.")
-    axes.set_title(title, loc="left")
+    axes.set_title(title)
 
 
 def draw_delays(axes: Any, learned: Learned) -> None:
@@ -508,7 +522,7 @@ def draw_delays(axes: Any, learned: Learned) -> None:
     for states, color, width in ((learned.truth, "grey", 0.6), (learned.copy, "blue", 0.25)):
         axes.plot(states[:, 0], states[:, -1], color=plotting.COLORS[color], linewidth=width)
     axes.set(xlabel="$x(t)$ / s.d.", ylabel=r"$x(t - 2\tau)$ / s.d.")
-    axes.set_title("d  from $x$ alone", loc="left")
+    axes.set_title("d  from $x$ alone")
 
 
 def draw_prediction(axes: Any, learned: Learned, title: str) -> None:
@@ -520,41 +534,37 @@ def draw_prediction(axes: Any, learned: Learned, title: str) -> None:
     axes.set(xlabel="time / Lyapunov times", ylabel="$x$ / s.d.", ylim=(-3.0, 4.6), xlim=(0, time[stop - 1]))
     axes.set_yticks([-2, 0, 2])
     axes.legend(loc="upper right", ncols=2, fontsize=6.5, borderaxespad=0.1, columnspacing=0.8, handlelength=1)
-    axes.set_title(title, loc="left")
-
-
-def name_tasks(axes: Any, result: LorenzReconstruction) -> None:
-    """A tick for each task."""
-    names = ["clean", "noisy", "$x$", "L96"][: 1 + len(result.others)]
-    axes.set_xticks(range(len(names)), names)
-    axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.set_title(title)
 
 
 def draw_times(axes: Any, result: LorenzReconstruction) -> None:
-    """Median valid times of all networks and their quartiles, before and after training."""
-    for task, learned in enumerate((result.clean, *result.others)):
-        for judged, color, shift in ((learned.regressed, "grey", -0.2), (learned.trained, "blue", 0.2)):
-            number = len(judged.valid_time)
-            x = task + shift + 0.3 * (np.arange(number) - (number - 1) / 2) / max(number, 1)
-            low, high = np.quantile(judged.valid_times, [0.25, 0.75], axis=1)
-            axes.vlines(x, low, high, color=plotting.COLORS[color], linewidth=0.8)
-            axes.plot(x, judged.valid_time, "o", color=plotting.COLORS[color], markersize=2.5)
-    name_tasks(axes, result)
-    axes.set(ylim=(0, None), ylabel="valid / Lyapunov times")
-    axes.set_title("g  valid time", loc="left")
+    """Median valid times of all networks, and their spread over starts."""
+    draw_networks(axes, result, lambda learned, compared: learned.valid_times(compared), half=0.5 * 1.349)
+    axes.set(title="g  valid time", ylim=(0, None), ylabel="valid / Lyapunov times")
 
 
 def draw_exponents(axes: Any, result: LorenzReconstruction) -> None:
     """Largest exponents over the true one, with two standard errors."""
-    for task, learned in enumerate((result.clean, *result.others)):
-        for judged, color, shift in ((learned.regressed, "grey", -0.2), (learned.trained, "blue", 0.2)):
-            number = len(judged.valid_time)
-            x = task + shift + 0.3 * (np.arange(number) - (number - 1) / 2) / max(number, 1)
-            axes.errorbar(
-                x, judged.exponents[:, 0] / learned.exponent, 2 * judged.stderr[:, 0] / learned.exponent, fmt="o",
-                color=plotting.COLORS[color], markersize=2.5, elinewidth=0.8,
-            )  # fmt: skip
+
+    def values(learned: Learned, compared: tuple[rd.DynamicsComparison, ...]) -> tuple[np.ndarray, np.ndarray]:
+        rows = [one["exponent 1"] if num_exponents(one) else None for one in compared]
+        pairs = [(np.nan, np.nan) if row is None else (row.copy, row.copy_error) for row in rows]
+        value, error = np.array(pairs, float).T
+        return value / learned.exponent, error / learned.exponent
+
+    draw_networks(axes, result, values, half=2.0)
     axes.axhline(1.0, color="black", linewidth=0.8, linestyle=":")
-    name_tasks(axes, result)
-    axes.set(ylim=(0.3, 1.2), ylabel=r"$\lambda_1$ / true $\lambda_1$")
-    axes.set_title("h  largest exponent", loc="left")
+    axes.set(title="h  largest exponent", ylim=(0.3, 1.2), ylabel=r"$\lambda_1$ / true $\lambda_1$")
+
+
+def draw_networks(axes: Any, result: LorenzReconstruction, values: Any, *, half: float) -> None:
+    """A dot and a bar for each network of each task, before (grey) and after (blue) training."""
+    for task, learned in enumerate((result.clean, *result.others)):
+        for compared, color, shift in ((learned.regressed, "grey", -0.2), (learned.trained, "blue", 0.2)):
+            value, error = values(learned, compared)
+            x = task + shift + 0.3 * (np.arange(len(value)) - (len(value) - 1) / 2) / len(value)
+            style = {"color": plotting.COLORS[color], "markersize": 2.5, "elinewidth": 0.8}
+            axes.errorbar(x, value, half * error, fmt="o", **style)
+    names = ["clean", "noisy", "$x$", "L96"][: 1 + len(result.others)]
+    axes.set_xticks(range(len(names)), names)
+    axes.set_xlim(-0.5, len(names) - 0.5)

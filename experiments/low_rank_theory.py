@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import optax
 from matplotlib.figure import Figure
 from scipy.optimize import root_scalar
 
@@ -22,6 +21,7 @@ import rnndyn as rd
 from experiments._mean_field import gaussian_mean, mean_field, slope
 from experiments._runge_kutta import RungeKutta
 from experiments._settings import NotNegative, Seed, check, check_increasing
+from experiments._training import train_networks
 from rnndyn import plotting
 
 CAPTION = """Low-rank networks and their theory (Mastrogiuseppe & Ostojic 2018).
@@ -276,24 +276,17 @@ def chaos_border(gain: float) -> float:
 def train(rank: int, config: Config) -> Latent:
     """Networks of this rank that hold as many bits, and the fixed points of their latent maps."""
     model_key, fit_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), rank))
-
-    def make_model(key: Any) -> rd.RNN:
-        cell_key, readout_key = jax.random.split(key)
-        cell = rd.LowRankCell(rank, config.trained_units, rank=rank, key=cell_key)
-        return rd.RNN(cell, eqx.nn.Linear(config.trained_units, rank, key=readout_key))
-
-    task = {"num_bits": rank, "num_steps": config.trial_steps}
-    trained = rd.fit_ensemble(
-        eqx.filter_vmap(make_model)(jax.random.split(model_key, config.trained_networks)),
-        rd.training.over_trials(rd.training.mean_squared_error),
-        rd.tasks.batches("flip_flop", config.batch_size, **task),
-        optax.adam,
-        learning_rate=optax.cosine_decay_schedule(config.learning_rate, config.num_updates, alpha=0.01),
-        num_steps=config.num_updates,
-        max_grad_norm=1.0,
-        validation=rd.tasks.batches("flip_flop", 64, **task),
-        validate_every=config.num_updates,
-        key=fit_key,
+    trained = train_networks(
+        "flip_flop",
+        {"num_bits": rank, "num_steps": config.trial_steps},
+        lambda key: rd.LowRankCell(rank, config.trained_units, rank=rank, key=key),
+        rank,
+        (model_key, fit_key),
+        num_networks=config.trained_networks,
+        num_updates=config.num_updates,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        num_looks=1,
         progress=False,
     )
     cells = [trained.member(index).model.cell for index in range(config.trained_networks)]

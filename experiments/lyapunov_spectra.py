@@ -15,8 +15,10 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.optimize import root_scalar
 
 import rnndyn as rd
+from experiments._mean_field import gaussian_mean, slope
 from experiments._settings import Inside, check, check_same_length
 from rnndyn import plotting
 
@@ -24,12 +26,13 @@ CAPTION = """Extensive chaos in random networks (Engelken, Wolf & Abbott 2023).
 
 x' = W tanh(x) with Gaussian weights of gain g.
 
-- **a** mean spectra over the index as a fraction of N, a colour for each gain; solid and dotted, two sizes that fall on
-  one another.
-- **b** largest exponent over the gain for two sizes: dots, networks; lines, means; dashed, mean-field theory; grey,
-  zero.
+- **a** mean spectra of five networks over the index as a fraction of N, a colour for each gain; solid and dotted, two
+  sizes that fall on one another.
+- **b** largest exponent over the gain for two sizes: dots, five networks; lines, means; dashed, mean-field theory;
+  grey, zero.
 - **c** Kaplan-Yorke dimension as a fraction of N, the same colours: it rises, then falls again.
-- **d** largest exponent over 1 / N at two gains, with standard errors; stars, the mean-field values.
+- **d** largest exponent over 1 / N at two gains, means of five networks with standard errors; stars, the mean-field
+  values.
 """
 
 
@@ -47,6 +50,8 @@ class Config:
     num_seeds: int = 5
     mean_field_gains: tuple[float, ...] = (1.5, 3.0)
     mean_field_sizes: tuple[int, ...] = (50, 100, 200, 400, 800)
+    shared_size: int = 200
+    """Networks up to this size share a compilation, in which the small ones are as costly as this one."""
     mean_field_steps: int = 600
     mean_field_seeds: int = 5
     euler_dt: Inside = 0.1
@@ -99,20 +104,29 @@ class Spectra(rd.Result):
     """All spectra of the study.
 
     - `sweeps`: for each size, the spectra over gain and seed.
-    - `largest`: the largest exponents of the mean-field comparison over size, gain and seed.
+    - `largest`: the largest exponents of the mean-field comparison over size, gain and seed, in groups of sizes.
     - `mean_field`: the largest exponent in the limit of large networks, for each of those gains.
     - `euler_mean`, `euler_expected`: mean exponent of the discretised flow, and ln(1 - dt) / dt.
     """
 
     sizes: tuple[int, ...]
     sweeps: tuple[rd.LyapunovSweep, ...]
-    largest: rd.LyapunovSweep
+    largest: tuple[rd.LyapunovSweep, ...]
     mean_field: np.ndarray
     curve_gains: np.ndarray
     curve: np.ndarray
     euler_mean: float
     euler_expected: float
     euler_defect: float
+
+    @property
+    def largest_sizes(self) -> np.ndarray:
+        return np.concatenate([sweep.axis_values["size"] for sweep in self.largest])
+
+    @property
+    def largest_exponents(self) -> np.ndarray:
+        """(size, gain, seed)."""
+        return np.concatenate([sweep.exponents[..., 0] for sweep in self.largest])
 
 
 def build(size: int, gain: jax.Array, seed: jax.Array) -> tuple[Network, jax.Array]:
@@ -122,15 +136,15 @@ def build(size: int, gain: jax.Array, seed: jax.Array) -> tuple[Network, jax.Arr
     return Network(weight), jax.random.normal(state_key, (size,))
 
 
-def build_among(largest: int, size: jax.Array, gain: jax.Array, seed: jax.Array) -> tuple[Network, jax.Array]:
-    """The first `size` of `largest` units, which see one another alone; the others stay at 0, and forget in one step.
+def build_among(drawn: int, kept: int, size: jax.Array, gain: jax.Array, seed: jax.Array) -> tuple[Network, jax.Array]:
+    """The first `size` of `drawn` units, which see one another alone; more up to `kept` stay at 0.
 
-    Networks of all sizes then share one compilation, which takes longer than their steps.
+    Networks of several sizes then share one compilation, which takes longer than their steps.
     """
-    network, x0 = build(largest, gain, seed)
-    inside = jnp.arange(largest) < size
-    weight = jnp.where(inside[:, None] & inside, network.weight * jnp.sqrt(largest / size), 0)
-    return Network(weight), jnp.where(inside, x0, 0)
+    network, x0 = build(drawn, gain, seed)
+    inside = jnp.arange(kept) < size
+    weight = jnp.where(inside[:, None] & inside, network.weight[:kept, :kept] * jnp.sqrt(drawn / size), 0)
+    return Network(weight), jnp.where(inside, x0[:kept], 0)
 
 
 def compute(config: Config) -> Spectra:
@@ -140,14 +154,7 @@ def compute(config: Config) -> Spectra:
         rd.lyapunov_sweep(partial(build, size), axes, steps, num_transient=steps // 3)
         for size, steps in zip(config.sizes, config.num_steps)
     )
-    few = {
-        "size": np.array(config.mean_field_sizes),
-        "gain": np.array(config.mean_field_gains),
-        "seed": np.arange(config.mean_field_seeds),
-    }
-    steps = config.mean_field_steps
-    among = partial(build_among, max(config.mean_field_sizes))
-    largest = rd.lyapunov_sweep(among, few, steps, num_transient=steps // 3, num_exponents=1)
+    largest = tuple(largest_exponents(sizes, config) for sizes in groups(config))
     curve_gains = np.linspace(1.05, max(config.gains), 60)
     euler = discretised_flow(config)
     return Spectra(
@@ -161,6 +168,24 @@ def compute(config: Config) -> Spectra:
         euler_expected=float(np.log(1 - config.euler_dt) / config.euler_dt),
         euler_defect=float(euler.sum_rule_defect),
     )
+
+
+def groups(config: Config) -> list[list[int]]:
+    """The sizes of the mean-field comparison, those together that share a compilation."""
+    small = [size for size in config.mean_field_sizes if size <= config.shared_size]
+    return [*([small] if small else []), *([size] for size in config.mean_field_sizes if size > config.shared_size)]
+
+
+def largest_exponents(sizes: list[int], config: Config) -> rd.LyapunovSweep:
+    """The largest exponents of networks of some sizes, at every gain and seed."""
+    axes = {
+        "size": np.array(sizes),
+        "gain": np.array(config.mean_field_gains),
+        "seed": np.arange(config.mean_field_seeds),
+    }
+    steps = config.mean_field_steps
+    among = partial(build_among, max(config.mean_field_sizes), max(sizes))
+    return rd.lyapunov_sweep(among, axes, steps, num_transient=steps // 3, num_exponents=1)
 
 
 def discretised_flow(config: Config) -> rd.LyapunovSpectrum:
@@ -177,17 +202,10 @@ def mean_field_exponent(gain: float) -> float:
 
     q = g^2 <tanh^2(sqrt(q) z)>,  lambda_1 = ln(g^2 <sech^4(sqrt(q) z)>) / 2, with z Gaussian.
     """
-    # A fine grid rather than Gauss quadrature: sech^4(sqrt(q) z) is a narrow peak at strong gain.
-    nodes = np.linspace(-10, 10, 20_001)
-    weights = np.exp(-0.5 * nodes**2)
-    weights /= weights.sum()
-    q = gain**2
-    for _ in range(500):
-        before, q = q, gain**2 * weights @ np.tanh(np.sqrt(q) * nodes) ** 2
-        if abs(q - before) < 1e-14 * q:
-            break
-    decay = np.exp(-2 * np.abs(np.sqrt(q) * nodes))
-    return float(0.5 * np.log(gain**2 * weights @ (4 * decay / (1 + decay) ** 2) ** 2))
+    # Over q, which takes the solution q = 0 away, this falls from g^2 - 1 to below 0.
+    excess = lambda q: gain**2 * gaussian_mean(lambda x: np.tanh(x) ** 2, q) / q - 1
+    q = root_scalar(excess, bracket=(1e-9, gain**2), xtol=1e-15, rtol=1e-14).root
+    return float(0.5 * np.log(gain**2 * gaussian_mean(lambda x: slope(x) ** 2, q)))
 
 
 def report(result: Spectra) -> str:
@@ -202,8 +220,8 @@ def report(result: Spectra) -> str:
                 f"   {np.max(np.abs(sweep.sum_rule_defect[row])):18.1e}"
             )
     lines.append("largest exponent as N grows (mean field: Molgedey, Schuchhardt & Schuster 1992, solved here):")
-    gains = result.largest.axis_values["gain"]
-    for size, exponents in zip(result.largest.axis_values["size"], result.largest.exponents[..., 0]):
+    gains = result.largest[0].axis_values["gain"]
+    for size, exponents in zip(result.largest_sizes, result.largest_exponents):
         values = "   ".join(f"g = {gain:.1f}: {of_gain.mean():.4f}" for gain, of_gain in zip(gains, exponents))
         lines.append(f"  N = {size:4d}   {values}")
     lines.append("  mean field " + "   ".join(f"{value:14.4f}" for value in result.mean_field))
@@ -237,7 +255,7 @@ def plot(result: Spectra) -> Figure:
         axes[2].plot(gains, dimension.mean(axis=1), color=plotting.COLORS[color])
     axes[1].plot(result.curve_gains, result.curve, "--", color="black", linewidth=0.8, label="mean field")
     axes[1].set(title="b  largest exponent", xlabel="gain g", ylabel=r"$\lambda_1$ (nats per step)")
-    axes[1].legend(loc="lower right", bbox_to_anchor=(1, 0.12), borderaxespad=0, handlelength=1.2)
+    axes[1].legend(loc="upper left", borderaxespad=0, handlelength=1.2)
     axes[2].set(title="c  dimension", xlabel="gain g", ylabel=r"$D_{KY} / N$")
     draw_limit(axes[3], result)
     return figure
@@ -264,10 +282,10 @@ def draw_spectra(ax: Any, result: Spectra) -> None:
 
 def draw_limit(ax: Any, result: Spectra) -> None:
     """The largest exponent against 1 / N, and the mean-field value at 0."""
-    inverse = 1 / result.largest.axis_values["size"]
+    inverse = 1 / result.largest_sizes
     for row, color in zip(range(len(result.mean_field)), ("blue", "orange")):
-        values = result.largest.exponents[:, row, :, 0]
-        gain = result.largest.axis_values["gain"][row]
+        values = result.largest_exponents[:, row]
+        gain = result.largest[0].axis_values["gain"][row]
         ax.errorbar(
             inverse,
             values.mean(axis=1),

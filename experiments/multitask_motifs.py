@@ -16,15 +16,15 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import optax
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 import rnndyn as rd
 from experiments._settings import NotNegative, Seed, check, one_of
+from experiments._training import train_networks
 from rnndyn import plotting
 
-CAPTION = """Dynamical motifs that tasks share (Yang et al. 2019; Driscoll, Shenoy & Sussillo 2024).
+CAPTION = """Dynamical motifs that tasks share in one network (Yang et al. 2019; Driscoll, Shenoy & Sussillo 2024).
 
 One network with a rule input for each of six tasks: respond on a ring at the place of a stimulus (pro) or opposite to
 it (anti), at once (react), after a delay with the stimulus on (delay), or after a memory without it (memory).
@@ -124,25 +124,19 @@ class MultitaskMotifs(rd.Result):
 def compute(config: Config) -> MultitaskMotifs:
     """Train the networks; find where each rule comes to rest, and follow that from rule to rule."""
     model_key, fit_key, trial_key = jax.random.split(jax.random.key(config.seed), 3)
-    num_rules = len(config.rules)
-
-    def make_model(key: Any) -> rd.RNN:
-        cell_key, readout_key = jax.random.split(key)
-        cell = rd.GRUCell(3 + num_rules, config.num_units, key=cell_key)
-        return rd.RNN(cell, eqx.nn.Linear(config.num_units, 3, key=readout_key))
-
     task = {"rules": config.rules, "noise_std": config.noise_std}
-    trained = rd.fit_ensemble(
-        eqx.filter_vmap(make_model)(jax.random.split(model_key, config.num_seeds)),
-        rd.training.over_trials(rd.training.mean_squared_error),
-        rd.tasks.batches("ring_rules", config.batch_size, **task),
-        optax.adam,
-        learning_rate=optax.cosine_decay_schedule(config.learning_rate, config.num_updates, alpha=0.01),
-        num_steps=config.num_updates,
+    trained = train_networks(
+        "ring_rules",
+        task,
+        lambda key: rd.GRUCell(3 + len(config.rules), config.num_units, key=key),
+        3,
+        (model_key, fit_key),
+        num_networks=config.num_seeds,
+        num_updates=config.num_updates,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
         max_grad_norm=config.max_grad_norm,
-        validation=rd.tasks.batches("ring_rules", 256, **task),
-        validate_every=max(config.num_updates // 5, 1),
-        key=fit_key,
+        num_validation=256,
     )
     trials = rd.tasks.batches("ring_rules", 512, **task)(trial_key)
     angles = np.arange(config.num_angles) * 2 * np.pi / config.num_angles

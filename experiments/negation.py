@@ -22,7 +22,7 @@ from rnndyn import plotting
 
 CAPTION = """How a network reads "not good" (Maheswaranathan & Sussillo 2020).
 
-A modifier negates the two words after it.
+A modifier negates the two words after it. One network of GRU units, one draw of the texts.
 
 - **a** share of texts judged right by a bag of words (grey), a bag that is told where modifiers stood (light blue),
   and the network (blue).

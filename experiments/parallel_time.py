@@ -187,9 +187,9 @@ def plot(result: ParallelTime) -> Figure:
     ax.axvline(0, color=plotting.COLORS["grey"], linewidth=0.8, zorder=0)
     ax.axhline(longest, color=plotting.COLORS["grey"], linewidth=0.8, linestyle="--", zorder=0)
     draw_log_axis(ax)
-    ax.set_xlabel(r"largest exponent $\lambda_1$ (nats per step)")
+    ax.set_xlabel(r"exponent $\lambda_1$ (nats per step)")
     ax.set_ylabel(f"iterations, $T = {longest}$")
-    ax.set_title("c", loc="left")
+    ax.set_title("c  over the exponent")
     ax.legend(loc="upper left", bbox_to_anchor=(0, 0.93))
     return figure
 
@@ -207,7 +207,7 @@ def draw_gains(ax: Axes, result: ParallelTime, colors: np.ndarray) -> None:
     draw_log_axis(ax)
     ax.set_xlabel("gain $g$")
     ax.set_ylabel("Newton iterations")
-    ax.set_title("a", loc="left")
+    ax.set_title("a  over the gain")
     ax.legend(loc="upper left")
 
 
@@ -227,7 +227,7 @@ def draw_lengths(ax: Axes, result: ParallelTime) -> None:
     ax.margins(x=0.12)
     ax.set_xlabel("length $T$ (steps)")
     ax.set_ylabel("Newton iterations")
-    ax.set_title("b", loc="left")
+    ax.set_title("b  over the length")
 
 
 def draw_end(ax: Axes, x: float, y: float, text: str, color: object) -> None:

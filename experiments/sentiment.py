@@ -22,6 +22,8 @@ from rnndyn import plotting
 
 CAPTION = """A network that reads in order against a bag of words.
 
+One network of each kind.
+
 - **a** share judged right, of new texts and of pairs that differ only in order: grey, bag of words; light blue, GRU
   on one-hot words; blue, GRU on word vectors; dotted, guessing.
 - **b** the same over the length of the text.
@@ -293,11 +295,11 @@ def plot(result: Sentiment) -> Figure:
     axes[0].set_xticks(range(2), ["new\ntexts", "negated\npairs"])
     axes[0].set(ylim=(0.4, 1.55), yticks=[0.4, 0.6, 0.8, 1.0], ylabel="share judged right (bars: in %)")
     axes[0].legend(loc="upper left", fontsize=6.5, borderaxespad=0)
-    axes[0].set_title("a  accuracy", loc="left")
+    axes[0].set_title("a  accuracy")
     for each, color in zip(result.judges, colors):
         axes[1].plot(result.lengths, each.accuracy_by_length, "o-", markersize=2, color=color)
     axes[1].set(xlabel="words in the text", ylabel="share judged right", ylim=(0.6, 1.02))
-    axes[1].set_title("b  by length", loc="left")
+    axes[1].set_title("b  by length")
     draw_example(axes[2], result)
     projection = plotting.principal_components(result.word_vectors, 2)
     points = projection(result.word_vectors)
@@ -308,7 +310,7 @@ def plot(result: Sentiment) -> Figure:
     axes[3].annotate("negations", lowest, xytext=(0, -9), textcoords="offset points", ha="center", fontsize=6.5)
     axes[3].set(xlabel=projection.label(0), ylabel=projection.label(1), xticks=[], yticks=[])
     axes[3].margins(0.18)
-    axes[3].set_title("d  word vectors", loc="left")
+    axes[3].set_title("d  word vectors")
     bar = figure.colorbar(shown, ax=axes[3], shrink=0.8, ticks=[-2, 0, 2])
     bar.set_label("valence")
     return figure
@@ -324,6 +326,6 @@ def draw_example(axes: Any, result: Sentiment) -> None:
             axes.annotate(word, (place, value), xytext=(-7, 8 * side), textcoords="offset points", ha="center",
                           va="center", fontsize=6, color=plotting.COLORS[color])  # fmt: skip
     reach = 1.35 * np.max(np.abs(result.example_logits[:, 0]))
-    axes.set(xlabel="word", ylabel="logit of the GRU", ylim=(-reach, reach), xlim=(-0.6, 4.6), xticks=range(5))
+    axes.set(xlabel="word", ylabel="logit of the GRU", ylim=(-reach, reach), xlim=(-1.0, 4.6), xticks=range(5))
     axes.set_xticks(range(5), [str(place + 1) for place in range(5)])
-    axes.set_title("c  the same words", loc="left")
+    axes.set_title("c  the same words")

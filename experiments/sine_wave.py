@@ -21,7 +21,7 @@ from rnndyn import plotting
 
 CAPTION = """A sine generator lives on an invariant circle for each input (Sussillo & Barak 2013).
 
-Colour, from violet to yellow: the input that is held, from low to high frequency.
+One GRU network. Colour, from violet to yellow: the input that is held, from low to high frequency.
 
 - **a** output at three inputs over the target (grey).
 - **b** the invariant circles and, as crosses, the unstable fixed point inside each, in three principal components.

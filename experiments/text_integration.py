@@ -22,12 +22,12 @@ from rnndyn import plotting
 
 CAPTION = """Text classifiers integrate in C - 1 dimensions (Aitken et al. 2021).
 
-Words carry evidence for one of C classes, and the class with the largest sum wins.
+Words carry evidence for one of C classes, and the class with the largest sum wins. One GRU network for each C.
 
 - **a, b, c** slow points of a network for 2, 3, 4 classes in the plane of two principal components, coloured by the
   class that the readout gives there; arrows, the readout vectors.
-- **d** share of the variance of the slow points in their first principal components, a colour for each C; rings, at
-  C − 1 components; dotted, the threshold that counts.
+- **d** share of the variance of the slow points in their first principal components, a colour for each C, others than
+  those of the classes; rings, at C − 1 components; dotted, the threshold that counts.
 - **e** median moduli of the multipliers at the slow points, in order: C - 1 of them are near 1 (grey line).
 - **f** cosines between readout vectors; grey bars, those of a regular simplex, -1 / (C - 1).
 """
@@ -185,9 +185,14 @@ def draw_manifold(ax: Any, classifier: Classifier, letter: str) -> None:
     ax.set(xlabel=projection.label(0), ylabel=projection.label(1), xticks=[], yticks=[])
 
 
+def draw_order(result: TextIntegration) -> Any:
+    """Each classifier with a colour that no class has."""
+    return zip(result.classifiers, ("sky", "yellow", "black"))
+
+
 def draw_variances(ax: Any, result: TextIntegration) -> None:
     """Variance of the slow points along their principal components."""
-    for classifier, color in zip(result.classifiers, CLASS_COLORS):
+    for classifier, color in draw_order(result):
         share = np.cumsum(classifier.slow.manifold.variance_fractions)[:6]
         ax.plot(
             np.arange(1, len(share) + 1),
@@ -212,7 +217,7 @@ def draw_variances(ax: Any, result: TextIntegration) -> None:
 
 def draw_moduli(ax: Any, result: TextIntegration) -> None:
     """Leading multipliers: C - 1 of them near one."""
-    for classifier, color in zip(result.classifiers, CLASS_COLORS):
+    for classifier, color in draw_order(result):
         moduli = classifier.leading_moduli[:8]
         ax.plot(np.arange(1, len(moduli) + 1), moduli, "o-", color=plotting.COLORS[color], markersize=3)
     ax.axhline(1, color=plotting.COLORS["grey"], linewidth=0.8)
@@ -221,7 +226,7 @@ def draw_moduli(ax: Any, result: TextIntegration) -> None:
 
 def draw_cosines(ax: Any, result: TextIntegration) -> None:
     """Readout vectors as corners of a simplex."""
-    for classifier, color in zip(result.classifiers, CLASS_COLORS):
+    for classifier, color in draw_order(result):
         count = classifier.num_classes
         ax.plot([count - 0.25, count + 0.25], [-1 / (count - 1)] * 2, color=plotting.COLORS["grey"])
         offsets = np.linspace(-0.12, 0.12, len(classifier.cosines)) if count > 2 else [0.0]

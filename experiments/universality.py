@@ -13,11 +13,11 @@ import equinox as eqx
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
-import optax
 from matplotlib.figure import Figure
 
 import rnndyn as rd
 from experiments._settings import Fraction, Seed, check, check_same_length, one_of
+from experiments._training import train_networks
 from rnndyn import plotting
 
 CAPTION = """Three kinds of networks represent a task differently, with the same fixed points (Maheswaranathan 2019).
@@ -206,26 +206,18 @@ def train(task: str, cell: str, index: int, config: Config) -> list[Any]:
     channels = config.num_bits if task == "flip_flop" else 1
     key = jax.random.fold_in(jax.random.key(config.seed), 10 + 10 * index + number)
     model_key, fit_key = jax.random.split(key)
-
-    def make_model(key: Any) -> rd.RNN:
-        cell_key, readout_key = jax.random.split(key)
-        size = config.num_units[index]
-        return rd.RNN(CELLS[cell](channels, size, key=cell_key), eqx.nn.Linear(size, channels, key=readout_key))
-
-    settings = task_settings(task, config)
-    num_updates = config.num_updates[number]
-    trained = rd.fit_ensemble(
-        eqx.filter_vmap(make_model)(jax.random.split(model_key, config.num_seeds)),
-        rd.training.over_trials(rd.training.mean_squared_error),
-        rd.tasks.batches(task, config.batch_size, **settings),
-        optax.adam,
-        learning_rate=optax.cosine_decay_schedule(config.learning_rates[index], num_updates, alpha=0.01),
-        num_steps=num_updates,
-        max_grad_norm=1.0,
-        validation=rd.tasks.batches(task, 64, **settings),
-        validate_every=max(num_updates // 20, 1),
+    trained = train_networks(
+        task,
+        task_settings(task, config),
+        lambda key: CELLS[cell](channels, config.num_units[index], key=key),
+        channels,
+        (model_key, fit_key),
+        num_networks=config.num_seeds,
+        num_updates=config.num_updates[number],
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rates[index],
+        num_looks=20,
         target=config.targets[number],
-        key=fit_key,
         progress=False,
     )
     return [trained.member(seed) for seed in range(config.num_seeds)]

@@ -23,7 +23,7 @@ from rnndyn import plotting
 
 CAPTION = """Activation, initialisation and cell set the decay (Hochreiter 1991; Pascanu et al. 2013).
 
-Solid lines and filled circles: at initialisation. Dotted lines and open circles: trained.
+One network of each kind. Solid lines and filled circles: at initialisation. Dotted lines and open circles: trained.
 
 - **a, b, c** log size of the gradient over the lag, for activations, initialisers (tanh), and cells, each with its
   colours.

@@ -269,7 +269,7 @@ def plot(result: WhyGradientsAdd) -> Figure:
         label="$|dL/dx_t|$ / max",
     )
     low, high = min(0, result.inputs.min()), 1.0
-    axes[0].set(title="a  a trial", xlabel="step $t$", ylabel="input, adjoint", ylim=(low - 0.1, high + 0.75))
+    axes[0].set(title="a  one trial", xlabel="step $t$", ylabel="input, adjoint", ylim=(low - 0.1, high + 0.75))
     axes[0].legend(loc="upper center")
     for name, label in WEIGHTS.items():
         axes[1].plot(steps, result.shares[name], "o-", color=plotting.COLORS[colors[name]], markersize=2, label=label)
@@ -296,6 +296,6 @@ def plot(result: WhyGradientsAdd) -> Figure:
     axes[3].axvline(reach, color="black", linewidth=0.6, linestyle=":")
     axes[3].axhline(0.5, color=plotting.COLORS["grey"], linewidth=0.8, linestyle="--")
     axes[3].set(title="d  after training", xlabel="window $k$ (steps)", ylabel="share of signs right")
-    axes[3].set(ylim=(0.45, 1.03))
+    axes[3].set(ylim=(min(0.45, result.accuracies.min() - 0.03), 1.03))
     axes[3].legend(loc="upper left")
     return figure

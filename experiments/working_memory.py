@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import optax
 from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
 import rnndyn as rd
 from experiments._settings import Fraction, Seed, check, check_order, one_of
+from experiments._training import train_networks
 from rnndyn import plotting
 
 CAPTION = """What holds a stimulus through a delay, by cell and by the delays of the training (Orhan & Ma 2019).
@@ -185,12 +185,6 @@ def train_and_look(index: int, delays: str, config: Config) -> list[DelayNetwork
     name, size = config.cells[index], config.num_units[index]
     key = jax.random.fold_in(jax.random.key(config.seed), index)
     model_key, fit_key, trial_key = jax.random.split(key, 3)
-
-    def make_model(key: Any) -> rd.RNN:
-        cell_key, readout_key = jax.random.split(key)
-        cell = CELLS[name](2, size, key=cell_key)
-        return rd.RNN(cell, eqx.nn.Linear(size, 1, key=readout_key))
-
     # Members start from the same weights and see the same stimuli whatever the delays are.
     is_fixed = delays == "fixed"
     span = {
@@ -199,15 +193,18 @@ def train_and_look(index: int, delays: str, config: Config) -> list[DelayNetwork
         "longest": config.most_delay,
         "difference": config.difference,
     }
-    trained = rd.fit_ensemble(
-        eqx.filter_vmap(make_model)(jax.random.split(model_key, config.num_seeds)),
-        rd.training.over_trials(rd.training.mean_squared_error),
-        rd.tasks.batches(delayed_discrimination, config.batch_size, **span),
-        optax.adam,
-        learning_rate=optax.cosine_decay_schedule(config.learning_rates[index], config.num_updates, alpha=0.01),
-        num_steps=config.num_updates,
+    trained = train_networks(
+        delayed_discrimination,
+        span,
+        lambda key: CELLS[name](2, size, key=key),
+        1,
+        (model_key, fit_key),
+        num_networks=config.num_seeds,
+        num_updates=config.num_updates,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rates[index],
         max_grad_norm=config.max_grad_norm,
-        key=fit_key,
+        num_validation=None,
     )
     accuracies = np.asarray(test(trained.models, config, trial_key))
     states, ends, after = (np.asarray(a, float) for a in delay_states(trained.models, config))

@@ -70,7 +70,7 @@ def may_leave_still(curve: Curve, nodes: list[Node], ks: list[int], farthest: fl
 
 
 def _least_distances(nodes: list[Node], ks: list[int], farthest: float) -> Float[np.ndarray, " segments"]:
-    """How far the nearest multiplier that lies on one side of the circle at both nodes k and k + 1 is from it, per k."""
+    """How far the nearest multiplier that lies on one side of the circle at both nodes k and k + 1 is from it."""
     mu, at = stack_multipliers(nodes), np.asarray(ks, int)
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.maximum(np.log(np.abs(mu)), -700.0)

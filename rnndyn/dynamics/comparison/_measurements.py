@@ -104,7 +104,15 @@ def state_space_measurement(system: np.ndarray, copy: np.ndarray, num_bins: int)
         if not np.isfinite(copy).all():
             return Measurement(name, None, None, None, None, LikenessVerdict.not_measured, "the copy diverges")
         divergence = _mixture_divergences
-    return measured(name, *_null_and_cross(divergence, jnp.asarray(system), jnp.asarray(copy)), side=1, note=note)
+    is_finite = np.isfinite(copy).all()
+    row = measured(name, *_null_and_cross(divergence, jnp.asarray(system), jnp.asarray(copy)), side=1, note=note)
+    if is_finite:
+        return row
+    # What a copy visits before it diverges is no likeness, however little short runs of the system are like each other.
+    verdict = LikenessVerdict.different
+    return Measurement(
+        name, row.system, row.system_error, row.copy, row.copy_error, verdict, f"{note}; until the copy diverges"
+    )
 
 
 def spectrum_measurement(system: np.ndarray, copy: np.ndarray, smoothing: float) -> Measurement:

@@ -68,6 +68,20 @@ def test_a_copy_that_goes_astray_is_named(a, word, tmp_path):
     assert str(back) == str(found)
 
 
+def test_a_copy_that_diverges_is_different_where_the_system_hardly_meets_itself():
+    """Segments of 16 states in 27 000 cells have none in common: the null is as large as what the copy shows."""
+    rng = np.random.default_rng(0)
+    system, copy = rng.uniform(-1, 1, (2, 8, 16, 3))
+    options = {"smoothing": 1.0, "num_candidates": 0}
+    near = rd.compare_dynamics(system, copy, **options)
+    assert near["D_stsp"].message.startswith("as good as identical")
+    copy[:, 8:] = 1e6
+    far = rd.compare_dynamics(system, copy, **options)
+    assert far.copy == rd.CopyVerdict.diverges
+    assert far["D_stsp"].message.startswith("different")
+    assert far["D_stsp"].copy < far["D_stsp"].system + 2 * far["D_stsp"].system_error
+
+
 class Turned(eqx.Module):
     """A map seen in a turned basis."""
 
