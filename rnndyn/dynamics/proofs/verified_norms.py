@@ -28,7 +28,7 @@ _UNDERFLOW = 1e-290
 _NUM_POWER_STEPS = 6
 
 
-def round_up(x: Float[Any, "..."], num_operations: int = 1) -> Float[Any, "..."]:
+def round_up(x: Float[Any, "..."] | float, num_operations: int = 1) -> Any:
     """Above what `num_operations` rounded operations on nonnegative numbers, whose outcome is `x`, give exactly.
 
     Each operation has a relative error of at most u, or of 2^-1074 where it underflows; the step itself costs 2 u.
@@ -36,7 +36,7 @@ def round_up(x: Float[Any, "..."], num_operations: int = 1) -> Float[Any, "..."]
     return x * (1 + (2 * num_operations + 4) * UNIT_ROUNDOFF) + _UNDERFLOW
 
 
-def round_down(x: Float[Any, "..."], num_operations: int = 1) -> Float[Any, "..."]:
+def round_down(x: Float[Any, "..."] | float, num_operations: int = 1) -> Any:
     """Below what `num_operations` rounded operations on nonnegative numbers, whose outcome is `x`, give exactly."""
     return np.maximum(x * (1 - (2 * num_operations + 4) * UNIT_ROUNDOFF) - _UNDERFLOW, 0.0)
 
