@@ -110,7 +110,7 @@ def test_attractors_at_the_cut_of_an_angle_are_one():
     untold = rd.find_attractors(circle, states, progress=False)
     assert len(untold) == 0
     assert untold.undecided_fraction == 1
-    assert "400 undecided: near a fixed point on a kink of the map: the map jumps" in str(untold)
+    assert any("on a kink of the map: the map jumps" in reason for reason in untold.undecided.reasons)
 
 
 @pytest.mark.parametrize("cat", [Wrapped(CAT), pytest.param(CAT, marks=pytest.mark.slow)])

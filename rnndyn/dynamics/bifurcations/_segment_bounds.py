@@ -124,7 +124,7 @@ def _are_settled(curve: Curve, pairs: list[Pair]) -> np.ndarray:
     centers, radii = _products(centers.reshape(shape), radii.reshape(shape))
     with np.errstate(all="ignore"):
         counts = count_outside_unit_circle(*multiplier_discs(centers, radii))
-    return np.all(np.asarray(counts >= 0).reshape(len(pairs), NUM_BOXES), axis=1)
+    return np.asarray((counts >= 0).reshape(len(pairs), NUM_BOXES).all(axis=1))
 
 
 def _boxes(a: Node, b: Node) -> Float[np.ndarray, "2 M n"]:
