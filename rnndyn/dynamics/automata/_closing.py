@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rnndyn.dynamics.automata._covering import ROWS, START, Covering, Failure, Items, Moved, take
+from rnndyn.dynamics.automata._covering import START, Covering, Failure, Items, Moved, take
 from rnndyn.dynamics.automata._partition import NOWHERE
 
 _MOST_GROWTH = 30
@@ -21,6 +21,7 @@ class Closing:
         self.covering, self.max_depth, self.max_items = covering, max_depth, max_items
         self._refused: dict[int, str] = {}
         self._num_refused: Counter[int] = Counter()
+        self._latest = ""
 
     def close(self, deadline: float, progress: Any) -> Failure | None:
         """Follow, enlarge and split until no set waits; what stands in the way, if anything does."""
@@ -32,13 +33,13 @@ class Closing:
                 on_their_way = {int(source) for part in stack for source in part.source}
                 waiting = len((covering.waiting & covering.needed()) | on_their_way)
                 words = f"{waiting} of {len(covering.sets)} sets were still to be followed"
-                return Failure("time", f"{words}{self.hardest()}")
+                return Failure("time", f"{words}; {self.hardest()}")
             if not stack:
                 # A set that no image lies in need not be closed: it was made where no state comes.
                 order = sorted(covering.waiting & covering.needed(), key=lambda w: (covering.growth.get(w, 0), w))
                 if not order:
                     return None
-                chosen = order[: max(1, ROWS // 8)]
+                chosen = order[: max(1, covering.num_rows // 8)]
                 covering.waiting.difference_update(chosen)
                 counts = dict.fromkeys(chosen, 0)
                 stack = [covering.first_items(which) for which in chosen]
@@ -60,6 +61,7 @@ class Closing:
             row = int(np.argmin(np.isfinite(moved.margin) & np.isfinite(moved.size)))
             return Failure("values", covering.describe(moved, row))
         inside = moved.ratio <= 1
+        self._latest = covering.describe(moved, int(np.argmax(moved.items.depth)))
         to_split: dict[int, int] = {}
         for row in np.flatnonzero(moved.margin <= 0).tolist():
             to_split.setdefault(int(moved.items.source[row]), row)
@@ -126,9 +128,9 @@ class Closing:
         return "enlarge" if may_grow and excess <= radii.max() else "divide"
 
     def hardest(self) -> str:
-        """The state of the automaton for which most images were refused, and the last of them."""
+        """The state of the automaton for which most images were refused, and the last of them; else the last image."""
         if not self._num_refused:
-            return ""
+            return f"the last image: {self._latest}"
         state, num = self._num_refused.most_common(1)[0]
         total = sum(self._num_refused.values())
-        return f"; of {total} refused images {num} ended in state {state}, the last {self._refused[state]}"
+        return f"of {total} refused images {num} ended in state {state}, the last {self._refused[state]}"

@@ -15,7 +15,8 @@ from rnndyn.dynamics.automata.automata import Automaton
 
 START = -1
 """The source of what begins in the initial state itself."""
-ROWS = 64
+_MOST_ROWS, _NUMBERS = 64, 65536
+"""Images that are computed together: fewer of large states, for which batches that are not full would cost much."""
 LONGEST = 64
 """Symbols that a set is followed for, at the most."""
 
@@ -93,6 +94,7 @@ class Covering:
     ) -> None:
         self.network, self.automaton = network, automaton
         self.max_sets, self.num_generators = max_sets, num_generators
+        self.num_rows = max(8, min(_MOST_ROWS, _NUMBERS // network.start.size**2))
         self.sets: dict[int, StoredSet] = {}
         self.generators: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self.num_steps = 0
@@ -206,6 +208,7 @@ class Covering:
         path[np.arange(len(before)), before.depth] = symbols
         g, readout = self.network.g, self.network.readout
         out = _in_rows(
+            self.num_rows,
             lambda *chunk: advance(g, readout, *chunk),
             (before.center, before.generators, before.spread, self.network.symbols[symbols]),
         )
@@ -217,6 +220,7 @@ class Covering:
         some = next(iter(self.sets.values()))
         stored = [self.sets[t] if t >= 0 else some for t in target.tolist()]
         place = _in_rows(
+            self.num_rows,
             coordinates,
             (
                 out.center,
@@ -258,7 +262,7 @@ class Covering:
 
     def next_items(self, stack: list[Items]) -> Items | None:
         """Up to a chunk of the deepest items whose source is as it was when they left."""
-        parts, total, most = [], 0, max(1, ROWS // self.automaton.num_symbols)
+        parts, total, most = [], 0, max(1, self.num_rows // self.automaton.num_symbols)
         while stack and total < most:
             part = stack.pop()
             current = np.array([self.version.get(s, -1) for s in part.source.tolist()])
@@ -319,12 +323,12 @@ class Covering:
         return words
 
 
-def _in_rows(function, arguments):
-    """A compiled function of batches, on `ROWS` rows at a time: a few rows cost nearly as much as all of them."""
+def _in_rows(num_rows, function, arguments):
+    """A compiled function of batches, on so many rows at a time."""
     parts = []
-    for first in range(0, len(arguments[0]), ROWS):
-        chunk = [a[first : first + ROWS] for a in arguments]
+    for first in range(0, len(arguments[0]), num_rows):
+        chunk = [a[first : first + num_rows] for a in arguments]
         size = len(chunk[0])
-        padded = [np.concatenate([a, np.repeat(a[-1:], ROWS - size, axis=0)]) for a in chunk]
+        padded = [np.concatenate([a, np.repeat(a[-1:], num_rows - size, axis=0)]) for a in chunk]
         parts.append(jax.tree.map(lambda a, n=size: np.asarray(a)[:n], function(*padded)))
     return jax.tree.map(lambda *fields: np.concatenate(fields), *parts)
