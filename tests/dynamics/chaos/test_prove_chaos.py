@@ -96,6 +96,27 @@ def test_the_logistic_map_has_at_most_log_two():
     assert 0.0 < proof.exponent_bound < np.log(1.9)
 
 
+class CoupledLogistic(eqx.Module):
+    """Two logistic maps (r = 3.9) that share a little of their values."""
+
+    shared: float
+
+    def __call__(self, z):
+        x, y = 3.9 * z * (1 - z)
+        return jnp.stack([(1 - self.shared) * x + self.shared * y, (1 - self.shared) * y + self.shared * x])
+
+
+def test_two_unstable_directions():
+    # Orbits of equal values are those of one map; the fixed point 1 - 1 / 3.9 repels in both directions.
+    orbit = np.repeat(logistic_orbit(3.9), 2, axis=1)
+    proof = rd.prove_chaos(CoupledLogistic(0.02), orbit, max_loops=1, max_period=1)
+    assert proof.proved
+    assert proof.num_unstable == 2
+    np.testing.assert_allclose(proof.saddle, np.full((1, 2), 1 - 1 / 3.9), atol=1e-9)
+    # A map of degree two in each of two variables has at most the entropy 2 log 2.
+    assert 0.1 < proof.entropy_bound < 2 * np.log(2)
+
+
 @pytest.mark.parametrize("a", [0.2, 1.0, pytest.param(1.3, marks=pytest.mark.slow)])  # a point, periods 4 and 7
 def test_what_is_periodic_is_refused(a):
     proof = rd.prove_chaos(Henon(a=a), henon_orbit(a))
