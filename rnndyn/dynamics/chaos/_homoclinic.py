@@ -16,6 +16,8 @@ _CONVERGED = 1e-11
 _START, _END = 1e-6, 1e-7
 _LONGEST_END = 60
 _LEAST_ANGLE = 1e-3
+# How close states come to a homoclinic orbit that they follow, in units of their spread.
+_AMONG = 0.15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,7 @@ def find_homoclinics(
             continue
         orbit, phase, end_phase = orbit
         refined = _refine(f, saddle, orbit, phase, end_phase, scale)
-        if refined is not None and not _is_known(refined, found, scale):
+        if refined is not None and _is_among(refined, states, scale) and not _is_known(refined, found, scale):
             found.append(refined)
     found.sort(key=lambda one: (len(one.points), -one.angle))
     return found, len(pieces)
@@ -198,6 +200,11 @@ def _pushed_forward(plane: np.ndarray, jacobians: np.ndarray) -> np.ndarray:
     for jacobian in jacobians[:-1]:
         pushed.append(np.linalg.qr(jacobian @ pushed[-1])[0])
     return np.stack(pushed)
+
+
+def _is_among(one: Homoclinic, states: np.ndarray, scale: float) -> bool:
+    """Whether states come close to all of it: beside a stable cycle there may be orbits that none follows any more."""
+    return all(np.linalg.norm(states - point, axis=1).min() < _AMONG * scale for point in one.points)
 
 
 def _is_known(one: Homoclinic, found: list[Homoclinic], scale: float) -> bool:

@@ -141,7 +141,9 @@ def _prove(f: Callable, states: np.ndarray, limits: _Limits, bar: tqdm) -> Chaos
         tried = ", ".join(f"period {s.period} with {s.num_unstable} unstable" for s in saddles[:_NUM_SADDLES])
         return refused(HorseshoeVerdict.no_return, size, f"saddles near the states: {tried}. Try more states.")
     if num_orbits == 0:
-        return refused(HorseshoeVerdict.not_transversal, size, f"{num_returns} near returns, none led to one.")
+        return refused(
+            HorseshoeVerdict.not_transversal, size, f"{num_returns} near returns, none led to one among the states."
+        )
     if num_bases == 0:
         return refused(
             HorseshoeVerdict.not_closed,

@@ -84,6 +84,7 @@ def check_all(f, states, proof):
             assert not rd.check_chaos(better, f.weight, f.bias).accepted, field
 
 
+@pytest.mark.slow
 def test_a_network_of_sixteen_units():
     f, states = learned("logistic", 16, 0.1, 0)
     check_all(f, states, rd.prove_chaos(f, states, max_loops=1, progress=False))

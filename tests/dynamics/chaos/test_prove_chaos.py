@@ -96,6 +96,50 @@ def test_the_logistic_map_has_at_most_log_two():
     assert 0.0 < proof.exponent_bound < np.log(1.9)
 
 
+class CoupledLogistic(eqx.Module):
+    """Two logistic maps (r = 3.9) that share a little of their values."""
+
+    shared: float
+
+    def __call__(self, z):
+        x, y = 3.9 * z * (1 - z)
+        return jnp.stack([(1 - self.shared) * x + self.shared * y, (1 - self.shared) * y + self.shared * x])
+
+
+def test_two_unstable_directions():
+    # Orbits of equal values are those of one map; the fixed point 1 - 1 / 3.9 repels in both directions.
+    orbit = np.repeat(logistic_orbit(3.9), 2, axis=1)
+    proof = rd.prove_chaos(CoupledLogistic(0.02), orbit, max_loops=1, max_period=1)
+    assert proof.proved
+    assert proof.num_unstable == 2
+    np.testing.assert_allclose(proof.saddle, np.full((1, 2), 1 - 1 / 3.9), atol=1e-9)
+    # A map of degree two in each of two variables has at most the entropy 2 log 2.
+    assert 0.1 < proof.entropy_bound < 2 * np.log(2)
+
+
+class CoupledHenon(eqx.Module):
+    """Two of Henon's maps (x, y, v, w) whose first variables share a little of their values."""
+
+    shared: float
+
+    def __call__(self, z):
+        x, y, v, w = z
+        a, b = 1 - 1.4 * x * x + y, 1 - 1.4 * v * v + w
+        share = self.shared
+        return jnp.stack([(1 - share) * a + share * b, 0.3 * x, (1 - share) * b + share * a, 0.3 * v])
+
+
+@pytest.mark.slow
+def test_two_unstable_directions_and_two_stable_ones():
+    proof = rd.prove_chaos(CoupledHenon(0.02), np.tile(henon_orbit(), 2), max_loops=1, max_period=1)
+    assert proof.proved
+    assert proof.num_unstable == 2
+    # On the diagonal lies Henon's map: its fixed point twice.
+    x = (-0.7 + np.sqrt(0.7**2 + 4 * 1.4)) / 2.8
+    np.testing.assert_allclose(proof.saddle, [[x, 0.3 * x, x, 0.3 * x]], atol=1e-9)
+    assert proof.entropy_bound > 0.1
+
+
 @pytest.mark.parametrize("a", [0.2, 1.0, pytest.param(1.3, marks=pytest.mark.slow)])  # a point, periods 4 and 7
 def test_what_is_periodic_is_refused(a):
     proof = rd.prove_chaos(Henon(a=a), henon_orbit(a))
