@@ -184,9 +184,9 @@ class Student(eqx.Module):
 def own_rate(direction: optax.GradientTransformation) -> optax.GradientTransformation:
     """An optimiser that moves every student along a direction at the rate it carries."""
 
-    def update(gradient: Any, state: Any, students: Any = None) -> tuple[Any, Any]:
-        step, state = direction.update(gradient, state, students)
-        return jax.tree.map(lambda leaf: -students.rate * leaf, step), state
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        step, state = direction.update(updates, state, params)
+        return jax.tree.map(lambda leaf: -params.rate * leaf, step), state
 
     return optax.GradientTransformation(direction.init, update)
 

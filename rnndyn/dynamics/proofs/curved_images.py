@@ -85,10 +85,10 @@ def curved_image_of_set(
 
     if not _is_differentiable(closed.jaxpr):
         about = evaluate_about(closed, middle, axes, reach)
-        nothing = [point(jnp.full(shape, jnp.nan)) for shape in ((size, num_first), (size, size - num_first))]
+        first, others = (point(jnp.full((size, num), jnp.nan)) for num in (num_first, size - num_first))
         bend = point(jnp.full((size, num_first, size), jnp.nan))
         plain = SetImage(about.center, about.derivative, about.is_known)
-        return CurvedImage(plain, *nothing, bend, jnp.zeros((), bool))
+        return CurvedImage(plain, first, others, bend, jnp.zeros((), bool))
     about = evaluate_about(jax.make_jaxpr(pushed)(struct), middle, axes, reach)
     derivative, value = (x.map(lambda end: end[0]) for x in (about.derivative, about.center))
     plain = SetImage(value, derivative, is_finite(value) & is_finite(derivative) & ~about.undefined)
