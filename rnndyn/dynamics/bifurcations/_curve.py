@@ -19,7 +19,6 @@ from rnndyn.dynamics.bifurcations._steps import (
     STEP_TOO_SMALL,
     Limits,
     Metric,
-    correct_point,
     trace_curve,
 )
 from rnndyn.dynamics.bifurcations._systems import CycleSystem, push_around
@@ -27,7 +26,7 @@ from rnndyn.dynamics.bifurcations.verdicts import BranchVerdict
 from rnndyn.dynamics.numerics.evidence import by_modulus
 
 CHUNK = 64
-"""Points that one call of the compiled loop returns; fewer where their monodromy matrices would fill the memory."""
+"""Points that one call of the compiled loop returns; fewer where their monodromy matrices would fill the cache."""
 
 _VERDICTS: dict[int, Any] = {
     RUNNING: BranchVerdict.out_of_points,
@@ -82,11 +81,32 @@ class Curve:
 
     def node(self, guess: np.ndarray, row: np.ndarray, frame: tuple[np.ndarray, ...] = ()) -> Node | None:
         """The point of the curve near `guess` in the plane orthogonal to `row`; None where there is none."""
-        point = jax.device_get(correct_point(self.system, self.metric, frame, guess, row, np.dot(row, guess)))
-        if not point.converged:
-            return None
-        (multipliers,) = self.multipliers(point.zeta[None], point.monodromy[None])
-        return Node(point.zeta, point.tangent, float(point.residual), multipliers, tuple(point.frame))
+        (node,) = self._trace(frame, guess, row, 0.0, 1)[0] or (None,)
+        return node
+
+    def _trace(
+        self, frame: tuple[np.ndarray, ...], zeta: np.ndarray, tangent: np.ndarray, step: float, most: int
+    ) -> tuple[list[Node], float, int]:
+        """Up to `most` nodes after `zeta`, the next step, and the status; see `trace_curve`."""
+        num_rows = int(np.clip(2**20 // zeta.size**2, 1, CHUNK))
+        trace = jax.device_get(
+            trace_curve(
+                self.system,
+                self.metric,
+                self.limits,
+                frame,
+                zeta,
+                tangent,
+                np.float64(step),
+                np.asarray(min(most, num_rows)),
+                num_rows,
+            )
+        )
+        count = int(trace.num_points)
+        multipliers = self.multipliers(trace.zetas[:count], trace.monodromies[:count]) if count else []
+        rows = zip(trace.zetas, trace.tangents, trace.residuals.tolist(), multipliers)
+        nodes = [Node(*row, tuple(column[i] for column in trace.frames)) for i, row in enumerate(rows)]
+        return nodes, float(trace.step), int(trace.status)
 
     def multipliers(self, zetas: np.ndarray, monodromies: np.ndarray) -> list[np.ndarray]:
         """Of each point, by falling modulus; on the host, as not all devices have eigenvalues."""
@@ -118,20 +138,11 @@ class Curve:
         Where two nodes are not on one curve, as `first_jump` finds, the second is dropped and the step made shorter.
         """
         nodes = [start]
-        chunk = int(np.clip(2**24 // start.zeta.size**2, 1, CHUNK))
         while True:
             last = nodes[-1]
-            trace = jax.device_get(
-                trace_curve(
-                    self.system, self.metric, self.limits, last.frame, last.zeta, last.tangent, np.float64(step), chunk
-                )
-            )
-            count, step, status = int(trace.num_points), float(trace.step), int(trace.status)
+            new_nodes, step, status = self._trace(last.frame, last.zeta, last.tangent, step, CHUNK)
             first_new = len(nodes)
-            multipliers = self.multipliers(trace.zetas[:count], trace.monodromies[:count])
-            for i in range(count):
-                frame = tuple(rows[i] for rows in trace.frames)
-                nodes.append(Node(trace.zetas[i], trace.tangents[i], float(trace.residuals[i]), multipliers[i], frame))
+            nodes += new_nodes
             jump = first_jump(self, nodes[first_new - 1 :])
             if jump is not None:
                 jump += first_new - 1

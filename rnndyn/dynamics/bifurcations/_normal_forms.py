@@ -33,15 +33,15 @@ class Derivatives:
 
     def second(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         """B(u, v)."""
-        parts = _pad([(a, b) for a in _parts(u) for b in _parts(v)], 4)
-        values = np.asarray(_second(self.system, self.z, *parts))
+        parts = _pad([(a, b, a) for a in _parts(u) for b in _parts(v)], 8)
+        values = np.asarray(_second_and_third(self.system, self.z, *parts)[0])
         weights = [s * t for s in _weights(u) for t in _weights(v)]
         return sum(w * value for w, value in zip(weights, values, strict=False))  # pyright: ignore[reportReturnType]
 
     def third(self, u: np.ndarray, v: np.ndarray, w: np.ndarray) -> np.ndarray:
         """C(u, v, w)."""
         parts = _pad([(a, b, c) for a in _parts(u) for b in _parts(v) for c in _parts(w)], 8)
-        values = np.asarray(_third(self.system, self.z, *parts))
+        values = np.asarray(_second_and_third(self.system, self.z, *parts)[1])
         weights = [s * t * r for s in _weights(u) for t in _weights(v) for r in _weights(w)]
         return sum(w * value for w, value in zip(weights, values, strict=False))  # pyright: ignore[reportReturnType]
 
@@ -104,24 +104,15 @@ def critical_vectors(
 
 
 @compiled
-def _second(system: CycleSystem, z: Any, us: Any, vs: Any) -> Array:
+def _second_and_third(system: CycleSystem, z: Any, us: Any, vs: Any, ws: Any) -> tuple[Array, Array]:
+    """B(u, v) and C(u, v, w): the second comes with the third."""
     iterated, x = _iterated(system, z)
 
-    def once(u: Array, v: Array) -> Array:
-        return jax.jvp(lambda x: jax.jvp(iterated, (x,), (u,))[1], (x,), (v,))[1]
-
-    return jax.vmap(once)(jnp.asarray(us), jnp.asarray(vs))
-
-
-@compiled
-def _third(system: CycleSystem, z: Any, us: Any, vs: Any, ws: Any) -> Array:
-    iterated, x = _iterated(system, z)
-
-    def once(u: Array, v: Array, w: Array) -> Array:
+    def once(u: Array, v: Array, w: Array) -> tuple[Array, Array]:
         def second(x: Array) -> Array:
             return jax.jvp(lambda x: jax.jvp(iterated, (x,), (u,))[1], (x,), (v,))[1]
 
-        return jax.jvp(second, (x,), (w,))[1]
+        return jax.jvp(second, (x,), (w,))
 
     return jax.vmap(once)(jnp.asarray(us), jnp.asarray(vs), jnp.asarray(ws))
 

@@ -104,14 +104,12 @@ def correct(system: Any, metric: Metric, frame: Frame, guess: Array, row: Array,
             done,
         )
 
-    shapes = jax.eval_shape(lambda z: linear_model(system, frame, z, scales, row, 0.0)[:-1], guess)
-    empty = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     start = _Correction(
         guess,
         row,
         jnp.zeros(()),
-        empty[3],
-        empty[4],
+        jnp.zeros(_monodromy_shape(system)),
+        frame,
         jnp.zeros(MAX_CORRECTIONS),
         jnp.asarray(0),
         jnp.asarray(False),
@@ -132,6 +130,14 @@ def correct(system: Any, metric: Metric, frame: Frame, guess: Array, row: Array,
         distance,
         end.converged,
     )
+
+
+def _monodromy_shape(system: Any) -> tuple[int, int]:
+    """Known without a look at the map, which takes a trace of all of it."""
+    if getattr(system, "matrix_free", False):
+        return 0, 0
+    size = getattr(system, "cycle", system).num_units
+    return size, size
 
 
 class _LinearModel(NamedTuple):
@@ -229,12 +235,23 @@ class Trace(NamedTuple):
 
 @compiled
 def trace_curve(
-    system: Any, metric: Metric, limits: Limits, frame: Frame, zeta: Any, tangent: Any, step: Any, max_points: int
+    system: Any,
+    metric: Metric,
+    limits: Limits,
+    frame: Frame,
+    zeta: Any,
+    tangent: Any,
+    step: Any,
+    max_points: Any,
+    num_rows: int,
 ) -> Trace:
-    """Follow the curve from `zeta` in the direction of `tangent` for up to `max_points` points.
+    """Follow the curve from `zeta` in the direction of `tangent` for up to `max_points` of `num_rows` points.
 
     A point outside the limits is stored and ends the trace. Steps are predicted along the tangent, corrected in the
     plane orthogonal to it, and repeated at half the length when `step_ratio` exceeds two.
+
+    A step of length 0 is a correction of `zeta` in the plane through it: the first row, if it is a point of the curve.
+    So single points between those of a trace need no other program, which would take as long to compile.
     """
     zeta, tangent = jnp.asarray(zeta), jnp.asarray(tangent)
     frame = jax.tree.map(jnp.asarray, frame)
@@ -275,25 +292,17 @@ def trace_curve(
             jnp.where(accept, status_at(point.zeta), jnp.where(too_small, STEP_TOO_SMALL, RUNNING)),
         )
 
-    shapes = jax.eval_shape(lambda zeta: correct(system, metric, frame, zeta, zeta, 0.0), zeta)
-    rows = jax.tree.map(lambda s: jnp.zeros((max_points, *s.shape), s.dtype), shapes)
     start = Trace(
-        rows.zeta,
-        rows.tangent,
-        rows.residual,
-        rows.monodromy,
-        rows.frame,
+        jnp.zeros((num_rows, zeta.size)),
+        jnp.zeros((num_rows, zeta.size)),
+        jnp.zeros(num_rows),
+        jnp.zeros((num_rows, *_monodromy_shape(system))),
+        jax.tree.map(lambda a: jnp.zeros((num_rows, *a.shape), a.dtype), frame),
         jnp.asarray(0),
         jnp.asarray(step),
         jnp.asarray(RUNNING),
     )
     return jax.lax.while_loop(lambda c: (c.num_points < max_points) & (c.status == RUNNING), body, start)
-
-
-@compiled
-def correct_point(system: Any, metric: Metric, frame: Frame, guess: Any, row: Any, offset: Any) -> CurvePoint:
-    """`correct`, compiled: for single points between those of a trace."""
-    return correct(system, metric, jax.tree.map(jnp.asarray, frame), jnp.asarray(guess), jnp.asarray(row), offset)
 
 
 class Solution(NamedTuple):

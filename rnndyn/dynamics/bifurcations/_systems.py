@@ -216,11 +216,14 @@ def shooting_matrix(step_jacobians: Float[Array, "p N N"], target: float | Array
     It is singular exactly where `target` is a multiplier of the cycle.
     """
     period, size, _ = step_jacobians.shape
-    rows = jnp.arange(period)
-    blocks = jnp.zeros((period, size, period, size), step_jacobians.dtype)
-    blocks = blocks.at[(rows + 1) % period, :, rows, :].add(step_jacobians)
-    diagonal = jnp.where(rows == 0, target, 1.0)[:, None, None] * jnp.eye(size, dtype=step_jacobians.dtype)
-    return blocks.at[rows, :, rows, :].add(-diagonal).reshape(period * size, period * size)
+    xp = np if isinstance(step_jacobians, np.ndarray) else jnp
+    eye, dtype = np.eye(period), step_jacobians.dtype
+    # Block (i + 1, i) holds the derivative at point i.
+    blocks = xp.asarray(np.roll(eye, 1, axis=0), dtype)[:, None, :, None] * step_jacobians.swapaxes(0, 1)[None]
+    ones = eye[:, None, :, None] * np.eye(size)[:, None, :]
+    first = ones * (eye[0] > 0)[:, None, None, None]
+    diagonal = xp.asarray(ones - first, dtype) + target * xp.asarray(first, dtype)
+    return (blocks - diagonal).reshape(period * size, period * size)
 
 
 def push_around(system: CycleSystem, z: Array, v: Float[Array, " N"]) -> Float[Array, " N"]:

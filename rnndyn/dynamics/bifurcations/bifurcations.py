@@ -167,7 +167,7 @@ def defining_system(
     e = jax.device_get(evaluate_cycle(cycle, z))
     if kind in (FOLD, FLIP):
         target = 1.0 if kind == FOLD else -1.0
-        left, _, right = np.linalg.svd(np.asarray(_shooting_matrix(e.step_jacobians, target)))
+        left, _, right = np.linalg.svd(shooting_matrix(np.asarray(e.step_jacobians), target))
         return CriticalMultiplierSystem(cycle, target), (left[:, -1], right[-1]), z
     if kind == BRANCH_POINT:
         left, _, right = np.linalg.svd(e.jacobian)
@@ -250,9 +250,6 @@ def branch_tangents(
 def evaluate_cycle(cycle: CycleSystem, z: Any) -> Evaluation:
     """The residual and the Jacobians of a cycle at z, compiled."""
     return cycle.evaluate(jax.numpy.asarray(z))
-
-
-_shooting_matrix = compiled(shooting_matrix)
 
 
 @compiled

@@ -11,9 +11,8 @@ from jaxtyping import Array, ArrayLike, Complex, Float
 
 from rnndyn._programs import compiled
 from rnndyn.dynamics.bifurcations._codimension_two import TESTS, aligned, cosine, locate
-from rnndyn.dynamics.bifurcations._curve import Curve, Node, sorted_multipliers
+from rnndyn.dynamics.bifurcations._curve import Curve, Node
 from rnndyn.dynamics.bifurcations._setup import CurveOptions, check_span, follow_both_ways, make_curve
-from rnndyn.dynamics.bifurcations._steps import correct_point
 from rnndyn.dynamics.bifurcations._systems import CycleSystem
 from rnndyn.dynamics.bifurcations.bifurcations import FLIP, FOLD, NEIMARK_SACKER, Bifurcation, defining_system
 from rnndyn.dynamics.bifurcations.verdicts import BranchVerdict
@@ -166,21 +165,14 @@ def _start(base: Curve, kind: str, points: np.ndarray, p: np.ndarray, multiplier
     e = jax.device_get(_evaluate(system, z, frame))
     _, _, right = np.linalg.svd(e.jacobian * scales)
     zeta, row = z / scales, right[-1]
-    node = jax.device_get(correct_point(system, curve.metric, frame, zeta, row, row @ zeta))
-    moved = np.max(np.abs(node.zeta - zeta) * scales / units)
+    node = curve.node(zeta, row, frame)
     # The bifurcation was located to 1e-10; farther away is another one, or none.
-    if not node.converged or not moved < 1e-4:
+    if node is None or not np.max(np.abs(node.zeta - zeta) * scales / units) < 1e-4:
         raise ValueError(
             f"bifurcation: f has no {kind} point near it at p0 = {p}. p0 must be the pair of parameters at which it "
             "was found, and it must be regular: not a cusp, nor a pitchfork taken for a fold."
         )
-    return curve, Node(
-        node.zeta,
-        node.tangent,
-        float(node.residual),
-        sorted_multipliers(node.monodromy[None])[0],
-        tuple(node.frame),
-    )
+    return curve, node
 
 
 def _cut_open(curve: Curve, nodes: list[Node]) -> tuple[list[Node], int]:
