@@ -36,8 +36,9 @@ test: style
 	$(MAKE) --no-print-directory --jobs 2 types tests
 
 tests: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 $(PROOFS:%=--ignore=%)
-	$(AS_USERS_COMPILE) -n 2 $(PROOFS)
+	@# Both parts run, also where the first one fails.
+	$(BIN)/python -m pytest -n 2 $(PROOFS:%=--ignore=%); first=$$?; \
+	$(AS_USERS_COMPILE) -n 2 $(PROOFS) && exit $$first
 
 test-slow: $(INSTALLED)
 	$(AS_USERS_COMPILE) -n 2 -m slow
