@@ -41,7 +41,8 @@ BENCHMARKS: dict[str, Callable[[], str]] = {
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 HEAD = (
     "# Benchmarks\n\nWritten by `make bench`, or `python -m benchmarks NAME` for one of them. Numbers stand beside\n"
-    "those of a peer measured in the same run; times are medians of warm calls, compile times are apart.\n"
+    "those of a peer measured in the same run; times are medians of warm calls (CPU seconds of the process where the\n"
+    "device is a CPU), compile times are apart.\n"
 )
 
 

@@ -1,4 +1,8 @@
-"""What every benchmark shares: timing that waits for the device, and rows that compare with a peer."""
+"""What every benchmark shares: timing that waits for the device, and rows that compare with a peer.
+
+On a CPU times are CPU seconds of the process, which other work on the machine changes less than it does the clock; on
+other devices, whose work the process only waits for, they are seconds.
+"""
 
 import dataclasses
 import statistics
@@ -50,6 +54,11 @@ def time_side_by_side(functions: dict[str, Callable[[], Any]], *, repeats: int =
     return {name: Timing(statistics.median(times[name]), first[name]) for name in functions}
 
 
+def clock() -> float:
+    """CPU seconds of this process, or seconds where it only waits for a device."""
+    return time.process_time() if jax.default_backend() == "cpu" else time.perf_counter()
+
+
 def table(rows: Sequence[Row]) -> str:
     """The rows as text."""
     width = max((len(row.case) for row in rows), default=0)
@@ -66,6 +75,6 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _seconds(function: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+    start = clock()
     jax.block_until_ready(function())
-    return time.perf_counter() - start
+    return clock() - start

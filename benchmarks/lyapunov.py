@@ -12,7 +12,7 @@ import numpy as np
 
 import rnndyn as rd
 from benchmarks._timing import Row, table, time_side_by_side
-from rnndyn.dynamics.numerics.frames import _cholesky_qr_twice, _householder_qr
+from rnndyn.dynamics.numerics.frames import _cholesky_qr_twice, householder_qr
 
 _SIZES = (64, 128, 256, 512)
 _REPEATS = 3
@@ -112,7 +112,7 @@ def _decompositions(size: int) -> list[Row]:
         step = lambda _, q: decompose(weights @ q)[0]
         return jax.jit(lambda q: jax.lax.fori_loop(0, num_steps, step, q))
 
-    cholesky, householder = repeated(_cholesky_qr_twice), repeated(_householder_qr)
+    cholesky, householder = repeated(_cholesky_qr_twice), repeated(householder_qr)
     # Columns in the order of their growth, as the frames of a spectrum have them.
     frame = jax.block_until_ready(householder(jnp.eye(size)))
     timings = time_side_by_side(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
@@ -22,6 +23,7 @@ def find_basins(
     max_period: int = 256,
     escape_radius: float | None = None,
     progress: bool = True,
+    devices: "Sequence[jax.Device] | jax.sharding.Mesh | None" = None,
 ) -> "Basins":
     r"""Colour a plane of initial states by the attractor that each of them goes to.
 
@@ -34,7 +36,7 @@ def find_basins(
     - `lower`, `upper`: the corners of the rectangle of $(a, b)$, two numbers each.
     - `resolution`: grid points along each side, ends included.
     - `section`: for N > 2, `(origin, directions)` of shapes `(N,)` and `(2, N)`: $x_0$ and $v_1, v_2$.
-    - `max_map_steps`, `max_period`, `escape_radius`, `progress`: as in `find_attractors`.
+    - `max_map_steps`, `max_period`, `escape_radius`, `progress`, `devices`: as in `find_attractors`.
 
     **Returns:** a `Basins`.
 
@@ -62,6 +64,7 @@ def find_basins(
         max_period=max_period,
         escape_radius=escape_radius,
         progress=progress,
+        devices=devices,
     )
     return Basins(first, second, attractors.labels.reshape(resolution, resolution), origin, directions, attractors)
 

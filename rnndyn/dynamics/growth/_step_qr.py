@@ -7,7 +7,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from rnndyn.dynamics.growth._graded_qr import graded_qr
-from rnndyn.dynamics.numerics.frames import nearly_orthonormalize, orthonormalize, push_frame, shared_min
+from rnndyn.dynamics.numerics.frames import (
+    householder_qr,
+    nearly_orthonormalize,
+    orthonormalize,
+    push_frame,
+    shared_min,
+)
 
 
 def step_qr(
@@ -34,10 +40,7 @@ def step_qr(
 
     Derivatives are those of `orthonormalize`.
     """
-    if exact is True:
-        plain = orthonormalize(vectors)
-    else:
-        plain = jax.lax.cond(exact, orthonormalize, nearly_orthonormalize, vectors)
+    plain = orthonormalize(vectors) if exact is True else nearly_orthonormalize(vectors, exact)
     lost = one_step & ~(jnp.max(plain[2]) <= jnp.finfo(vectors.dtype).eps ** -0.5) & jnp.all(jnp.isfinite(vectors))
 
     def decompose(x, frame, plain):
@@ -46,7 +49,7 @@ def step_qr(
         p, log_d, t = graded_qr(jacobian, jnp.zeros(x.size, x.dtype))
         top = jnp.max(log_d)
         rows = jnp.exp(log_d - jnp.where(jnp.isneginf(top), 0, top))[:, None] * (t @ frame)
-        q, log_diagonal, condition = orthonormalize(rows)
+        q, log_diagonal, condition = householder_qr(rows)
         # A column of zeros beyond the rank grows by exactly nothing.
         return p @ q, log_diagonal + top, jnp.where(jnp.isneginf(log_diagonal), 1, condition)
 

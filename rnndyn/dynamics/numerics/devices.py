@@ -50,6 +50,16 @@ def use_devices(devices: "Sequence[jax.Device] | jax.sharding.Mesh | None") -> I
         _devices.reset(token)
 
 
+@contextlib.contextmanager
+def on_one_device() -> Iterator[None]:
+    """Nothing in the block is dealt out, whatever is around it: it is computed where it is."""
+    token = _devices.set(None)
+    try:
+        yield
+    finally:
+        _devices.reset(token)
+
+
 def num_devices() -> int:
     """How many devices share the work here."""
     return len(_devices.get() or (None,))
@@ -80,7 +90,7 @@ def deal(function: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
     for part, device in zip(parts, devices):
         if device.process_index != jax.process_index():
             continue
-        with jax.default_device(device):
+        with jax.default_device(device), on_one_device():
             out = function(jax.device_put(part, device))
         # Devices of a CPU share its cores, and programs that run at once can hang there (see `threads`).
         own.append(jax.block_until_ready(out) if device.platform == "cpu" else out)

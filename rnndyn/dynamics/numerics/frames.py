@@ -75,7 +75,7 @@ def orthonormalize(
     """
     if _CHOLESKY_ON_CPU[0] <= vectors.shape[1] <= _CHOLESKY_ON_CPU[1]:
         return _cholesky_qr_twice(vectors)
-    return jax.lax.platform_dependent(vectors, cpu=_householder_qr, default=_cholesky_qr_twice)
+    return jax.lax.platform_dependent(vectors, cpu=householder_qr, default=_cholesky_qr_twice)
 
 
 @orthonormalize.defjvp
@@ -97,7 +97,7 @@ def _orthonormalize_jvp(primals, tangents):
 
 @jax.custom_jvp
 def nearly_orthonormalize(
-    vectors: Float[Array, "N k"],
+    vectors: Float[Array, "N k"], exact: Bool[Array, ""] | bool = False
 ) -> tuple[Float[Array, "N k"], Float[Array, " k"], Float[Array, " k"]]:
     r"""`orthonormalize` for a frame that is carried on: V = Q R to rounding, but Q orthonormal to about 1e-4 only.
 
@@ -107,9 +107,26 @@ def nearly_orthonormalize(
     rates; a single one of them is off by 1e-4.
 
     How far Q is from orthonormal is measured with four fixed random vectors z, E|Q^T Q z - z|^2 = |Q^T Q - 1|_F^2, and
-    what is further than eps^(1/4), or broke down, is decomposed by `orthonormalize` (under `vmap` the whole batch).
-    The derivative is that of `orthonormalize`.
+    what is further than eps^(1/4), or broke down, is decomposed by `orthonormalize` (under `vmap` the whole batch). So
+    is everything where `exact` says that each R_ii is wanted. The derivative is that of `orthonormalize`.
     """
+
+    def skip(vectors):
+        return jnp.asarray(0), (vectors, jnp.zeros_like(vectors[0]), jnp.zeros_like(vectors[0]))
+
+    # `orthonormalize` stands in the program once, for both ways to it: it is what takes long to compile.
+    good, found = jax.lax.cond(exact, skip, _cholesky_qr_once, vectors)
+    keep, again = (lambda vectors, found: found), (lambda vectors, found: orthonormalize(vectors))
+    return jax.lax.cond(shared_min(good) == 1, keep, again, vectors, found)
+
+
+@nearly_orthonormalize.defjvp
+def _nearly_orthonormalize_jvp(primals, tangents):
+    return jax.jvp(orthonormalize, primals[:1], tangents[:1])
+
+
+def _cholesky_qr_once(vectors):
+    """1 where Q is orthonormal to eps^(1/4), else 0, and the decomposition."""
     scale = _column_scale(vectors)
     scaled = vectors / scale
     gram = _gram(scaled)
@@ -117,23 +134,9 @@ def nearly_orthonormalize(
     q = _solve_right(scaled, factor)
     probes = _probes(vectors.shape[1], vectors.dtype)
     error = jnp.max(jnp.sum((q.T @ (q @ probes) - probes) ** 2, axis=0))
-    good = error <= float(jnp.finfo(q.dtype).eps) ** 0.5
-
-    def keep(vectors, q, factor, gram, scale):
-        del vectors
-        diagonal = jnp.diagonal(factor)
-        return q, jnp.log(diagonal) + jnp.log(scale), jnp.sqrt(jnp.diagonal(gram)) / diagonal
-
-    def again(vectors, q, factor, gram, scale):
-        del q, factor, gram, scale
-        return orthonormalize(vectors)
-
-    return jax.lax.cond(shared_min(jnp.where(good, 1, 0)) == 1, keep, again, vectors, q, factor, gram, scale)
-
-
-@nearly_orthonormalize.defjvp
-def _nearly_orthonormalize_jvp(primals, tangents):
-    return jax.jvp(orthonormalize, primals, tangents)
+    good = jnp.where(error <= float(jnp.finfo(q.dtype).eps) ** 0.5, 1, 0)
+    diagonal = jnp.diagonal(factor)
+    return good, (q, jnp.log(diagonal) + jnp.log(scale), jnp.sqrt(jnp.diagonal(gram)) / diagonal)
 
 
 def _probes(size: int, dtype: Any) -> Float[Array, "k 4"]:
@@ -191,7 +194,7 @@ def _cholesky_qr_twice(vectors):
 
     def householder(q, error, gram_q):
         del q, error, gram_q
-        return _householder_qr(vectors)
+        return householder_qr(vectors)
 
     def second_pass(q, error, gram_q):
         del error
@@ -210,7 +213,10 @@ def _cholesky_qr_twice(vectors):
     return jax.lax.switch(shared_min(way), [householder, second_pass, correction], q, error, gram_q)
 
 
-def _householder_qr(vectors):
+def householder_qr(
+    vectors: Float[Array, "N k"],
+) -> tuple[Float[Array, "N k"], Float[Array, " k"], Float[Array, " k"]]:
+    """`orthonormalize` by LAPACK with the rows sorted by size, whatever they are like; without a derivative rule."""
     scale = _column_scale(vectors)
     scaled = vectors / scale
     order = jnp.argsort(-jnp.max(jnp.abs(scaled), axis=1))

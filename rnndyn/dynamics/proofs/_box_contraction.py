@@ -11,7 +11,7 @@ from rnndyn._programs import compiled
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
 from rnndyn.dynamics.proofs._inverses import inverses
 from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
-from rnndyn.dynamics.proofs.intervals import Enclosure, enclose_boxes
+from rnndyn.dynamics.proofs.intervals import Enclosure, enclose_on_devices
 
 EMPTY, SETTLED, OPEN = range(3)
 # The settling test runs on a box this much larger on every side, so that a fixed point on a face is settled too.
@@ -54,8 +54,8 @@ def contract_boxes(
         margin = _INFLATION * np.maximum(width, 0.01 * scale * (width / scale).max(axis=1, keepdims=True))
         region = Interval(lower - margin, upper + margin)
         center = ia.midpoint(region)
-        over: Enclosure = jax.device_get(enclose_boxes(f, region.lo, region.hi))
-        at_center: Interval = jax.device_get(enclose_boxes(f, center, center, with_jacobian=False).value)
+        over: Enclosure = enclose_on_devices(f, region.lo, region.hi)
+        at_center: Interval = enclose_on_devices(f, center, center, with_jacobian=False).value
         inverse = inverses(np.eye(len(scale)) - ia.midpoint(over.jacobian))
         inverse = np.nan_to_num(inverse, nan=0.0, posinf=0.0, neginf=0.0)
         if is_long:

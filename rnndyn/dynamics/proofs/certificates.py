@@ -1,7 +1,7 @@
 """Proofs that a fixed point exists, that it is the only one nearby, and how many of its directions are unstable."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -14,7 +14,7 @@ from rnndyn._programs import compiled
 from rnndyn._validation import check_state, check_states
 from rnndyn.dynamics.numerics.drivers import let_in, map_in_chunks
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
-from rnndyn.dynamics.proofs.intervals import enclose_boxes
+from rnndyn.dynamics.proofs.intervals import enclose_on_devices
 from rnndyn.dynamics.proofs.krawczyk import KrawczykTest, fixed_point_problem, interval_precision, krawczyk
 from rnndyn.dynamics.proofs.multiplier_discs import count_outside_unit_circle, multiplier_discs
 from rnndyn.dynamics.proofs.verdicts import ProofVerdict
@@ -55,7 +55,13 @@ def certify_fixed_point(f: Callable, x: Array | np.ndarray) -> "FixedPointCertif
     return certify_fixed_points(f, np.asarray(x)[None], progress=False)[0]
 
 
-def certify_fixed_points(f: Callable, points: Array | np.ndarray, *, progress: bool = True) -> "FixedPointCertificates":
+def certify_fixed_points(
+    f: Callable,
+    points: Array | np.ndarray,
+    *,
+    progress: bool = True,
+    devices: "Sequence[jax.Device] | jax.sharding.Mesh | None" = None,
+) -> "FixedPointCertificates":
     """Prove for each of many points that a map has a fixed point nearby; `certify_fixed_point` says how.
 
     **Arguments:**
@@ -63,13 +69,15 @@ def certify_fixed_points(f: Callable, points: Array | np.ndarray, *, progress: b
     - `f`: the map, as for `certify_fixed_point`.
     - `points`: states (K, N).
     - `progress`: whether a progress bar may appear.
+    - `devices`: CPU devices, or a `jax.sharding.Mesh` of them, that share the enclosures; also those of other processes
+        (`jax.distributed`), which then all make this call. By default the first of this process.
 
     **Returns:** `FixedPointCertificates`; indexing it gives one `FixedPointCertificate`.
 
     **Raises:** as `certify_fixed_point`.
     """
     check_states("points", points)
-    with interval_precision():
+    with interval_precision(devices):
         states = np.asarray(points, dtype=np.float64)
         f = let_in(f, states[0])
         # XLA flushes subnormal numbers to zero; error bounds start at 1e-290 and cover the difference.
@@ -217,9 +225,10 @@ class Evidence(eqx.Module):
 
 def gather_evidence(f: Callable, points: Float[np.ndarray, "K N"]) -> Evidence:
     """Krawczyk's test of x - f(x) at K points, and what their certificates need besides."""
+    points = np.asarray(points)  # also where it is dealt to a device as a whole: all but the enclosures is NumPy
     test = krawczyk(fixed_point_problem(f), points)
     box = ia.ball(points, np.where(test.verified[:, None], test.error, 0.0))
-    jacobian = jax.device_get(enclose_boxes(f, box.lo, box.hi)).jacobian
+    jacobian = enclose_on_devices(f, np.asarray(box.lo), np.asarray(box.hi)).jacobian
     with np.errstate(invalid="ignore"):
         center = np.asarray(ia.midpoint(jacobian))
         radius = np.asarray(ia.radius_about(jacobian, center))

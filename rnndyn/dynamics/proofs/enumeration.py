@@ -1,8 +1,9 @@
 """Every fixed point of a map in a box, with proof, by interval branch and bound or by its linear regions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 
@@ -25,6 +26,7 @@ def enumerate_fixed_points(
     max_boxes: int = 3_000_000,
     tol: float = 1e-10,
     progress: bool = True,
+    devices: "Sequence[jax.Device] | jax.sharding.Mesh | None" = None,
 ) -> "EnumeratedFixedPoints":
     """Find every fixed point x = f(x) in the box lower <= x <= upper, and prove that there is no other.
 
@@ -39,6 +41,8 @@ def enumerate_fixed_points(
     - `tol`: boxes narrower than `tol` times the whole are not divided further but reported as undecided. That happens
       at degenerate fixed points (I - DF singular), continua, and jumps.
     - `progress`: whether a progress bar may appear.
+    - `devices`: CPU devices, or a `jax.sharding.Mesh` of them, that share the enclosures; also those of other processes
+        (`jax.distributed`), which then all make this call. By default the first of this process.
 
     **Returns:** `EnumeratedFixedPoints`. With `proved` true, the points listed are all there are. With `proved`
     false, those listed exist and all others lie in the `undecided` boxes; `reason` says why. A fixed point on the
@@ -61,7 +65,7 @@ def enumerate_fixed_points(
     check_at_least("max_boxes", max_boxes, 1)
     if not 0 < tol < 1:
         raise ValueError(f"tol: expected a fraction of the box between 0 and 1, got {tol}.")
-    with interval_precision():
+    with interval_precision(devices):
         if has_linear_regions(f):
             found = _search_regions(to_double(f), lower, upper, progress)
         else:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from rnndyn._programs import compiled
+from rnndyn.dynamics.numerics.devices import deal_rows
 from rnndyn.dynamics.proofs._duals import Dual, Trouble
 from rnndyn.dynamics.proofs._evaluation import evaluate_jaxpr
 from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
@@ -128,6 +129,13 @@ def enclose_boxes(
     boxes = Interval(jnp.asarray(lower), jnp.asarray(upper))
     # XLA's CPU backend multiplies batches of matrices without a tuned kernel: large ones are taken one by one.
     return jax.lax.map(one, boxes) if lower.shape[1] > LARGEST_BATCHED else jax.vmap(one)(boxes)
+
+
+def enclose_on_devices(
+    f: Callable, lower: Float[np.ndarray, "K N"], upper: Float[np.ndarray, "K N"], *, with_jacobian: bool = True
+) -> Enclosure:
+    """`enclose_boxes` as NumPy arrays, the boxes dealt out to the devices that share the work."""
+    return deal_rows(lambda boxes: enclose_boxes(f, *boxes, with_jacobian=with_jacobian), (lower, upper))
 
 
 @compiled

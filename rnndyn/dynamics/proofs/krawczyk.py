@@ -2,18 +2,19 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
+from rnndyn.dynamics.numerics.devices import check_devices, on_one_device
 from rnndyn.dynamics.numerics.drivers import double_precision
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
 from rnndyn.dynamics.proofs._inverses import inverses
 from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
-from rnndyn.dynamics.proofs.intervals import Enclosure, enclose_boxes
+from rnndyn.dynamics.proofs.intervals import Enclosure, enclose_on_devices
 from rnndyn.dynamics.proofs.verdicts import ProofVerdict
 from rnndyn.results import first_verdict
 
@@ -84,15 +85,23 @@ def krawczyk(enclose_each: EncloseEach, points: Float[np.ndarray, "K N"]) -> Kra
 
 
 @contextlib.contextmanager
-def interval_precision() -> Iterator[None]:
-    """float64 on the CPU: the one device whose elementary functions were measured for the proofs."""
-    with double_precision(), jax.default_device(jax.local_devices(backend="cpu")[0]):
+def interval_precision(devices: "Sequence[jax.Device] | jax.sharding.Mesh | None" = None) -> Iterator[None]:
+    """float64 on the CPU: the one device whose elementary functions were measured for the proofs.
+
+    With `devices` the enclosures of the block are dealt out to these, which are CPUs too.
+    """
+    if devices is not None and any(device.platform != "cpu" for device in check_devices(devices)):
+        raise ValueError(
+            "devices: proofs are computed on CPUs, whose elementary functions have known errors. Give CPU devices "
+            "(jax.devices('cpu')), or leave devices out."
+        )
+    with on_one_device(), double_precision(devices), jax.default_device(jax.local_devices(backend="cpu")[0]):
         yield
 
 
 def zero_problem(g: Callable) -> EncloseEach:
     """Enclosures of a function `g` of (N,) with values in (N,)."""
-    return lambda lower, upper: jax.device_get(enclose_boxes(g, lower, upper))
+    return lambda lower, upper: enclose_on_devices(g, lower, upper)
 
 
 def fixed_point_problem(f: Callable) -> EncloseEach:

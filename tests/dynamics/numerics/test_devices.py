@@ -64,6 +64,23 @@ np.testing.assert_allclose(found.points[np.argsort(found.points[:, 0])], roots, 
 alone = rd.find_fixed_points(henon, candidates, max_rounds=1)
 for name in ("points", "residuals", "num_hits", "multipliers"):
     np.testing.assert_array_equal(getattr(found, name), getattr(alone, name))
+with double_precision(two):  # a part is not dealt out again
+    assert deal_rows(lambda part: part + num_devices(), np.zeros(4)).tolist() == [1, 1, 1, 1]
+proved, alone = (rd.certify_fixed_points(henon, found.points, devices=d) for d in (two, None))
+assert proved.certified.all() and (np.abs(proved.points - found.points) < 1e-14).all()
+listed, all_alone = (rd.enumerate_fixed_points(henon, -3 * np.ones(2), 3 * np.ones(2), devices=d) for d in (two, None))
+np.testing.assert_allclose(listed.points, roots, atol=1e-14)
+assert listed.proved
+for ours, theirs in ((proved, alone), (listed, all_alone)):
+    for name in ("points", "residuals", "existence_radius", "uniqueness_radius", "num_unstable", "multipliers"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+# Two attractors, whose basins the sign of the first entry parts.
+sides = lambda x: jnp.stack([jnp.tanh(2 * x[0]), x[1] / 2])
+plane = lambda d: rd.find_basins(sides, (-1, -1), (1, 1), resolution=6, devices=d)
+labels = plane(two).labels
+assert (labels == labels[0]).all() and len(np.unique(labels[0, :3])) == len(np.unique(labels[0, 3:])) == 1
+assert labels[0, 0] != labels[0, 5]
+np.testing.assert_array_equal(labels, plane(None).labels)
 build = lambda a: (Henon(a), jnp.array([0.1, 0.1]))
 axes = {"a": [1.2, 1.3, 1.4]}
 shared = rd.lyapunov_sweep(build, axes, 64, chunk_size=1, devices=two)
