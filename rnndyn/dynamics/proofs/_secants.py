@@ -41,7 +41,7 @@ def curves(names: Sequence[str], forms: Sequence[AffineForm]) -> list[AffineForm
     parts = [flat(x, scale) for x, scale in zip(forms, scales)]
     whole = AffineForm(
         jnp.concatenate([x.center for x in parts]),
-        jnp.concatenate([x.generators for x in parts], axis=1),
+        jnp.concatenate([x.generators for x in parts if x.generators is not None], axis=1),
         jnp.concatenate([x.spread for x in parts]),
     )
     y = tanh(whole)
