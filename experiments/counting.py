@@ -1,4 +1,4 @@
-"""Counting without bound: an LSTM recognises a^n b^n beyond its training, a GRU does not (Weiss et al. 2018).
+"""Counting: an LSTM with open gates counts a^n b^n beyond its training, a GRU less far (Weiss et al. 2018).
 
 A cell state of an LSTM can move by the same amount for every symbol, for ever: the map has a multiplier of one along
 it. The state of a GRU is confined to a box, so while it reads a's it runs into a fixed point and strings of different
@@ -20,10 +20,11 @@ import rnndyn as rd
 from experiments._settings import Real, Seed, check, one_of
 from rnndyn import plotting
 
-CAPTION = """Counting without bound: an LSTM recognises a^n b^n beyond its training, a GRU does not (Weiss et al. 2018).
+CAPTION = """Counting: an LSTM with open gates counts a^n b^n beyond its training, a GRU less far (Weiss et al. 2018).
 
 Networks read n times a and then b, and tell after every symbol whether the b have caught up with the a. A string
-a^n b^n is recognised when that answer turns on with the n-th b and neither before nor after.
+a^n b^n is recognised when that answer turns on with the n-th b and neither before nor after. The forget gates of the
+LSTMs were open before training, which puts the counting direction in; GRUs began as usual. Two networks of each kind.
 
 - **a** with which b the answer turns on, one line for each network, against n; dotted, the right one; grey, the
   lengths of training. The lines of a network end where its answer never turns on.
@@ -32,7 +33,7 @@ a^n b^n is recognised when that answer turns on with the n-th b and neither befo
 - **c** how far apart the states after n and n + 1 times a are. What is nearer than the rounding of float32 (dashed)
   cannot be told apart by any later symbol.
 - **d** the largest modulus of the multipliers of the map that reads an a, at the states that it passes. One of the
-  LSTM's stays at 1: its direction is the counter.
+  LSTM's stays near 1: its direction is the counter.
 """
 
 CELLS = {"LSTM": rd.LSTMCell, "GRU": rd.GRUCell}
@@ -218,8 +219,8 @@ def report(result: Counting) -> str:
         )
     lines.append(f"trained with up to {result.config_longest_trained} times a")
     lines.append(
-        "Weiss, Goldberg & Yahav (2018), section 5: an LSTM recognises a^n b^n up to n = 256, longer than in its "
-        "training, and a GRU does not count"
+        "Weiss, Goldberg & Yahav (2018), On the practical computational power of finite precision RNNs: an LSTM counts "
+        "a^n b^n beyond its training, a GRU does not"
     )
     return "\n".join(lines)
 

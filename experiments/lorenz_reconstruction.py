@@ -106,9 +106,9 @@ class Config:
     """Predictions of each network."""
     horizon: int = 1000
     """Steps of a prediction."""
-    num_judged: int = 20_000
+    num_judged: int = 40_000
     """Steps of the runs that are compared; an eighth of it of Lorenz 96. D_stsp is the smaller the longer they are."""
-    num_runs: int = 8
+    num_runs: int = 4
     """Of the system, and of each network."""
     seed: Seed = 0
 

@@ -210,7 +210,9 @@ class BranchPointSystem(eqx.Module):
         return Evaluation(residual, jnp.concatenate([top, bottom]), base.step_jacobians, frame)
 
 
-def shooting_matrix(step_jacobians: Float[Array, "p N N"], target: float | Array) -> Float[Array, "m m"]:
+def shooting_matrix(
+    step_jacobians: Float[Array | np.ndarray, "p N N"], target: float | Array
+) -> Float[Array | np.ndarray, "m m"]:
     """The matrix of v_{i+1} = DF(x_i) v_i, i = 0 ... p-2, and target * v_0 = DF(x_{p-1}) v_{p-1}.
 
     It is singular exactly where `target` is a multiplier of the cycle.

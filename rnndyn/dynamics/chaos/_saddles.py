@@ -1,8 +1,8 @@
 """Saddle points and cycles near a trajectory, with frames that stretch and squeeze at every step."""
 
-import contextlib
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -65,16 +65,18 @@ def find_saddles(f: Callable, states: Float[np.ndarray, "T N"], max_period: int,
     scale = spread(states)
     found: list[np.ndarray] = []
     some = states[np.linspace(0, len(states) - 1, min(_NUM_CANDIDATES, len(states))).astype(int)]
-    points = find_fixed_points(f, some, max_rounds=1, num_paths=0, progress=False).points
-    found += [point[None] for point in np.asarray(points)]
-    for period in range(2, max_period + 1):
-        if len(states) <= period:
-            break
-        back = np.linalg.norm(states[period:] - states[:-period], axis=1)
-        nearest = states[np.argsort(back)[: _NUM_CANDIDATES // 2]]
-        with contextlib.suppress(ValueError):
+    with warnings.catch_warnings():
+        # That others are missing: only those near the states are wanted.
+        warnings.simplefilter("ignore", UserWarning)
+        points = find_fixed_points(f, some, max_rounds=1, num_paths=0, progress=False).points
+        found += [point[None] for point in np.asarray(points)]
+        for period in range(2, max_period + 1):
+            if len(states) <= period:
+                break
+            back = np.linalg.norm(states[period:] - states[:-period], axis=1)
+            nearest = states[np.argsort(back)[: _NUM_CANDIDATES // 2]]
             cycles = find_cycles(f, nearest, period, max_rounds=1, num_random=0, progress=False)
-            found += list(np.asarray(cycles.points))
+            found += list(cycles[period].points)
     ranked = []
     for points in found:
         distance = min(np.linalg.norm(states - point, axis=1).min() for point in points) / scale

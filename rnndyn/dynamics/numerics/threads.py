@@ -37,8 +37,8 @@ class _Limit:
 
     def enter(self) -> None:
         with self._lock:
-            if self._users == 0 and not self._is_one():
-                self._limiter = _in_another_thread(self._limit)
+            if self._users == 0:
+                self._limiter = self._limit()
             self._users += 1
 
     def leave(self) -> None:
@@ -48,15 +48,15 @@ class _Limit:
                 _in_another_thread(self._limiter.restore_original_limits)
                 self._limiter = None
 
-    def _is_one(self) -> bool:
-        """Whether BLAS runs on one thread already, as where the environment says so: starting threads costs more."""
+    def _limit(self) -> Any:
+        """What holds BLAS to one thread; `None` where it runs on one already: starting a thread costs more."""
         if self._controller is None:  # looks through the loaded libraries, which takes 10 ms
             self._controller = threadpoolctl.ThreadpoolController()
-        blas = (library for library in self._controller.lib_controllers if library.user_api == "blas")
-        return all(library.num_threads == 1 for library in blas)
-
-    def _limit(self) -> Any:
-        return self._controller.limit(limits=1, user_api="blas")
+        controller = self._controller
+        blas = (library for library in controller.lib_controllers if library.user_api == "blas")
+        if all(library.num_threads == 1 for library in blas):
+            return None
+        return _in_another_thread(lambda: controller.limit(limits=1, user_api="blas"))
 
 
 def _in_another_thread(function: Callable[[], Any]) -> Any:
