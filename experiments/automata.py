@@ -442,7 +442,7 @@ def _plot_proved(axes: Axes, result: Automata) -> None:
         color = plotting.CELL_COLORS[NAMES[network.cell]]
         if network.proof.certified:
             axes.add_patch(Rectangle((x - 0.45, y - 0.45), 0.9, 0.9, color=color, alpha=0.4, linewidth=0))
-            axes.text(x, y, f"{network.proof.margin:.1f}", ha="center", va="center", fontsize=6.5)
+            axes.text(x, y, f"{network.proof.margin:.2g}", ha="center", va="center", fontsize=6.5)
         else:
             axes.plot([x], [y], "x", color=plotting.COLORS["grey"], markersize=6)
     axes.set(

@@ -327,6 +327,7 @@ def draw_horseshoe(ax: Any, one: ProvedMap) -> None:
     ax.plot(*one.states[:, :2].T, ".", color="#C8C8C8", markersize=1, zorder=1)
     proof = one.proof
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+    span, written = np.ptp(one.states[:, :2], axis=0), []
     for k, (center, axes) in enumerate(zip(proof.centers, proof.axes)):
         outline = center + corners @ axes.T
         ax.add_patch(
@@ -334,7 +335,9 @@ def draw_horseshoe(ax: Any, one: ProvedMap) -> None:
         )
         for end in one.images[k]:
             ax.plot(*end.T, color=plotting.COLORS["orange"], linewidth=1.3, solid_capstyle="round", zorder=4)
-        if k >= len(proof.saddle):
+        # Of sets that lie on one another the first is numbered.
+        if k >= len(proof.saddle) and not any(np.all(np.abs(center - other) < 0.07 * span) for other in written):
+            written.append(center)
             ax.annotate(str(k), center, (4, 4), textcoords="offset points", fontsize=6.5, zorder=6)
     ax.plot(*proof.centers[len(proof.saddle) - 1 :].T, color=plotting.COLORS["grey"], linewidth=0.5, zorder=2)
     ax.plot(*proof.saddle.T, "x", color="black", markersize=5, zorder=6)
