@@ -276,8 +276,8 @@ def test_a_box_that_is_left_only_in_one_corner_is_no_trap():
 
 
 def test_a_coordinate_that_never_changes_gives_the_trap_a_width_all_the_same():
-    # The first is 1e9 for ever, where numbers are 1e-7 apart; the second moves within 1e-6.
-    f = lambda x: jnp.stack([x[0] * 0 + 1e9, 0.5 * x[1]])
+    # The first is 1e9 for ever, where numbers are 1e-7 apart; the second moves within 1e-6, but not from everywhere.
+    f = lambda x: jnp.stack([x[0] * 0 + 1e9, 0.5 * x[1] + x[1] ** 2])
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         found = rd.find_fixed_points(f, np.array([[1e9, 1e-6], [1e9, -1e-6], [1e9, 3e-7]]), progress=False)

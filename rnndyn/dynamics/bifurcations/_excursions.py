@@ -105,7 +105,9 @@ def _strays(curve: Curve, pairs: list[tuple[Node, Node]]) -> tuple[np.ndarray, n
 
 
 @compiled
-def _pushed(system: Any, zs: Float[np.ndarray, "K S n"], probes: Float[np.ndarray, "m N"]) -> Float[Array, "K S m N"]:
+def _pushed(
+    system: Any, zs: Float[Array | np.ndarray, "K S n"], probes: Float[Array | np.ndarray, "m N"]
+) -> Float[Array, "K S m N"]:
     """M at each of these places times each of these vectors."""
     at_place = lambda z: jax.vmap(lambda v: push_around(system, z, v))(jnp.asarray(probes))
     return jax.vmap(jax.vmap(at_place))(jnp.asarray(zs))

@@ -143,7 +143,7 @@ class Branch(Judged):
     - `tangents`: dx/ds of all points, then dp/ds, `(M, P N + 1)`, s the scaled arc length.
     - `bifurcations`: in the order of the branch; each knows the index of the point before it.
     - `start`: the index of the point at `p0`.
-    - `unseen`: intervals of the parameter `(K, 2)` in which a multiplier may go through the unit circle and come back
+    - `unseen`: intervals of the parameter `(U, 2)` in which a multiplier may go through the unit circle and come back
         without being seen.
     - `is_bounded`: whether elsewhere that is excluded by intervals (`bound`), or estimated.
     - `result`: why it ends at its first and at its last point, a batch `(2,)` of `BranchVerdict`; `message` has it in
@@ -159,7 +159,7 @@ class Branch(Judged):
     bifurcations: tuple[Bifurcation, ...]
     start: int
     result: BranchVerdict
-    unseen: Float[np.ndarray, "K 2"] = eqx.field(default_factory=lambda: np.zeros((0, 2)))
+    unseen: Float[np.ndarray, "U 2"] = eqx.field(default_factory=lambda: np.zeros((0, 2)))
     is_bounded: bool = False
 
     def __len__(self) -> int:

@@ -43,7 +43,7 @@ def bifurcation_diagram(
     max_step: float = 0.05,
     state_scale: float | None = None,
     num_searches: int = 0,
-    others: Sequence[tuple[float, ArrayLike]] = (),
+    others: Sequence[tuple[float, ArrayLike | Sequence[Any]]] = (),
     bound: bool = False,
 ) -> "BifurcationDiagram":
     r"""Follow a fixed point or cycle, and what is born on it: the arms at branch points, doubled cycles at flips.

@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool
 
 from rnndyn.dynamics.chaos._second_images import Network, Piece, image_of_piece, turned_inverse
 from rnndyn.dynamics.chaos.chaos_proof import ChaosProof
@@ -134,7 +134,7 @@ def _relation(
     return float(expansion), float(contraction), float(on_cone) if keeps else -np.inf
 
 
-def _overlaps(proof: ChaosProof) -> Float[np.ndarray, "M M"]:
+def _overlaps(proof: ChaosProof) -> Bool[np.ndarray, "M M"]:
     """Pairs of sets that no coordinate, unstable direction or line between the centres shows to be disjoint."""
     count, u = len(proof.centers), proof.num_unstable
     found = np.ones((count, count), bool)
