@@ -106,7 +106,7 @@ def pieces_fail(found: CertifiedConnections, step: CellStep) -> str:
         entered = np.where(known, entered, 0)
         if not (known & (balls.owners[entered] == found.labels[k, branch]) & (balls.radii[entered] > 0)).all():
             return f"branch {branch} of saddle {k}: a piece enters a ball of no memory {found.labels[k, branch]}."
-        sets = _pieces(found, k, 1 - 2 * branch, starts, ends)
+        sets = _pieces(found, int(k), 1 - 2 * int(branch), starts, ends)
         there = np.zeros(len(rows), bool)
         for t in range(int(pieces.steps[rows].max(initial=0)) + 1):
             now = pieces.steps[rows] == t

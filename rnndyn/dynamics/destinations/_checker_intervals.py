@@ -99,7 +99,8 @@ def apply(a: Pair, x: Pair) -> Pair:
     return tuple(end[..., 0] for end in apply_matrix(a, tuple(end[..., None] for end in x)))
 
 
-def vector_norm(x: Pair) -> np.ndarray:
+def vector_norm(x: Pair) -> Any:
+    """Upper bounds of the lengths of vectors in the last axis: an array, or one number."""
     size = np.maximum(np.abs(x[0]), np.abs(x[1]))
     return np.sqrt((size**2).sum(axis=-1)) * (1 + (size.shape[-1] + 4) * U) + 1e-150
 
