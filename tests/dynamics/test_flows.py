@@ -85,10 +85,11 @@ def test_lorenz():
 
 @pytest.mark.slow
 def test_lorenz_to_three_digits():
-    spectrum = rd.lyapunov_spectrum(LORENZ, jnp.array([1.0, 1.0, 20.0]), 200_000, num_transient=1000, dt=0.1)
-    # Another rounding is another trajectory: the average over it is as good as its standard error, some 0.0013.
-    assert (np.abs(spectrum.exponents - jnp.array([0.9056, 0.0, -14.5723])) < 4 * spectrum.stderr + 1e-4).all()
-    assert (spectrum.stderr < 0.002).all()
+    spectrum = rd.lyapunov_spectrum(LORENZ, jnp.array([1.0, 1.0, 20.0]), 800_000, num_transient=1000, dt=0.1)
+    # Another rounding is another trajectory; over so many steps its averages have a standard error below 0.0007.
+    np.testing.assert_allclose(spectrum.exponents[0], 0.9056, atol=0.002)
+    np.testing.assert_allclose(spectrum.exponents[1], 0, atol=0.001)
+    np.testing.assert_allclose(spectrum.exponents[2], -14.5723, atol=0.002)
     np.testing.assert_allclose(spectrum.sum, -41 / 3, atol=1e-5)
     np.testing.assert_allclose(spectrum.kaplan_yorke_dimension, 2.062, atol=0.001)
 

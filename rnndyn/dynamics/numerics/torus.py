@@ -40,7 +40,10 @@ def on_torus(f: Callable[[Array], Array], period: ArrayLike) -> "TorusMap":
 
 
 class TorusMap(eqx.Module):
-    """A map on angles, $x \\mapsto F(x) \\bmod p$."""
+    """A map on angles, $x \\mapsto F(x) \\bmod p$, made by `on_torus`: (N,) -> (N,), angles between 0 and their period.
+
+    Drivers take differences of its angles the short way round.
+    """
 
     f: Callable[[Array], Array]
     """F, (N,) -> (N,)."""
