@@ -4,12 +4,11 @@
 # threads has to be set before.
 import dataclasses
 import os
-import signal
 import sys
-from typing import Any
 
 from experiments._catalog import FOLDER, check_known, studies
 from experiments._environment import compile_quickly, limit_blas, limit_to_one_core
+from experiments._interruptions import end_on_interruption
 from experiments._settings import check
 
 LONGEST = ("lorenz_reconstruction", "universality", "flip_flop", "char_lm", "automata", "proved_chaos")
@@ -75,10 +74,7 @@ def default_jobs() -> int:
 
 def one_study(name: str, arguments: list[str]) -> None:
     """Run one study from the command line."""
-    # `rnndyn.fit` takes Ctrl-C as the wish for what is trained so far, unless there is a handler of somebody's own. A
-    # study would go on with it, and its result be taken for that of the whole training.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupt)
+    end_on_interruption()
     limit_blas(os.environ)
     compile_quickly(os.environ)
     import matplotlib
@@ -88,10 +84,6 @@ def one_study(name: str, arguments: list[str]) -> None:
     from experiments._study import load_study, main
 
     main(load_study(name), arguments)
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def entry(arguments: list[str]) -> int:

@@ -204,12 +204,16 @@ def test_an_interruption_is_one_line(capsys, monkeypatch):
 
 
 TRAINS = """
-    import pathlib
+    import pathlib, signal
     import equinox as eqx, jax, numpy as np, optax
+
+    class Lost:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
 
     def batches():
         while True:
-            pathlib.Path("training").touch()
+            {at_each}
             yield np.ones((1, 1), np.float32)
 
     model = eqx.nn.Linear(1, 1, key=jax.random.key(0))
@@ -218,29 +222,40 @@ TRAINS = """
 """
 
 
-def test_an_interrupted_training_ends_the_study(checkout):
-    folder = checkout(trains=TRAINS.strip())
+def trains(checkout, at_each):
+    """A study that trains until it is interrupted, and what happens at each step."""
+    folder = checkout(trains=TRAINS.strip().format(at_each=at_each))
     # A shell in the background starts its commands with interruptions ignored; a terminal does not.
     start = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv[1:] = ['trains']; "
     start += "import runpy; runpy.run_module('experiments', run_name='__main__', alter_sys=True)"
-    study = subprocess.Popen(
-        [sys.executable, "-c", start],
-        cwd=folder,
-        env=environment(folder),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    deadline = time.monotonic() + 60
+    command, pipe = [sys.executable, "-c", start], subprocess.PIPE
+    return folder, subprocess.Popen(command, cwd=folder, env=environment(folder), stdout=pipe, stderr=pipe)
+
+
+def ended_as_interrupted(folder, study):
+    out, err = study.communicate(timeout=120)
+    assert (study.returncode, out, err) == (130, b"", b"interrupted; no figure is written\n")
+    # `rnndyn.fit` gives what is trained so far: it is not the result of these settings, and is not kept as such.
+    assert not (folder / "results").exists()
+    assert not (folder / "figures").exists()
+
+
+def test_an_interrupted_training_ends_the_study(checkout):
+    folder, study = trains(checkout, 'pathlib.Path("training").touch()')
+    deadline = time.monotonic() + 120
     while not (folder / "training").exists():
         assert study.poll() is None, study.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
     study.send_signal(signal.SIGINT)
-    out, err = study.communicate(timeout=30)
-    assert (study.returncode, out, err) == (130, b"", b"interrupted; no figure is written\n")
-    # `rnndyn.fit` gives what is trained so far: it is not the result of these settings, and is not kept as such.
-    assert not (folder / "results").exists()
-    assert not (folder / "figures").exists()
+    ended_as_interrupted(folder, study)
+
+
+def test_an_interruption_that_python_drops_ends_the_study_too(checkout):
+    """Nobody is there to take what is raised in a finaliser, or in what JAX does during garbage collection."""
+    ended_as_interrupted(
+        *trains(checkout, "if not pathlib.Path('training').exists(): pathlib.Path('training').touch(); Lost()")
+    )
 
 
 @pytest.fixture
