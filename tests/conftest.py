@@ -33,10 +33,9 @@ import jax
 import memory_maps
 import pytest
 import runtime_types
-from jaxtyping import install_import_hook
 
 assert "rnndyn" not in sys.modules, "imported before its functions can be checked"
-install_import_hook("rnndyn", "runtime_types.check").__enter__()
+runtime_types.install("rnndyn")
 compiled = compilation_counts.Watch()
 compiled_by_workers = []
 account = cpu_seconds.Account()

@@ -1,17 +1,61 @@
 """The run-time type checker of the tests: beartype, with the rule of every static checker that an int is a float."""
 
+import dataclasses
 import functools
+import inspect
 import os
 
+import jaxtyping
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeCallHintViolation
 
+jaxtyped = jaxtyping.jaxtyped
 RAISES = os.environ.get("RUNTIME_TYPES", "tell") == "raise"
 """Whether a call that does not fit fails its test. Else it is told at the end of the run, with the name of the test."""
 
 prepare = beartype(conf=BeartypeConf(is_pep484_tower=True))
 misfits: dict[str, str] = {}
 """Of each argument, the first value that did not fit."""
+
+MOST = 50
+"""Calls of one function that are checked in one test. Some functions are called a million times, with the same shapes,
+and a check takes longer than they do."""
+rounds = 0
+"""Tests so far."""
+
+
+def install(package: str) -> None:
+    """Check the functions of `package` as its modules are imported."""
+    jaxtyping.install_import_hook(package, "runtime_types.check").__enter__()
+    # What the hook writes above each function and class.
+    jaxtyping.jaxtyped = sparingly
+
+
+def sparingly(what=None, *, typechecker):
+    """As `jaxtyping.jaxtyped`, for the first calls in each test."""
+    if what is None:
+        return functools.partial(sparingly, typechecker=typechecker)
+    if inspect.isclass(what):
+        if dataclasses.is_dataclass(what) and not hasattr(what.__init__, "is_checked_sparingly"):
+            what.__init__ = sparingly(what.__init__, typechecker=typechecker)
+        return what
+    prepared, last, calls = None, -1, 0
+
+    @functools.wraps(what)
+    def checked(*args, **kwargs):
+        nonlocal prepared, last, calls
+        __tracebackhide__ = True
+        if last != rounds:
+            last, calls = rounds, 0
+        if calls >= MOST:
+            return what(*args, **kwargs)
+        calls += 1
+        if prepared is None:
+            prepared = jaxtyped(what, typechecker=typechecker)
+        return prepared(*args, **kwargs)
+
+    checked.is_checked_sparingly = True
+    return checked
 
 
 def check(function):
@@ -46,6 +90,8 @@ def place(misfit: str) -> str:
 
 def take() -> list[str]:
     """The calls that did not fit since this was asked last, one of each argument."""
+    global rounds
+    rounds += 1
     taken = list(misfits.values())
     misfits.clear()
     return taken

@@ -56,3 +56,22 @@ def test_a_call_that_does_not_fit_is_told(monkeypatch):
     (misfit,) = set(runtime_types.take())
     assert "half() parameter x=" in misfit
     assert runtime_types.take() == []
+
+
+def test_only_the_first_calls_in_a_test_are_checked(monkeypatch):
+    @runtime_types.sparingly(typechecker=runtime_types.check)
+    def double(x: float) -> float:
+        return 2 * x
+
+    for _ in range(runtime_types.MOST):
+        with pytest.raises(TypeCheckError):
+            double("a")
+    assert double("a") == "aa"
+    runtime_types.take()  # as at the end of each test
+    with pytest.raises(TypeCheckError):
+        double("a")
+
+
+def test_a_record_of_the_library_is_checked():
+    with pytest.raises(TypeCheckError):
+        rd.VanillaCell(2, 3, activation=4, key=jax.random.key(0))
