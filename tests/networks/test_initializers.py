@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilation_counts import count_compilations
 
 import rnndyn as rd
-from compilation_counts import count_compilations
 from rnndyn import initializers as init
 from rnndyn.networks.random_numbers import normal_numbers, uniform_numbers
 
