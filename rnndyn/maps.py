@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from rnndyn._programs import compiled
 from rnndyn._validation import check_at_least
 from rnndyn.networks.adapters import Cell, FunctionCell, as_cell
 from rnndyn.networks.cells.checks import check_weights
@@ -161,8 +162,7 @@ class CellMap(eqx.Module):
         if self.given_region is not None:
             lower, upper = self.given_region
             return jnp.asarray(lower), jnp.asarray(upper)
-        bounds = known_bounds(self.cell, self.input)
-        return None if bounds is None else (self.flatten(bounds[0]), self.flatten(bounds[1]))
+        return _own_region(self) if _can_be_compiled_for(self) else _region_of(self)
 
     def flatten(self, state: PyTree) -> Float[Array, " N"]:
         """The flat vector of a state."""
@@ -174,6 +174,25 @@ class CellMap(eqx.Module):
 
     def __call__(self, x: Array | np.ndarray) -> Array:
         return self.driven(x, self.input)
+
+
+def _region_of(f: CellMap) -> tuple[Array, Array] | None:
+    """What the cell says of its states with this input."""
+    bounds = known_bounds(f.cell, f.input)
+    return None if bounds is None else (f.flatten(bounds[0]), f.flatten(bounds[1]))
+
+
+def _can_be_compiled_for(f: CellMap) -> bool:
+    """Whether one program serves all maps like this: Python numbers would be compiled in, lists not be taken."""
+    leaves, tree = jax.tree.flatten(f)
+    try:
+        hash((tree, tuple(leaf for leaf in leaves if not eqx.is_array(leaf))))
+    except TypeError:
+        return False
+    return not any(isinstance(leaf, float | complex) for leaf in leaves)
+
+
+_own_region = compiled(_region_of)  # a dozen small operations, each of them a program otherwise
 
 
 def iterate(f: Callable[[Array], Array], n: int) -> "Iterate":

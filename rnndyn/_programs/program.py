@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnndyn._programs.capture import captured_arrays, exchange, holds_torch
+from rnndyn._programs.compiling import compiled
 from rnndyn._programs.fingerprint import NoFingerprint, fingerprint
 from rnndyn._programs.hoisting import ambient_context, evaluate, hoist
 from rnndyn._programs.plain_forms import in_plain_form
@@ -152,14 +153,26 @@ class Code:
             raise ValueError(f"program: traced for arguments {self.in_tree}, called with {tree}.")
         leaves = [_fit(leaf, aval) for leaf, aval in zip(leaves, self.in_avals)]
         values = [_fit(leaf, aval) for leaf, aval in zip(constants, self.constant_avals)]
-        out = evaluate(self.jaxpr, self.inputs, [*values, *leaves], self.ambient)
-        return jax.tree.unflatten(self.out_tree, [jnp.asarray(x) for x in out])
+        operands = [*values, *leaves]
+        # Evaluated outside of any trace, every equation would be compiled as a program of its own.
+        is_traced = any(isinstance(x, jax.core.Tracer) for x in operands)
+        out = self.run(operands) if is_traced else _run_outside(self, operands)
+        return jax.tree.unflatten(self.out_tree, out)
+
+    def run(self, operands: Sequence[Any]) -> list[Any]:
+        """The leaves of the result, of constants and leaves of arguments that fit."""
+        return [jnp.asarray(x) for x in evaluate(self.jaxpr, self.inputs, operands, self.ambient)]
 
     def __hash__(self) -> int:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Code) and self._hash == other._hash and self.key == other.key)
+
+
+@compiled
+def _run_outside(code: Code, operands: list[Any]) -> list[Any]:
+    return code.run(operands)
 
 
 def _fit(x: Any, aval: Any) -> Any:
@@ -251,7 +264,9 @@ def _leaf(a: Any, double: bool) -> Any:
     dtype = _target(a, double)
     if isinstance(a, jax.core.Tracer) or (isinstance(a, jax.Array) and a.dtype == dtype):
         return a if a.dtype == dtype else a.astype(dtype)
-    return jnp.asarray(np.array(a, dtype))  # a copy, so that JAX remembers nothing under the user's array
+    # A copy, so that JAX remembers nothing under the user's array; and without its dtype said again JAX compiles a
+    # program for every shape.
+    return jnp.asarray(np.array(a, dtype), dtype)
 
 
 def _copy(a: Any, double: bool) -> Any:

@@ -15,6 +15,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from rnndyn._validation import check_at_least
 from rnndyn.networks.precision import widest
+from rnndyn.networks.random_numbers import normal_numbers, uniform_numbers
 
 Initializer = Callable[..., Array]
 """Called as `init(key, shape, dtype)`."""
@@ -40,7 +41,7 @@ def uniform(bound: float) -> Initializer:
     """Uniform on [-`bound`, `bound`]."""
 
     def init(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any = None) -> Array:
-        return jax.random.uniform(key, shape, jnp.result_type(float) if dtype is None else dtype, -bound, bound)
+        return uniform_numbers(key, shape, jnp.result_type(float) if dtype is None else dtype, bound)
 
     return init
 
@@ -54,7 +55,7 @@ def gaussian(gain: float = 1.0) -> Initializer:
 
     def init(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any = None) -> Array:
         scale = gain / math.sqrt(max(1, shape[-1]))
-        return scale * jax.random.normal(key, shape, jnp.result_type(float) if dtype is None else dtype)
+        return scale * normal_numbers(key, shape, jnp.result_type(float) if dtype is None else dtype)
 
     return init
 

@@ -49,7 +49,7 @@ def as_leaf(name: str, value: Any, integers_as: Any = None) -> Array | np.ndarra
         raise ValueError(f"{name}: expected real numbers, got {array.dtype}.")
     if isinstance(array, jax.Array) or (array.dtype == np.float64 and not has_float64()):
         return array
-    return jnp.asarray(array)
+    return jnp.asarray(array, array.dtype)  # not without it: JAX then compiles a program for every shape
 
 
 def as_leaves(values: dict[str, Any]) -> dict[str, Array | np.ndarray]:

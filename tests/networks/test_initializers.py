@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilation_counts import count_compilations
 
 import rnndyn as rd
 from rnndyn import initializers as init
+from rnndyn.networks.random_numbers import normal_numbers, uniform_numbers
 
 ROWS, COLUMNS = 300, 100
 
@@ -111,3 +113,27 @@ def test_a_cell_without_input_gets_an_empty_weight():
 def test_misuse(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_numbers_drawn_from_shared_programs_are_those_of_jax(dtype):
+    """Of any shape, within a trace, and with a generator that does not count from the start, bit by bit."""
+    key, other = jax.random.key(3), jax.random.key(3, impl="rbg")
+    for shape in ((5, 7), (), (0, 4), (90, 3), (300, 400)):
+        uniform = jax.random.uniform(key, shape, dtype, -0.3, 0.3)
+        np.testing.assert_array_equal(uniform_numbers(key, shape, dtype, 0.3), uniform)
+        np.testing.assert_array_equal(normal_numbers(key, shape, dtype), jax.random.normal(key, shape, dtype))
+    for traced in (
+        lambda: uniform_numbers(key, (5, 7), dtype, 0.3),
+        lambda: uniform_numbers(other, (5, 7), dtype, 0.3),
+    ):
+        np.testing.assert_array_equal(jax.jit(traced)(), traced())
+    expected = jax.random.uniform(other, (5, 7), dtype, -0.3, 0.3)
+    np.testing.assert_array_equal(uniform_numbers(other, (5, 7), dtype, 0.3), expected)
+
+
+def test_weights_of_another_shape_are_drawn_without_a_compilation():
+    rd.GRUCell(3, 5, key=jax.random.key(0))
+    with count_compilations() as count:
+        rd.GRUCell(4, 6, key=jax.random.key(1))
+    assert count() == 0

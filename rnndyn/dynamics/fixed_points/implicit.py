@@ -1,6 +1,7 @@
 """A fixed point as a differentiable function of whatever the map depends on."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import lineax as lx
 import optimistix as optx
 from jaxtyping import Array, ArrayLike, Float
 
-from rnndyn._programs import as_program
+from rnndyn._programs import as_program, compiled
 from rnndyn._validation import check_state
 from rnndyn.dynamics.numerics.evidence import rounding_floor, singular_gap
 
@@ -52,7 +53,12 @@ def implicit_fixed_point(f: Callable[[Array], Array], x0: ArrayLike, *, max_step
     """
     check_state("x0", x0)
     start = jax.lax.stop_gradient(jnp.asarray(x0))
-    f = as_program(f, start, double=False)
+    return _point_near(as_program(f, start, double=False), start, max_steps)
+
+
+@compiled
+def _point_near(f: Any, start: Any, max_steps: int) -> Array:
+    start = jax.lax.stop_gradient(jnp.asarray(start))
     # Of a residual against the size of the state; DF is at most of the order of one near a fixed point worth having.
     tolerance = rounding_floor(1.0, 1.0, start.dtype)
 

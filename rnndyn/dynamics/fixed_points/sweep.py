@@ -7,6 +7,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Int
 from tqdm.auto import tqdm
@@ -68,7 +69,11 @@ def find_fixed_points_sweep(
     starts = np.asarray(candidates)
     if starts.ndim == 3 and len(starts) != num_maps:
         raise ValueError(f"candidates: expected a leading axis of {num_maps}, one set for each map, got {len(starts)}.")
-    own_map = lambda i: jax.tree.map(lambda leaf: leaf[i] if eqx.is_array(leaf) else leaf, maps)
+    # Taken apart on the host: on a device every shape would be a program of its own.
+    rows = jax.tree.map(lambda leaf: np.asarray(leaf) if eqx.is_array(leaf) else leaf, maps)
+    own_map = lambda i: jax.tree.map(
+        lambda leaf: jnp.asarray(leaf[i], leaf.dtype) if eqx.is_array(leaf) else leaf, rows
+    )
     file, this = None, ""
     results: list[FixedPoints] = []
     if path is not None:

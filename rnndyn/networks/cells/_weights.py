@@ -13,6 +13,7 @@ from jaxtyping import Array, PRNGKeyArray
 from rnndyn.networks.cells.checks import check_weights
 from rnndyn.networks.initializers import Initializer
 from rnndyn.networks.precision import as_leaves
+from rnndyn.networks.random_numbers import joined_rows
 
 C = TypeVar("C")
 
@@ -30,7 +31,7 @@ def draw_blocks(
 ) -> Array:
     """`num_blocks` independent draws of `shape`, one per gate, stacked along the rows."""
     keys = jax.random.split(key, num_blocks)
-    return jnp.concatenate([draw(name, init, block_key, shape, dtype) for block_key in keys])
+    return joined_rows([draw(name, init, block_key, shape, dtype) for block_key in keys])
 
 
 def build_with_weights(kind: Callable[..., C], settings: dict[str, Any], weights: dict[str, Any]) -> C:
