@@ -22,6 +22,17 @@ MOST = 50
 and a check takes longer than they do."""
 rounds = 0
 """Tests so far."""
+counts: dict[int, "Count"] = {}
+"""Of each piece of code, which a function that is defined inside of another shares with all that were defined there."""
+
+
+@dataclasses.dataclass
+class Count:
+    """How many calls were checked in which round; `code` is kept, so that its id is not used again."""
+
+    code: object
+    round: int = -1
+    calls: int = 0
 
 
 def install(package: str) -> None:
@@ -39,17 +50,19 @@ def sparingly(what=None, *, typechecker):
         if dataclasses.is_dataclass(what) and not hasattr(what.__init__, "is_checked_sparingly"):
             what.__init__ = sparingly(what.__init__, typechecker=typechecker)
         return what
-    prepared, last, calls = None, -1, 0
+    prepared = None
+    code = getattr(what, "__code__", what)
+    count = counts.setdefault(id(code), Count(code))
 
     @functools.wraps(what)
     def checked(*args, **kwargs):
-        nonlocal prepared, last, calls
+        nonlocal prepared
         __tracebackhide__ = True
-        if last != rounds:
-            last, calls = rounds, 0
-        if calls >= MOST:
+        if count.round != rounds:
+            count.round, count.calls = rounds, 0
+        if count.calls >= MOST:
             return what(*args, **kwargs)
-        calls += 1
+        count.calls += 1
         if prepared is None:
             prepared = jaxtyped(what, typechecker=typechecker)
         return prepared(*args, **kwargs)

@@ -75,3 +75,17 @@ def test_only_the_first_calls_in_a_test_are_checked(monkeypatch):
 def test_a_record_of_the_library_is_checked():
     with pytest.raises(TypeCheckError):
         rd.VanillaCell(2, 3, activation=4, key=jax.random.key(0))
+
+
+def test_a_function_that_is_defined_again_and_again_is_one():
+    def made():
+        @runtime_types.sparingly(typechecker=runtime_types.check)
+        def double(x: float) -> float:
+            return 2 * x
+
+        return double
+
+    for _ in range(runtime_types.MOST):
+        with pytest.raises(TypeCheckError):
+            made()("a")
+    assert made()("a") == "aa"

@@ -95,24 +95,24 @@ def _widths_needed(
         dual = np.linalg.inv(axes)[u:]
         # In the coordinates of the axes, that is without the shape of the last ellipsoid.
         unshaped = np.linalg.pinv(one.axes[:, u:]) @ saddle.stable[k] if np.any(one.axes[:, u:]) else None
-        parts = []
-        for over in images(f, one, u, num_pieces).pieces:
-            away = np.asarray(midpoint(over.plain.center)) - saddle.points[following]
-            one_piece = terms(over, u)
-            bend, errors = dual @ bent(one_piece, away), dual * one_piece.rest * np.sqrt(len(one_piece.rest))
-            # Each direction gets a floor, or the ellipsoid would be singular.
-            floor = 1e-3 * np.linalg.norm(bend) / np.sqrt(len(dual)) * np.eye(len(dual))
-            share = 1 / np.sqrt(num_pieces)
-            parts.append(np.concatenate([bend * share, _SHARE * errors * share, floor], axis=1))
-            if unshaped is not None and num_pieces == 1:
-                twists[k] = np.einsum("ij,jkl,lm->kim", dual, one_piece.twist, unshaped)
-        widths[following] = np.concatenate(parts, axis=1)
+        pieces = images(f, one, u, num_pieces).pieces
+        these = terms(pieces, u)
+        away = np.asarray(midpoint(pieces.plain.center)) - saddle.points[following]
+        bend = dual @ bent(these, away)
+        errors = dual * these.rest[:, None, :] * np.sqrt(these.rest.shape[1])
+        # Each direction gets a floor, or the ellipsoid would be singular.
+        floor = 1e-3 / np.sqrt(len(dual)) * np.eye(len(dual))
+        floor = np.linalg.norm(bend, axis=(1, 2))[:, None, None] * floor
+        share = 1 / np.sqrt(num_pieces)
+        widths[following] = np.concatenate([*(bend * share), *(_SHARE * errors * share), *floor], axis=1)
+        if unshaped is not None and num_pieces == 1:
+            twists[k] = np.einsum("ij,jkl,lm->kim", dual, these.twist[0], unshaped)
     return widths, twists
 
 
 def bent(one: Terms, away: np.ndarray) -> np.ndarray:
-    """Columns (N, _): where the image of the unstable axes lies beside the centre."""
-    return np.column_stack([away, one.outward, 0.5 * one.bend.reshape(len(away), -1)])
+    """Columns (..., N, _): where the image of the unstable axes lies beside the centre."""
+    return np.concatenate([away[..., None], one.outward, 0.5 * one.bend.reshape(*away.shape, -1)], axis=-1)
 
 
 def _close_up(f: Callable, sets: list[HSet], u: int, num_pieces: int) -> tuple[bool, bool]:

@@ -1,6 +1,7 @@
 """The images of an h-set under a map: of the pieces that it is cut into, and of its two ends."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -8,9 +9,12 @@ import numpy as np
 from jaxtyping import Float
 
 from rnndyn.dynamics.proofs import verified_norms as norms
-from rnndyn.dynamics.proofs.curved_images import CurvedImage, curved_image_of_set
+from rnndyn.dynamics.proofs.curved_images import CurvedImage, curved_images_of_sets
 from rnndyn.dynamics.proofs.interval_arithmetic import UNIT_ROUNDOFF, Interval, point
-from rnndyn.dynamics.proofs.set_images import SetImage, image_of_set
+from rnndyn.dynamics.proofs.set_images import SetImage, images_of_sets
+
+MOST_PIECES = 16
+"""Of a set that is cut: one compiled program serves every number up to this."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +27,7 @@ class HSet:
     center: Float[np.ndarray, " N"]
     axes: Float[np.ndarray, "N N"]
 
+    @functools.cached_property
     def coordinates(self) -> Interval:
         """An enclosure of the inverse of A; NaN where A is not proved to be regular."""
         return norms.inverse(point(self.axes))
@@ -34,30 +39,31 @@ def images(f: Callable, source: HSet, num_unstable: int, num_pieces: int = 1) ->
     With one unstable direction the set may be cut across it into pieces, each evaluated about a middle of its own, and
     its two faces p = -1 and p = 1 are evaluated by themselves.
     """
-
-    def image(place: float, width: float) -> CurvedImage:
-        return jax.device_get(curved_image_of_set(f, *piece(source, place, width), num_unstable))
-
-    def face(place: float) -> SetImage:
-        return jax.device_get(image_of_set(f, *piece(source, place, 0.0), num_unstable))
-
-    if num_unstable > 1:
-        return Images([image(0.0, 1.0)], [1.0], None)
     places = cuts(num_pieces)
-    return Images([image(*cut) for cut in places], [w for _, w in places], [face(-1.0), face(1.0)])
+    most = MOST_PIECES if num_unstable == 1 else 1
+    parts = _stacked(source, [*places, *[places[-1]] * (most - len(places))])
+    found = jax.device_get(curved_images_of_sets(f, *parts, num_unstable, np.asarray(len(places))))
+    pieces = jax.tree.map(lambda a: a[: len(places)], found)
+    faces = None
+    if num_unstable == 1:
+        faces = jax.device_get(images_of_sets(f, *_stacked(source, [(-1.0, 0.0), (1.0, 0.0)]), num_unstable))
+    return Images(pieces, np.array([width for _, width in places]), faces)
 
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """The images of the pieces of an h-set and, where there is one unstable direction, of its two faces."""
+    """The images of the pieces of an h-set, with a leading axis K, and their half-widths (K,).
 
-    pieces: list[CurvedImage]
-    widths: list[float]
-    faces: list[SetImage] | None
+    Where there is one unstable direction, also those of its two faces, with a leading axis of two.
+    """
+
+    pieces: CurvedImage
+    widths: Float[np.ndarray, " K"]
+    faces: SetImage | None
 
     @property
     def is_known(self) -> bool:
-        return all(bool(image.is_known) for image in [*(one.plain for one in self.pieces), *(self.faces or [])])
+        return bool(np.all(self.pieces.plain.is_known) and (self.faces is None or np.all(self.faces.is_known)))
 
 
 def cuts(num_pieces: int) -> list[tuple[float, float]]:
@@ -78,3 +84,7 @@ def piece(one: HSet, place: float, width: float) -> tuple[np.ndarray, np.ndarray
     blur = norms.round_up(4 * UNIT_ROUNDOFF * (np.abs(one.center) + np.abs(direction)), 4)
     # The product with the width is rounded as well: by less than u |direction|, which the blur has room for.
     return center, blur, np.concatenate([(direction * width)[:, None], one.axes[:, 1:]], axis=1)
+
+
+def _stacked(one: HSet, places: list[tuple[float, float]]) -> tuple[np.ndarray, ...]:
+    return tuple(np.stack(arrays) for arrays in zip(*(piece(one, *place) for place in places)))

@@ -164,10 +164,15 @@ def _sum_of_ellipsoids(shapes: list[np.ndarray]) -> np.ndarray:
     return lengths.sum() * np.tensordot(shares, np.stack(shapes), axes=1)
 
 
+def _squared(parts: np.ndarray) -> np.ndarray:
+    """The sum of A A' over the pieces."""
+    return np.sum(parts @ np.swapaxes(parts, 1, 2), axis=0)
+
+
 def _next_set(over: Images, orbit: Homoclinic, j: int, u: int, widest: float) -> HSet | None:
     """A set around the next point that the image of the last covers: thin, and as wide as allowed up to `widest`."""
-    middle = over.pieces[len(over.pieces) // 2]
-    outward, kernel = terms(middle, u).outward / over.widths[0], orbit.kernel(j)
+    pieces, count = terms(over.pieces, u), len(over.widths)
+    outward, kernel = pieces.outward[count // 2] / over.widths[0], orbit.kernel(j)
     inward = kernel
     if kernel.shape[1]:
         try:
@@ -175,16 +180,14 @@ def _next_set(over: Images, orbit: Homoclinic, j: int, u: int, widest: float) ->
         except np.linalg.LinAlgError:
             return None
         # Ellipsoids of the image of the stable ball, of the bend of the unstable axes, and of the errors.
-        shapes = [np.zeros((len(dual), len(dual))) for _ in range(3)]
-        for image in over.pieces:
-            one = terms(image, u)
-            parts = [dual @ one.inward, *(dual @ one.twist[:, k] for k in range(u))]
-            bend = dual @ bent(one, np.asarray(midpoint(image.plain.center)) - orbit.points[j])
-            errors = dual * one.rest
-            shapes[0] += sum(part @ part.T for part in parts) / len(over.pieces)
-            shapes[1] += bend @ bend.T
+        bend = dual @ bent(pieces, np.asarray(midpoint(over.pieces.plain.center)) - orbit.points[j])
+        errors = dual * pieces.rest[:, None, :]
+        shapes = [
+            sum(_squared(dual @ part) for part in (pieces.inward, *np.moveaxis(pieces.twist, 2, 0))) / count,
+            _squared(bend),
             # An ellipsoid around a box of errors in N units is larger than the one in it by the root of N.
-            shapes[2] += len(one.rest) * errors @ errors.T / len(over.pieces)
+            dual.shape[1] * _squared(errors) / count,
+        ]
         total = _sum_of_ellipsoids(shapes)
         # Thinner sets than this ask for more of the claims than rounding leaves.
         thinnest = _LEAST_THICKNESS * np.sqrt(len(kernel)) * np.linalg.norm(dual, 2)

@@ -7,7 +7,6 @@ from jaxtyping import Float, Int
 
 from rnndyn.dynamics.chaos._h_sets import HSet, Images
 from rnndyn.dynamics.chaos.covering import Covering, covering, terms
-from rnndyn.dynamics.proofs.curved_images import CurvedImage
 from rnndyn.dynamics.proofs.interval_arithmetic import midpoint, radius_about
 
 _NUM_ROUNDS = 200
@@ -102,68 +101,62 @@ def cone_slopes(edges: Int[np.ndarray, "E 2"], bounds: list[Covering], count: in
 
 def _plain_covering(image: Images, target: HSet, u: int) -> Covering:
     inverse = np.linalg.inv(target.axes)
-    over = [_plain_bounds(one, width, target, inverse, u) for one, width in zip(image.pieces, image.widths)]
-    expansion = over[0].expansion
-    if image.faces is not None:
-        sides = []
-        for face in image.faces:
-            linear = np.asarray(midpoint(face.derivative))[:, 1:]
-            radius = np.asarray(radius_about(face.derivative, np.asarray(midpoint(face.derivative))))[:, 1:]
-            offset = inverse[0] @ (np.asarray(midpoint(face.center)) - target.center)
-            reach = np.linalg.norm(inverse[0] @ linear) + np.abs(inverse[0]) @ np.linalg.norm(radius, axis=1)
-            sides.append((offset - reach, offset + reach))
-        (left_lo, left_hi), (right_lo, right_hi) = sides
-        expansion = float(max(min(right_lo, -left_hi), min(left_lo, -right_hi)))
-    return Covering(
-        expansion,
-        max(one.contraction for one in over),
-        min(one.growth for one in over),
-        max(one.mixing for one in over),
-        max(one.shear for one in over),
-        max(one.squeeze for one in over),
-    )
+    found = _plain_bounds(image, target, inverse, u)
+    if image.faces is None:
+        return found
+    linear = np.asarray(midpoint(image.faces.derivative))
+    radius = np.asarray(radius_about(image.faces.derivative, linear))[..., 1:]
+    offset = (np.asarray(midpoint(image.faces.center)) - target.center) @ inverse[0]
+    reach = np.linalg.norm(inverse[0] @ linear[..., 1:], axis=-1)
+    reach = reach + np.linalg.norm(radius, axis=-1) @ np.abs(inverse[0])
+    low, high = offset - reach, offset + reach
+    return dataclasses.replace(found, expansion=float(max(min(low[1], -high[0]), min(low[0], -high[1]))))
 
 
-def _plain_bounds(image: CurvedImage, width: float, target: HSet, inverse: np.ndarray, u: int) -> Covering:
-    one = terms(image, u)
-    count = len(one.rest)
-    offset = inverse @ (np.asarray(midpoint(image.plain.center)) - target.center)
+def _plain_bounds(image: Images, target: HSet, inverse: np.ndarray, u: int) -> Covering:
+    one = terms(image.pieces, u)
+    lead = one.rest.shape
+    offset = (np.asarray(midpoint(image.pieces.plain.center)) - target.center) @ inverse.T
     outward, inward = inverse @ one.outward, inverse @ one.inward
-    bend, twist = inverse @ (0.5 * one.bend.reshape(count, -1)), inverse @ one.twist.reshape(count, -1)
+    bend, twist = inverse @ (0.5 * one.bend.reshape(*lead, -1)), inverse @ one.twist.reshape(*lead, -1)
     rest_u, rest_s = _at_most(inverse[:u], one.rest), _smallest(inverse[u:], one.rest)
-    shear, mixing = _norm(outward[u:]), _norm(inward[:u])
-    growth = float(np.linalg.svd(outward[:u], compute_uv=False)[-1])
-    lost = np.linalg.norm(offset[:u]) + mixing + rest_u + _norm(bend[:u]) + _norm(twist[:u])
+    shear, mixing = _norm(outward[:, u:]), _norm(inward[:, :u])
+    growth = np.linalg.svd(outward[:, :u], compute_uv=False)[:, -1]
+    across, cross = _norm(bend[:, :u]), _norm(twist[:, :u])
+    lost = np.linalg.norm(offset[:, :u], axis=-1) + mixing + rest_u + across + cross
     if u == 1:
-        away = max(np.linalg.norm(offset[u:]), np.linalg.norm(offset[u:] + bend[u:, 0]))
-        squeeze = max(_norm(inward[u:] + twist[u:]), _norm(inward[u:] - twist[u:]))
+        ends = offset[:, u:], offset[:, u:] + bend[:, u:, 0]
+        away = np.maximum(*(np.linalg.norm(end, axis=-1) for end in ends))
+        squeeze = np.maximum(*(_norm(inward[:, u:] + sign * twist[:, u:]) for sign in (1, -1)))
     else:
-        away = np.linalg.norm(offset[u:]) + _norm(bend[u:])
-        squeeze = _norm(inward[u:]) + _norm(twist[u:])
+        away = np.linalg.norm(offset[:, u:], axis=-1) + _norm(bend[:, u:])
+        squeeze = _norm(inward[:, u:]) + _norm(twist[:, u:])
     contraction = away + shear + squeeze + rest_s
-    spread = [_spread(part, radius) for part in (inverse[:u], inverse[u:]) for radius in one.radii]
+    spread = [_spread(part, radius) for part in (inverse[:u], inverse[u:]) for radius in (one.radius_u, one.radius_s)]
+    shear = shear + 2 * _norm(bend[:, u:]) + _norm(twist[:, u:]) + spread[2]
     return Covering(
-        float(growth - lost),
-        float(contraction),
-        float(growth - 2 * _norm(bend[:u]) - _norm(twist[:u]) - spread[0]) / width,
-        float(mixing + _norm(twist[:u]) + spread[1]),
-        float(shear + 2 * _norm(bend[u:]) + _norm(twist[u:]) + spread[2]) / width,
-        float(squeeze + spread[3]),
+        float(np.min(growth - lost)),
+        float(np.max(contraction)),
+        float(np.min((growth - 2 * across - cross - spread[0]) / image.widths)),
+        float(np.max(mixing + cross + spread[1])),
+        float(np.max(shear / image.widths)),
+        float(np.max(squeeze + spread[3])),
     )
 
 
-def _norm(x: np.ndarray) -> float:
-    return float(np.linalg.norm(x, 2)) if min(x.shape) else 0.0
+def _norm(x: np.ndarray) -> np.ndarray:
+    return np.asarray(np.linalg.norm(x, 2, axis=(-2, -1)) if min(x.shape[-2:]) else np.zeros(x.shape[:-2]))
 
 
-def _at_most(rows: np.ndarray, rest: np.ndarray) -> float:
-    return float(np.linalg.norm(np.abs(rows) @ rest))
+def _at_most(rows: np.ndarray, rest: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(rest @ np.abs(rows).T, axis=-1)
 
 
-def _smallest(rows: np.ndarray, rest: np.ndarray) -> float:
-    whole = _norm(rows) * float(np.linalg.norm(rest))
-    return min(_at_most(rows, rest), whole, _norm(rows * rest) * float(np.sqrt(len(rest)))) if len(rows) else 0.0
+def _smallest(rows: np.ndarray, rest: np.ndarray) -> np.ndarray:
+    whole = _norm(rows) * np.linalg.norm(rest, axis=-1)
+    scaled = _norm(rows * rest[..., None, :]) * np.sqrt(rest.shape[-1])
+    return np.minimum(_at_most(rows, rest), np.minimum(whole, scaled))
 
 
-def _spread(rows: np.ndarray, radius: np.ndarray) -> float:
-    return min(_norm(np.abs(rows) @ radius), _norm(rows) * _norm(radius)) if len(rows) and radius.shape[1] else 0.0
+def _spread(rows: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    return np.minimum(_norm(np.abs(rows) @ radius), _norm(rows) * _norm(radius))

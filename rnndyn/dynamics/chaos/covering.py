@@ -1,6 +1,7 @@
 """Covering relations between h-sets: one set is laid across another by a map, as the strips of a horseshoe are."""
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -55,77 +56,77 @@ def covering(image: Images, target: HSet, num_unstable: int, *, with_cones: bool
 
     Zgliczynski & Gidea (2004), *Covering relations for multidimensional dynamical systems*, definition 6.
     """
-    inverse = target.coordinates()
+    inverse = target.coordinates
     with np.errstate(all="ignore"):
-        over = [
-            _bounds(one, width, target, inverse, num_unstable, with_cones)
-            for one, width in zip(image.pieces, image.widths)
-        ]
-        expansion = over[0].expansion
+        found = _bounds(image.pieces, image.widths, target, inverse, num_unstable, with_cones)
         if image.faces is not None:
-            left, right = (_along(one, target, inverse) for one in image.faces)
-            expansion = float(max(min(right.lo, -left.hi), min(left.lo, -right.hi)))
-    found = Covering(
-        expansion,
-        max(one.contraction for one in over),
-        min(one.growth for one in over),
-        max(one.mixing for one in over),
-        max(one.shear for one in over),
-        max(one.squeeze for one in over),
-    )
+            low, high = _along(image.faces, target, inverse)
+            expansion = float(max(min(low[1], -high[0]), min(low[0], -high[1])))
+            found = dataclasses.replace(found, expansion=expansion)
     if not (image.is_known and np.isfinite([found.expansion, found.contraction]).all()):
         return Covering(-np.inf, np.inf, -np.inf, np.inf, np.inf, np.inf)
     return found
 
 
-def _along(image: SetImage, target: HSet, inverse: Interval) -> Interval:
-    """The unstable coordinate of the image of a face."""
-    linear = np.asarray(ia.midpoint(image.derivative))
-    radius = np.asarray(ia.radius_about(image.derivative, linear))
+def _along(images: SetImage, target: HSet, inverse: Interval) -> tuple[np.ndarray, np.ndarray]:
+    """Between what the unstable coordinate of the images of faces lies."""
+    linear, radius = _middle(images.derivative)
     row = inverse.map(lambda end: end[:1])
-    offset = ia.matvec(row, ia.sub(image.center, point(target.center)))
-    across = float(norms.vector_norm_bound(ia.matmul(row, point(linear[:, 1:])))[0]) if linear.shape[1] > 1 else 0.0
-    rest = _at_most(ia.magnitude(row), _length(radius[:, 1:]))
+    offset = ia.matvec(row, ia.sub(images.center, point(target.center)))
+    across = norms.vector_norm_bound(ia.matmul(row, point(linear[..., 1:])))[..., 0]
+    rest = _at_most(ia.magnitude(row), _length(radius[..., 1:]))
     reach = norms.round_up(across + rest, 1)
-    return ia.widen(offset.lo[0] - reach, offset.hi[0] + reach)
+    ends = ia.widen(offset.lo[..., 0] - reach, offset.hi[..., 0] + reach)
+    return ends.lo, ends.hi
 
 
-@dataclasses.dataclass(frozen=True)
-class Terms:
-    """The middles and radii of G, H, S, K of an image; without second derivatives H = K = 0 and the radii hold all.
+class Terms(NamedTuple):
+    """The middles and radii of G, H, S, K of images (...,).
 
-    - `outward` G (N, u), `inward` S (N, S), `bend` H (N, u, u), `twist` K (N, u, S).
-    - `radii`: of Df(c + A z) A_p, (N, u), and of Df(c + A z) A_q, (N, S), over the set.
-    - `rest`: bounds |e|, (N,).
+    Without second derivatives H = K = 0, and the radii hold all.
+
+    - `outward` G (..., N, u), `inward` S (..., N, S), `bend` H (..., N, u, u), `twist` K (..., N, u, S).
+    - `radius_u`, `radius_s`: of Df(c + A z) A_p, (..., N, u), and of Df(c + A z) A_q, (..., N, S), over the set.
+    - `rest`: bounds |e|, (..., N).
     """
 
     outward: np.ndarray
     inward: np.ndarray
     bend: np.ndarray
     twist: np.ndarray
-    radii: tuple[np.ndarray, np.ndarray]
+    radius_u: np.ndarray
+    radius_s: np.ndarray
     rest: np.ndarray
 
 
 def terms(image: CurvedImage, u: int) -> Terms:
-    """What `covering` needs of an image."""
-    if not image.is_bend_known:
-        linear, radius = _middle(image.plain.derivative)
-        size = len(linear)
-        rest = norms.round_up(_length(radius[:, :u]) + _length(radius[:, u:]))
-        flat = np.zeros((size, u, u)), np.zeros((size, u, size - u))
-        return Terms(linear[:, :u], linear[:, u:], *flat, (radius[:, :u], radius[:, u:]), rest)
+    """What `covering` needs of images."""
+    known = np.asarray(image.is_bend_known)
+    if known.all():
+        return _second_order(image, u)
+    if not known.any():
+        return _first_order(image, u)
+    choices = zip(_second_order(image, u), _first_order(image, u))
+    return Terms(*(np.where(known.reshape(-1, *(1,) * (a.ndim - 1)), a, b) for a, b in choices))
+
+
+def _first_order(image: CurvedImage, u: int) -> Terms:
+    linear, radius = _middle(image.plain.derivative)
+    size = linear.shape[-1]
+    rest = norms.round_up(_length(radius[..., :u]) + _length(radius[..., u:]))
+    bend, twist = (np.zeros((*linear.shape[:-1], u, num)) for num in (u, size - u))
+    return Terms(linear[..., :u], linear[..., u:], bend, twist, radius[..., :u], radius[..., u:], np.asarray(rest))
+
+
+def _second_order(image: CurvedImage, u: int) -> Terms:
     (outward, blur), (inward, spread), (curved, unknown) = map(_middle, (image.outward, image.inward, image.bend))
-    size = len(outward)
-    bent, twisted = _length(unknown[:, :, :u]), _length(unknown[:, :, u:])
-    radii = (
-        norms.round_up(blur + bent + twisted, 2),
-        norms.round_up(spread + _length(np.swapaxes(unknown[:, :, u:], 1, 2)), 1),
-    )
+    bent, twisted = _length(unknown[..., :u]), _length(unknown[..., u:])
+    radius_u = norms.round_up(blur + bent + twisted, 2)
+    radius_s = norms.round_up(spread + _length(np.swapaxes(unknown[..., u:], -1, -2)), 1)
     # |sum_kl p_k p_l H_kl| and |sum_kl p_k q_l K_kl| are at most the root of the sum of squares.
-    flat = [_length(part.reshape(size, -1)) for part in (unknown[:, :, :u], unknown[:, :, u:])]
+    flat = [_length(_flat(part)) for part in (unknown[..., :u], unknown[..., u:])]
     rest = norms.round_up(_length(blur) + 0.5 * flat[0] + _length(spread) + flat[1], 4)
-    return Terms(outward, inward, curved[:, :, :u], curved[:, :, u:], radii, np.asarray(rest))
+    return Terms(outward, inward, curved[..., :u], curved[..., u:], radius_u, radius_s, np.asarray(rest))
 
 
 def _middle(x: Interval) -> tuple[np.ndarray, np.ndarray]:
@@ -133,56 +134,62 @@ def _middle(x: Interval) -> tuple[np.ndarray, np.ndarray]:
     return middle, np.asarray(ia.radius_about(x, middle))
 
 
-def _bounds(image: CurvedImage, width: float, target: HSet, inverse: Interval, u: int, with_cones: bool) -> Covering:
+def _flat(x: np.ndarray) -> np.ndarray:
+    """(..., N, k, l) as (..., N, k l)."""
+    return x.reshape(*x.shape[:-2], -1)
+
+
+def _bounds(
+    image: CurvedImage, widths: np.ndarray, target: HSet, inverse: Interval, u: int, with_cones: bool
+) -> Covering:
+    """The bounds that hold for all pieces (leading axis) of an image."""
     one = terms(image, u)
-    size, count = ia.magnitude(inverse), len(one.rest)
+    size = ia.magnitude(inverse)
     rows = [inverse.map(lambda end, part=part: end[part]) for part in _halves(u)]
     offset = ia.matvec(inverse, ia.sub(image.plain.center, point(target.center)))
-    offset_u, offset_s = (offset.map(lambda end, part=part: end[part]) for part in _halves(u))
+    offset_u, offset_s = (offset.map(lambda end, part=part: end[..., part]) for part in _halves(u))
     outward_u, outward_s = (ia.matmul(row, point(one.outward)) for row in rows)
     inward_u, inward_s = (ia.matmul(row, point(one.inward)) for row in rows)
     # Half of it: exact.
-    bend_u, bend_s = (ia.matmul(row, point(0.5 * one.bend.reshape(count, -1))) for row in rows)
-    twist_u, twist_s = (ia.matmul(row, point(one.twist.reshape(count, -1))) for row in rows)
+    bend_u, bend_s = (ia.matmul(row, point(_flat(0.5 * one.bend))) for row in rows)
+    twist_u, twist_s = (ia.matmul(row, point(_flat(one.twist))) for row in rows)
     rest_u, rest_s = _at_most(size[:u], one.rest), _smallest(rows[1], size[u:], one.rest)
-    shear, mixing, cross_u = _norm(outward_s), _norm(inward_u), _norm(twist_u)
-    growth = float(norms.smallest_singular_value_bound(outward_u))
-    lost = norms.round_up(float(norms.vector_norm_bound(offset_u)) + mixing + rest_u + _norm(bend_u) + cross_u, 5)
-    expansion = float(np.nextafter(growth - lost, -np.inf))
+    shear, mixing, cross_u, across_u = (norms.spectral_norm_bound(x) for x in (outward_s, inward_u, twist_u, bend_u))
+    growth = norms.smallest_singular_value_bound(outward_u)
+    lost = norms.round_up(norms.vector_norm_bound(offset_u) + mixing + rest_u + across_u + cross_u, 5)
+    expansion = np.nextafter(growth - lost, -np.inf)
     if u == 1:
         # Convex in p and in p^2: the largest values are at the ends.
-        ends = [offset_s, ia.add(offset_s, bend_s.map(lambda end: end[:, 0]))]
-        away = max(float(norms.vector_norm_bound(end)) for end in ends)
-        squeeze = max(_norm(ia.add(inward_s, twist_s)), _norm(ia.sub(inward_s, twist_s)))
+        ends = [offset_s, ia.add(offset_s, bend_s.map(lambda end: end[..., 0]))]
+        away = np.maximum(*(norms.vector_norm_bound(end) for end in ends))
+        squeeze = np.maximum(*(norms.spectral_norm_bound(turned(inward_s, twist_s)) for turned in (ia.add, ia.sub)))
     else:
-        away = float(norms.round_up(float(norms.vector_norm_bound(offset_s)) + _norm(bend_s), 1))
-        squeeze = float(norms.round_up(_norm(inward_s) + _norm(twist_s), 1))
-    contraction = float(norms.round_up(away + shear + squeeze + rest_s, 4))
+        away = norms.round_up(norms.vector_norm_bound(offset_s) + norms.spectral_norm_bound(bend_s), 1)
+        squeeze = norms.round_up(norms.spectral_norm_bound(inward_s) + norms.spectral_norm_bound(twist_s), 1)
+    contraction = norms.round_up(away + shear + squeeze + rest_s, 4)
     if not with_cones:
-        return Covering(expansion, contraction, -np.inf, np.inf, np.inf, np.inf)
+        return Covering(float(np.min(expansion)), float(np.max(contraction)), -np.inf, np.inf, np.inf, np.inf)
     # How far the derivative over the set may be from G and S, in each block: D_p is G + 2 (p H / 2) + q K.
-    spread = [_spread(size, inverse, radius, part) for part in _halves(u) for radius in one.radii]
-    growth = float(growth - norms.round_up(2 * _norm(bend_u) + cross_u + spread[0], 3))
-    growth = float(np.nextafter(growth, -np.inf))
-    mixing = float(norms.round_up(mixing + cross_u + spread[1], 2))
-    shear = float(norms.round_up(shear + 2 * _norm(bend_s) + _norm(twist_s) + spread[2], 4))
-    squeeze = float(norms.round_up(squeeze + spread[3], 1))
+    spread = [_spread(size, inverse, radius, part) for part in _halves(u) for radius in (one.radius_u, one.radius_s)]
+    growth = np.nextafter(growth - norms.round_up(2 * across_u + cross_u + spread[0], 3), -np.inf)
+    mixing = norms.round_up(mixing + cross_u + spread[1], 2)
+    bent_s, twisted_s = (norms.spectral_norm_bound(x) for x in (bend_s, twist_s))
+    shear = norms.round_up(shear + 2 * bent_s + twisted_s + spread[2], 4)
+    squeeze = norms.round_up(squeeze + spread[3], 1)
     # The unstable coordinate of a piece is that of the set divided by its width.
-    growth = float(np.nextafter(growth / width, -np.inf))
-    shear = float(norms.round_up(shear / width))
-    return Covering(expansion, contraction, growth, mixing, shear, squeeze)
+    growth = np.nextafter(growth / widths, -np.inf)
+    shear = norms.round_up(shear / widths)
+    largest = (float(np.max(x)) for x in (contraction, mixing, shear, squeeze))
+    contraction, mixing, shear, squeeze = largest
+    return Covering(float(np.min(expansion)), contraction, float(np.min(growth)), mixing, shear, squeeze)
 
 
-def _smallest(inward: Interval, size: np.ndarray, rest: np.ndarray) -> float:
+def _smallest(inward: Interval, size: np.ndarray, rest: np.ndarray) -> np.ndarray:
     """The least of three bounds of |B_s e|: signs by themselves, B_s as a whole, B_s in units of the entries of e."""
-    if not len(size):
-        return 0.0
-    scaled = _norm(ia.mul(inward, point(rest[None, :])))
-    return min(
-        _at_most(size, rest),
-        float(norms.round_up(_norm(inward) * norms.vector_norm_bound(point(rest)), 1)),
-        float(norms.round_up(scaled * np.sqrt(len(rest)), 2)),
-    )
+    scaled = norms.spectral_norm_bound(ia.mul(inward, point(rest[..., None, :])))
+    whole = norms.round_up(norms.spectral_norm_bound(inward) * norms.vector_norm_bound(point(rest)), 1)
+    scaled = norms.round_up(scaled * np.sqrt(rest.shape[-1]), 2)
+    return np.minimum(_at_most(size, rest), np.minimum(whole, scaled))
 
 
 def is_disjoint(first: HSet, second: HSet, functionals: Float[np.ndarray, "M N"]) -> bool:
@@ -206,20 +213,13 @@ def _length(rows: np.ndarray) -> np.ndarray:
     return norms.vector_norm_bound(point(rows))
 
 
-def _norm(a: Interval) -> float:
-    return float(norms.spectral_norm_bound(a)) if min(a.shape) else 0.0
-
-
-def _at_most(size: np.ndarray, rest: np.ndarray) -> float:
+def _at_most(size: np.ndarray, rest: np.ndarray) -> np.ndarray:
     """|B e| for every e with entries of at most `rest`, with entries of B of at most `size`."""
-    return float(norms.vector_norm_bound(ia.matvec(point(size), point(rest)))) if len(size) else 0.0
+    return norms.vector_norm_bound(ia.matvec(point(size), point(rest)))
 
 
-def _spread(size: np.ndarray, inverse: Interval, radius: np.ndarray, rows: slice) -> float:
+def _spread(size: np.ndarray, inverse: Interval, radius: np.ndarray, rows: slice) -> np.ndarray:
     """|B E| in some rows of B, for every E with entries of at most `radius`."""
-    part = size[rows]
-    if not (len(part) and radius.shape[1]):
-        return 0.0
-    entries = ia.matmul(point(part), point(radius)).hi
-    whole = norms.round_up(_norm(inverse.map(lambda end: end[rows])) * float(norms.nonnegative_norm_bound(radius)), 1)
-    return float(min(norms.nonnegative_norm_bound(entries), whole))
+    entries = norms.nonnegative_norm_bound(ia.matmul(point(size[rows]), point(radius)).hi)
+    part = norms.spectral_norm_bound(inverse.map(lambda end: end[rows]))
+    return np.minimum(entries, norms.round_up(part * norms.nonnegative_norm_bound(radius), 1))

@@ -8,7 +8,7 @@ import jax
 import jax.extend
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from rnndyn._programs import compiled
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
@@ -56,6 +56,37 @@ class CurvedImage(eqx.Module):
 
 
 @compiled
+def curved_images_of_sets(
+    f: Callable,
+    centers: Float[Array | np.ndarray, "K N"],
+    blurs: Float[Array | np.ndarray, "K N"],
+    axes: Float[Array | np.ndarray, "K N N"],
+    num_first: int,
+    count: Int[Array | np.ndarray, ""],
+) -> CurvedImage:
+    """`curved_image_of_set` for the first `count` of K sets, in one program; what is said of the others is nothing."""
+    num, size = centers.shape
+    centers, blurs, axes = (jnp.asarray(x) for x in (centers, blurs, axes))
+
+    def empty(*shape: int) -> Interval:
+        return Interval(jnp.zeros((num, *shape)), jnp.zeros((num, *shape)))
+
+    unknown = jnp.zeros(num, bool)
+    nothing = CurvedImage(
+        SetImage(empty(size), empty(size, size), unknown),
+        empty(size, num_first),
+        empty(size, size - num_first),
+        empty(size, num_first, size),
+        unknown,
+    )
+
+    def add(k: Array, found: CurvedImage) -> CurvedImage:
+        one = curved_image_of_set(f, centers[k], blurs[k], axes[k], num_first)
+        return jax.tree.map(lambda whole, part: whole.at[k].set(part), found, one)
+
+    return jax.lax.fori_loop(0, jnp.asarray(count), add, nothing)
+
+
 def curved_image_of_set(
     f: Callable,
     center: Float[Array | np.ndarray, " N"],

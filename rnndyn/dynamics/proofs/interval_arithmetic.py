@@ -9,6 +9,7 @@ The four operations, sums and products of matrices take JAX arrays (inside compi
 there is nothing to gain from compilation), and return the same.
 """
 
+import dataclasses
 import functools
 import math
 from typing import Any
@@ -32,7 +33,9 @@ _MATRIX_VECTOR = (((1,), (0,)), ((), ()))
 _LONG_SUM = 64
 
 
-class Interval(eqx.Module):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Interval:
     """The closed intervals `[lo, hi]`, elementwise.
 
     **Fields:**
@@ -43,6 +46,11 @@ class Interval(eqx.Module):
 
     lo: Shaped[Any, "..."]
     hi: Shaped[Any, "..."]
+
+    # No `eqx.Module`, whose construction takes longer than the arithmetic of a small matrix.
+
+    def __repr__(self) -> str:
+        return eqx.tree_pformat(self)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -41,6 +41,18 @@ class SetImage(eqx.Module):
 
 
 @compiled
+def images_of_sets(
+    f: Callable,
+    centers: Float[Array | np.ndarray, "K N"],
+    blurs: Float[Array | np.ndarray, "K N"],
+    axes: Float[Array | np.ndarray, "K N N"],
+    num_first: int,
+) -> SetImage:
+    """`image_of_set` for each of K sets, in one program."""
+    items = tuple(jnp.asarray(x) for x in (centers, blurs, axes))
+    return jax.lax.map(lambda item: image_of_set(f, *item, num_first), items)
+
+
 def image_of_set(
     f: Callable,
     center: Float[Array | np.ndarray, " N"],

@@ -78,8 +78,10 @@ def spectral_norm_bound(a: Interval) -> Float[Any, "..."]:
 
     The norm of the midpoint as computed, plus a little, is proved (`is_norm_below`); where that fails it is
     sqrt(|C'C|_inf), for the eigenvalues of a symmetric matrix are at most its largest absolute row sum. The norm of
-    the radii is added.
+    the radii is added. A row or a column is a vector.
     """
+    if min(a.shape[-2:]) <= 1:
+        return vector_norm_bound(a.map(lambda end: end.reshape(*end.shape[:-2], -1)))
     if a.shape[-2] < a.shape[-1]:  # the smaller of A'A and A A'
         a = _transposed(a)
     center = np.asarray(ia.midpoint(a))
