@@ -9,6 +9,7 @@ from jaxtyping import PRNGKeyArray
 from rnndyn._validation import check_at_least
 from rnndyn.networks.cells.piecewise_linear import PiecewiseLinearCell
 from rnndyn.tasks.dynamical_systems.series import values_of
+from rnndyn.training._curved_directions import curved_directions
 
 
 def shallow_start(
@@ -16,6 +17,7 @@ def shallow_start(
     num_hidden: int,
     *,
     num_directions: int | None = None,
+    directions: str = "spread",
     ridge: float = 1e-8,
     spread: float = 0.3,
     dtype: Any = None,
@@ -36,6 +38,9 @@ def shallow_start(
     - `num_directions`: D, into how many directions the rows of $W_2$ point. Each is then shared by L / D ReLUs (one
         more or less) whose kinks are equally spaced over the range of the samples. When not given every ReLU has a
         random direction, and a kink near a random sample.
+    - `directions`: which ones: `"spread"`, far from each other at random; or `"curvature"`, those along which the
+        samples bend most: eigenvectors of the quadratic forms that fit the next sample best, filled up with spread
+        ones where there are fewer. For many variables of which each depends on a few.
     - `ridge`: $\beta$, above 0.
     - `spread`: without `num_directions`: the standard deviation of the distance of a kink from its sample, in the
         units of the series.
@@ -50,11 +55,14 @@ def shallow_start(
     polynomials of N + d - 1 over d fixed directions (for N = 3: 6, 10 and 15 for d = 2, 3, 4), and a polynomial of one
     direction is approximated by equally spaced kinks with an error of the square of their spacing. For a smooth
     low-dimensional map sampled densely in time, which is nearly quadratic, some ten directions are several times more
-    exact than random kinks; in twenty dimensions there are not enough ReLUs for that.
+    exact than random kinks. In twenty dimensions it takes 210 spread ones for the quadratic forms alone; where each
+    variable is moved by products of a few others, as in `Lorenz96`, two curved ones for each variable do it. The
+    quadratic fit costs O(S N^4) for S samples.
 
     Reference: G.-B. Huang, Q.-Y. Zhu & C.-K. Siew (2006), *Extreme learning machine: theory and applications*, of
     random hidden layers with a regression behind; J. H. Friedman & W. Stuetzle (1981), *Projection pursuit regression*,
-    of sums of functions of one direction each.
+    of sums of functions of one direction each; K.-C. Li (1992), *On principal Hessian directions for data visualization
+    and dimension reduction*, of the eigenvectors of a quadratic fit.
     """
     values = values_of(series)
     check_at_least("num_hidden", num_hidden, 1)
@@ -63,17 +71,24 @@ def shallow_start(
         raise ValueError(f"ridge: expected a positive number, got {ridge}.")
     if num_directions is not None and not 1 <= num_directions <= num_hidden:
         raise ValueError(f"num_directions: expected 1 to num_hidden = {num_hidden}, got {num_directions}.")
+    if directions not in ("spread", "curvature"):
+        raise ValueError(f'directions: expected "spread" or "curvature", got {directions!r}.')
+    if directions == "curvature" and num_directions is None:
+        raise ValueError('directions: "curvature" takes the num_directions most curved ones; say how many.')
     size = values.shape[2]
     before, after = values[:, :-1].reshape(-1, size), values[:, 1:].reshape(-1, size)
     # NumPy draws with a seed from the key: JAX would compile each of these few draws.
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     if num_directions is None:
-        directions = _on_sphere(rng, num_hidden, size)
+        hidden_weight = _on_sphere(rng, num_hidden, size)
         samples = before[rng.integers(len(before), size=num_hidden)]
-        hidden_bias = spread * rng.standard_normal(num_hidden) - (directions * samples).sum(axis=1)
+        hidden_bias = spread * rng.standard_normal(num_hidden) - (hidden_weight * samples).sum(axis=1)
     else:
-        directions, hidden_bias = _shared_directions(rng, before, num_hidden, num_directions)
-    gram, cross, middle, target_middle = _moments(before, after, directions, hidden_bias)
+        curved = directions == "curvature"
+        rows = curved_directions(before, after, num_directions) if curved else _on_sphere(rng, 1, size)
+        rows = _spread_out(rng, rows, num_directions)
+        hidden_weight, hidden_bias = _equally_spaced(rng, before, rows, num_hidden)
+    gram, cross, middle, target_middle = _moments(before, after, hidden_weight, hidden_bias)
     diagonal, weight_hh = np.empty(size), np.empty((size, num_hidden))
     bias = np.empty(size)
     penalty = np.diag(np.append(np.full(num_hidden, ridge), 0.0))
@@ -85,9 +100,9 @@ def shallow_start(
         bias[unit] = target_middle[unit] - solution @ middle[chosen]
     dtype = jax.numpy.result_type(float) if dtype is None else dtype
     diagonal, weight_hh, bias = (np.asarray(value, dtype) for value in (diagonal, weight_hh, bias))
-    directions, hidden_bias = np.asarray(directions, dtype), np.asarray(hidden_bias, dtype)
+    hidden_weight, hidden_bias = np.asarray(hidden_weight, dtype), np.asarray(hidden_bias, dtype)
     return PiecewiseLinearCell.from_weights(
-        diagonal, weight_hh, bias, hidden_weight=directions, hidden_bias=hidden_bias
+        diagonal, weight_hh, bias, hidden_weight=hidden_weight, hidden_bias=hidden_bias
     )
 
 
@@ -96,18 +111,22 @@ def _on_sphere(rng: np.random.Generator, number: int, size: int) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def _shared_directions(
-    rng: np.random.Generator, samples: np.ndarray, num_hidden: int, num_directions: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Few directions, far from each other, and kinks at equal distances over the range of the samples along each."""
-    directions = _on_sphere(rng, 1, samples.shape[1])
-    while len(directions) < num_directions:
+def _spread_out(rng: np.random.Generator, directions: np.ndarray, number: int) -> np.ndarray:
+    """These directions and, until there are so many, others far from all before them."""
+    while len(directions) < number:
         # The best of some candidates (Mitchell 1991): nearly parallel directions would make the regression singular.
-        candidates = _on_sphere(rng, 64, samples.shape[1])
+        candidates = _on_sphere(rng, 64, directions.shape[1])
         best = np.argmin(np.abs(candidates @ directions.T).max(axis=1))
         directions = np.append(directions, candidates[[best]], axis=0)
-    counts = np.full(num_directions, num_hidden // num_directions)
-    counts[: num_hidden % num_directions] += 1
+    return directions
+
+
+def _equally_spaced(
+    rng: np.random.Generator, samples: np.ndarray, directions: np.ndarray, num_hidden: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """ReLUs that share few directions, with kinks at equal distances over the range of the samples along each."""
+    counts = np.full(len(directions), num_hidden // len(directions))
+    counts[: num_hidden % len(directions)] += 1
     along = samples @ directions.T
     hidden_bias = [
         -(low + (high - low) * (np.arange(count) + rng.random()) / count)

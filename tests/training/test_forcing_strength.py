@@ -162,10 +162,63 @@ def test_few_directions_are_more_exact_than_random_kinks():
     errors = []
     for directions in (None, 8):
         cell = rd.training.shallow_start(series, 80, num_directions=directions, dtype=np.float64, key=jax.random.key(0))
-        hidden = np.maximum(series[:, 0] @ np.asarray(cell.hidden_weight).T + np.asarray(cell.hidden_bias), 0)
-        step = np.asarray(cell.diagonal) * series[:, 0] + hidden @ np.asarray(cell.weight_hh).T + np.asarray(cell.bias)
-        errors.append(np.sqrt(np.mean((step - series[:, 1]) ** 2)))
+        errors.append(one_step_error(cell, series))
     assert errors[1] < 0.5 * errors[0]
+
+
+def one_step_error(cell, series):
+    """Root mean square error of one step of a shallow cell, in plain NumPy."""
+    x, y = series[:, :-1].reshape(-1, series.shape[2]), series[:, 1:].reshape(-1, series.shape[2])
+    hidden = np.maximum(x @ np.asarray(cell.hidden_weight).T + np.asarray(cell.hidden_bias), 0)
+    step = np.asarray(cell.diagonal) * x + hidden @ np.asarray(cell.weight_hh).T + np.asarray(cell.bias)
+    return np.sqrt(np.mean((step - y) ** 2))
+
+
+def test_curved_directions_are_those_of_the_quadratic_forms():
+    """x' = D x + c (d x)^2 with one direction d for each of two variables of six, and no curvature in the others."""
+    rng = np.random.default_rng(0)
+    curved = np.linalg.qr(rng.standard_normal((6, 2)))[0].T
+    x = rng.uniform(-1, 1, size=(1500, 6))
+    after = 0.5 * x
+    after[:, 1] += 2 * (x @ curved[0]) ** 2
+    after[:, 4] += (x @ curved[1]) ** 2
+    series = np.stack([x, after], axis=1)
+    options = {"dtype": np.float64, "key": jax.random.key(0)}
+    cell = rd.training.shallow_start(series, 60, num_directions=2, directions="curvature", **options)
+    # The more curved one first, thirty kinks along each.
+    rows = np.asarray(cell.hidden_weight)
+    np.testing.assert_allclose(np.abs(rows @ curved.T), np.repeat(np.eye(2), 30, axis=0), atol=1e-6)
+    # A parabola between kinks h apart is missed by h^2 / 8 of its curvature at most.
+    spacing = [np.ptp(x @ row) / 30 for row in curved]
+    assert one_step_error(cell, series) < max(4 * spacing[0] ** 2, 2 * spacing[1] ** 2) / 8
+    # Where more are asked for than there are, the others are spread.
+    more = rd.training.shallow_start(series, 20, num_directions=10, directions="curvature", **options)
+    assert len(np.unique(np.round(np.asarray(more.hidden_weight), 6), axis=0)) == 10
+    for settings, words in (({"directions": "random"}, 'expected "spread"'), ({"directions": "curvature"}, "how many")):
+        with pytest.raises(ValueError, match=words):
+            rd.training.shallow_start(series, 20, **settings, key=jax.random.key(0))
+
+
+def test_curved_directions_are_more_exact_on_a_ring_of_sites():
+    """Lorenz 96 with twelve sites, by Runge-Kutta in plain NumPy: errors of one step, with as many ReLUs."""
+    field = lambda x: (np.roll(x, -1, 1) - np.roll(x, 2, 1)) * np.roll(x, 1, 1) - x + 8
+    h, x, states = 0.05, 8 + np.random.default_rng(1).standard_normal((8, 12)), []
+    for _ in range(800):
+        k1 = field(x)
+        k2 = field(x + h / 2 * k1)
+        k3 = field(x + h / 2 * k2)
+        x = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + field(x + h * k3))
+        states.append(x)
+    series = np.stack(states[100:], axis=1)
+    series = (series - series.mean((0, 1))) / series.std((0, 1))
+    make = lambda **options: rd.training.shallow_start(
+        series[:, :500], 240, ridge=1e-6, dtype=np.float64, key=jax.random.key(0), **options
+    )
+    errors = [
+        one_step_error(make(**options), series[:, 500:])
+        for options in ({}, {"num_directions": 24}, {"num_directions": 24, "directions": "curvature"})
+    ]
+    assert errors[2] < 0.6 * min(errors[:2])
 
 
 def test_multiple_shooting(model):
