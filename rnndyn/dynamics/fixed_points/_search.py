@@ -256,13 +256,10 @@ def distinct_roots(roots: RootTable, scale: float, period: np.ndarray | None = N
     sizes = np.maximum(np.max(np.abs(roots.points), axis=1, initial=0.0), scale)
     reach = degenerate_reach(roots.errors, sizes)
     labels[degenerate] = len(roots) + thin_points(places[degenerate], reach[degenerate])
-    best = []
-    counts = []
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        best.append(rows[np.argmin(roots.residuals[rows])])
-        counts.append(roots.hits[rows].sum())
-    return dataclasses.replace(roots.take(np.array(best, int)), hits=np.array(counts, int))
+    order = np.lexsort((roots.residuals, labels))
+    _, first = np.unique(labels[order], return_index=True)
+    best, hits = order[first], np.add.reduceat(roots.hits[order], first) if len(first) else roots.hits
+    return dataclasses.replace(roots.take(best), hits=hits)
 
 
 def linearize_roots(

@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
 from rnndyn.dynamics.numerics.evidence import robust_spread
 
@@ -70,12 +71,24 @@ def thin_points(points: Float[np.ndarray, "K N"], radii: Float[np.ndarray, " K"]
     Unlike `group_points` this never chains: the points of one label lie within reach of one of them.
     """
     labels = np.full(len(points), -1, dtype=np.int64)
+    is_finite = np.isfinite(points).all(axis=1) & ~np.isnan(radii)
+    finite = np.flatnonzero(is_finite)
+    # A tree, since of a continuum of fixed points nearly every candidate is a point of its own.
+    tree = cKDTree(points[finite])
+    # A rounding error more than is wanted: the last word has the comparison below.
+    reach = (radii + np.max(radii[finite], initial=0.0)) * (1 + 1e-9)
     num_labels = 0
     for i in range(len(points)):
-        if labels[i] < 0:
-            near = (labels < 0) & (np.max(np.abs(points - points[i]), axis=1) <= radii + radii[i])
-            labels[near] = num_labels
-            num_labels += 1
+        if labels[i] >= 0:
+            continue
+        labels[i] = num_labels
+        near = tree.query_ball_point(points[i], reach[i], p=np.inf) if is_finite[i] else []
+        if len(near) > 1:
+            rows = finite[near]
+            rows = rows[labels[rows] < 0]
+            distance = np.max(np.abs(points[rows] - points[i]), axis=1, initial=0.0)
+            labels[rows[distance <= radii[rows] + radii[i]]] = num_labels
+        num_labels += 1
     return labels
 
 

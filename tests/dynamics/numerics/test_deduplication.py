@@ -38,6 +38,26 @@ def test_thinning_never_chains():
     assert len(group_points(np.zeros((0, 2)), np.zeros(0))) == 0
 
 
+@pytest.mark.parametrize(("size", "radius", "odd"), [(2, 0.05, np.nan), (30, 1e-9, np.inf), (3, 0.01, 1.0)])
+def test_thinning_compares_every_pair(size, radius, odd):
+    rng = np.random.default_rng(2)
+    points = rng.normal(size=(200, size))
+    points[100:] = points[rng.integers(100, size=100)] + 1e-10 * rng.normal(size=(100, size))
+    radii = radius * rng.uniform(0.5, 1, 200)
+    if np.isfinite(odd):
+        radii[3] = np.inf
+    else:
+        points[[7, 90]] = odd
+    expected = np.full(200, -1)
+    for i in range(200):
+        if expected[i] < 0:
+            with np.errstate(invalid="ignore"):
+                near = (np.abs(points - points[i]) <= (radii + radii[i])[:, None]).all(axis=1)
+            near[i] = True
+            expected[near & (expected < 0)] = expected.max() + 1
+    np.testing.assert_array_equal(thin_points(points, radii), expected)
+
+
 def test_farthest_points_cover_the_set():
     points = np.linspace(0, 1, 101)[:, None]
     assert sorted(points[farthest_points(points, 3), 0]) == [0.0, 0.5, 1.0]
