@@ -19,6 +19,8 @@ from rnndyn.dynamics.bifurcations._steps import (
     STEP_TOO_SMALL,
     Limits,
     Metric,
+    Trace,
+    read_trace,
     trace_curve,
 )
 from rnndyn.dynamics.bifurcations._systems import CycleSystem, push_around
@@ -27,6 +29,12 @@ from rnndyn.dynamics.numerics.evidence import by_modulus
 
 CHUNK = 64
 """Points that one call of the compiled loop returns; fewer where their monodromy matrices would fill the cache."""
+
+PRODUCTS_EACH = 40
+"""Products that Arnoldi's method takes for a multiplier, or more, where many have nearly one modulus."""
+
+LARGEST_FORMED = 2048
+"""Matrices of more units, above 32 MB, are not formed where the steps form none."""
 
 _VERDICTS: dict[int, Any] = {
     RUNNING: BranchVerdict.out_of_points,
@@ -79,34 +87,35 @@ class Curve:
     def num_states(self) -> int:
         return len(self.limits.box_lower)
 
-    def node(self, guess: np.ndarray, row: np.ndarray, frame: tuple[np.ndarray, ...] = ()) -> Node | None:
-        """The point of the curve near `guess` in the plane orthogonal to `row`; None where there is none."""
-        (node,) = self._trace(frame, guess, row, 0.0, 1)[0] or (None,)
-        return node
+    def node(
+        self, guess: np.ndarray, row: np.ndarray, frame: tuple[np.ndarray, ...] = (), *, within: float = np.inf
+    ) -> Node | None:
+        """The point of the curve near `guess` in the plane orthogonal to `row`; None where there is none.
+
+        Or where it is farther than `within` units from the guess, in the largest entry.
+        """
+        trace = self._trace(frame, guess, row, 0.0, 1)
+        if not trace.num_points:
+            return None
+        moved = (np.asarray(trace.zetas[0]) - guess) * self.metric.scales / self.metric.units
+        return self._nodes(trace)[0] if np.max(np.abs(moved)) <= within else None
 
     def _trace(
         self, frame: tuple[np.ndarray, ...], zeta: np.ndarray, tangent: np.ndarray, step: float, most: int
-    ) -> tuple[list[Node], float, int]:
-        """Up to `most` nodes after `zeta`, the next step, and the status; see `trace_curve`."""
+    ) -> Trace:
+        """Up to `most` points after `zeta`, the next step, and the status; see `trace_curve`."""
         num_rows = int(np.clip(2**20 // zeta.size**2, 1, CHUNK))
-        trace = jax.device_get(
-            trace_curve(
-                self.system,
-                self.metric,
-                self.limits,
-                frame,
-                zeta,
-                tangent,
-                np.float64(step),
-                np.asarray(min(most, num_rows)),
-                num_rows,
-            )
-        )
-        count = int(trace.num_points)
-        multipliers = self.multipliers(trace.zetas[:count], trace.monodromies[:count]) if count else []
-        rows = zip(trace.zetas, trace.tangents, trace.residuals.tolist(), multipliers)
-        nodes = [Node(*row, tuple(column[i] for column in trace.frames)) for i, row in enumerate(rows)]
-        return nodes, float(trace.step), int(trace.status)
+        given = (self.metric, self.limits, frame, zeta, tangent, np.float64(step), np.asarray(min(most, num_rows)))
+        rows, ends = trace_curve(self.system, *given, num_rows)
+        return read_trace(self.system, zeta.size, frame, np.asarray(rows), np.asarray(ends))
+
+    def _nodes(self, trace: Trace) -> list[Node]:
+        """The points of a trace with their multipliers."""
+        if not trace.num_points:
+            return []
+        zetas, tangents, monodromies = (np.asarray(a) for a in (trace.zetas, trace.tangents, trace.monodromies))
+        rows = zip(zetas, tangents, trace.residuals.tolist(), self.multipliers(zetas, monodromies))
+        return [Node(*row, tuple(np.asarray(column[i]) for column in trace.frames)) for i, row in enumerate(rows)]
 
     def multipliers(self, zetas: np.ndarray, monodromies: np.ndarray) -> list[np.ndarray]:
         """Of each point, by falling modulus; on the host, as not all devices have eigenvalues."""
@@ -116,6 +125,10 @@ class Curve:
             return [_largest_multipliers(matrix, self.num_multipliers) for matrix in monodromies]
         size = self.system.num_units
         num = size if self.num_multipliers is None else self.num_multipliers
+        if size <= min(PRODUCTS_EACH * num, LARGEST_FORMED):
+            # Not kept, and made by one product of matrices, where Arnoldi's method would take as many of vectors.
+            matrices = (np.asarray(_pushed_basis(self.system, zeta * self.metric.scales)).T for zeta in zetas)
+            return [_largest_multipliers(matrix, num) for matrix in matrices]
 
         def operator(zeta: np.ndarray) -> LinearOperator:
             z = zeta * self.metric.scales
@@ -140,9 +153,10 @@ class Curve:
         nodes = [start]
         while True:
             last = nodes[-1]
-            new_nodes, step, status = self._trace(last.frame, last.zeta, last.tangent, step, CHUNK)
+            trace = self._trace(last.frame, last.zeta, last.tangent, step, CHUNK)
+            step, status = float(trace.step), int(trace.status)
             first_new = len(nodes)
-            nodes += new_nodes
+            nodes += self._nodes(trace)
             jump = first_jump(self, nodes[first_new - 1 :])
             if jump is not None:
                 jump += first_new - 1
@@ -235,10 +249,10 @@ def shift_points(zeta: np.ndarray, shift: int, num_states: int, period: int) -> 
     return np.concatenate([np.roll(points, -shift, axis=0).ravel(), zeta[num_states:]])
 
 
-def hermite(a: Node, b: Node, fraction: float) -> np.ndarray:
-    """The cubic through two nodes with their tangents, at a fraction of the way."""
-    length = np.linalg.norm(b.zeta - a.zeta)
-    return _cubic(a.zeta, b.zeta, length * a.tangent, length * b.tangent, fraction)
+def hermite(a: Node, b: Node, fraction: Any) -> np.ndarray:
+    """The cubic through two nodes with their tangents, at a fraction of the way; at many, a row for each."""
+    length, s = np.linalg.norm(b.zeta - a.zeta), np.asarray(fraction)[..., None]
+    return _cubic(a.zeta, b.zeta, length * a.tangent, length * b.tangent, s)
 
 
 def counts_outside(multipliers: Complex[np.ndarray, "*M n"]) -> Int[np.ndarray, "*M 3"]:
@@ -275,13 +289,20 @@ def _largest_multipliers(matrix: np.ndarray | LinearOperator, num: int) -> np.nd
         # A fixed start, so that a curve is the same in every run.
         start = np.random.default_rng(0).standard_normal(size)
         try:
-            values = np.asarray(eigs(matrix, num, v0=start, return_eigenvectors=False))
+            # Twice the usual basis and a tolerance above rounding halve the products; the values agree to 1e-13.
+            basis = min(size, 4 * num)
+            values = np.asarray(eigs(matrix, num, v0=start, ncv=basis, tol=1e-12, return_eigenvectors=False))
         except ArpackNoConvergence:
             break
         if np.min(np.abs(values)) < 1:
             return by_modulus(values)
         num *= 2
     return sorted_multipliers(np.asarray(matrix @ np.eye(size))[None])[0]
+
+
+@compiled
+def _pushed_basis(system: CycleSystem, z: Any) -> Any:
+    return jax.vmap(lambda v: push_around(system, jnp.asarray(z), v))(jnp.eye(system.num_units))
 
 
 @compiled
@@ -305,7 +326,7 @@ def _crossing(a: Node, b: Node, j: int, value: float) -> float:
     return (low + high) / 2
 
 
-def _cubic(start: Any, end: Any, slope_before: Any, slope_after: Any, s: float) -> Any:
+def _cubic(start: Any, end: Any, slope_before: Any, slope_after: Any, s: Any) -> Any:
     """The cubic with these values and slopes at 0 and 1."""
     return (
         (1 + 2 * s) * (1 - s) ** 2 * start

@@ -92,7 +92,7 @@ def _strays(curve: Curve, pairs: list[tuple[Node, Node]]) -> tuple[np.ndarray, n
     bends, kinks = [np.zeros(0)], [np.zeros(0)]
     for first in range(0, len(pairs), _BATCH):
         chosen = pairs[first : first + _BATCH]
-        zetas = np.stack([[hermite(a, b, s) for s in _FRACTIONS] for a, b in chosen])
+        zetas = np.stack([hermite(a, b, _FRACTIONS) for a, b in chosen])
         padded = np.concatenate([zetas, np.repeat(zetas[-1:], _BATCH - len(chosen), axis=0)])
         pushed = np.asarray(_pushed(curve.system, padded * curve.metric.scales, probes))[: len(chosen)]
         values = np.moveaxis(pushed, 1, 0).reshape(NUM_INSIDE + 2, len(chosen), -1)

@@ -130,7 +130,7 @@ def _are_settled(curve: Curve, pairs: list[Pair]) -> np.ndarray:
 def _boxes(a: Node, b: Node) -> Float[np.ndarray, "2 M n"]:
     """Lower and upper corners, in scaled coordinates, of boxes around the cubic between two nodes."""
     fractions = np.linspace(0, 1, NUM_BOXES * _SAMPLES + 1)
-    zetas = np.stack([hermite(a, b, s) for s in fractions])
+    zetas = hermite(a, b, fractions)
     chord = a.zeta + fractions[:, None] * (b.zeta - a.zeta)
     each = np.stack([zetas[k * _SAMPLES : (k + 1) * _SAMPLES + 1] for k in range(NUM_BOXES)])
     lower, upper = each.min(axis=1), each.max(axis=1)

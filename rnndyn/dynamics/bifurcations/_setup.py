@@ -17,6 +17,7 @@ from rnndyn.dynamics.bifurcations._systems import CycleSystem
 from rnndyn.dynamics.bifurcations.verdicts import BranchVerdict
 from rnndyn.dynamics.numerics.newton import newton
 from rnndyn.dynamics.numerics.periodic_orbits import smallest_period
+from rnndyn.dynamics.numerics.verdicts import NewtonVerdict
 from rnndyn.results import is_verdict
 
 
@@ -89,12 +90,12 @@ def start_node(curve: Curve, points: np.ndarray, p: np.ndarray, name: str) -> No
     row = np.zeros(len(scales))
     row[-1] = 1.0
     zeta = np.append(points.ravel(), p) / scales
-    node = curve.node(zeta, row)
-    if node is None or np.max(np.abs((node.zeta - zeta) * scales / curve.metric.units)) > 0.1:
+    node = curve.node(zeta, row, within=0.1)
+    if node is None:
         # Newton's method alone may go far away: a trust region keeps it from that.
         solver = "gmres" if curve.system.matrix_free else "dense"
         ends = jax.device_get(_settle(curve.system.f, points, p[0] if len(p) == 1 else p, solver))
-        if not ends.converged:
+        if not is_verdict(ends.result, NewtonVerdict.converged):
             what = "fixed point" if len(points) == 1 else f"cycle of period {len(points)}"
             raise ValueError(
                 f"{name}: Newton's method found no {what} near it at parameter {p} (residual {ends.residual:.3g}). "

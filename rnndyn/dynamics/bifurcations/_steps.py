@@ -5,6 +5,7 @@ measured in scaled coordinates zeta = z / scales, in which a state that moves by
 that moves by the width of its interval, both have length one.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -77,7 +78,8 @@ def correct(system: Any, metric: Metric, frame: Frame, guess: Array, row: Array,
     scales, units = jnp.asarray(metric.scales), jnp.asarray(metric.units)
     eps = jnp.finfo(guess.dtype).eps
 
-    linear_model = _matrix_free_model if getattr(system, "matrix_free", False) else _dense_model
+    is_matrix_free = getattr(system, "matrix_free", False)
+    linear_model = _matrix_free_model if is_matrix_free else _dense_model
 
     def body(carry: _Correction) -> _Correction:
         zeta, k = carry.zeta, carry.num_steps
@@ -116,19 +118,21 @@ def correct(system: Any, metric: Metric, frame: Frame, guess: Array, row: Array,
         jnp.asarray(False),
     )
     end = jax.lax.while_loop(lambda c: ~c.done, body, start)
+    tangent = _matrix_free_tangent(system, end.zeta, scales, row) if is_matrix_free else end.tangent
+    converged = end.converged & jnp.all(jnp.isfinite(tangent))
     # First corrections at the rounding level say nothing of the curvature.
     measurable = (end.num_steps > 2) & (end.lengths[0] > 1e-7)
     contraction = jnp.where(measurable, end.lengths[1] / jnp.where(measurable, end.lengths[0], 1.0), 0.0)
     distance = jnp.max(jnp.abs(end.zeta - guess) * scales / units)
     return CurvePoint(
         end.zeta,
-        end.tangent,
+        tangent,
         end.frame,
         end.residual,
         end.monodromy,
         contraction,
         distance,
-        end.converged,
+        converged,
     )
 
 
@@ -169,26 +173,33 @@ def _dense_model(system: Any, frame: Frame, zeta: Array, scales: Array, row: Arr
 def _matrix_free_model(
     system: CycleSystem, frame: Frame, zeta: Array, scales: Array, row: Array, off_plane: Any
 ) -> _LinearModel:
+    """The same from products; its tangent, which no step needs, is that of the step before."""
     residual, push = jax.linearize(lambda zeta: system.residual(zeta * scales), zeta)
-
-    def bordered(v: Array) -> Array:
-        return jnp.append(push(v), row @ v)
-
-    def solve(right: Array) -> Array:
-        # 60 vectors of memory. 1e-10: one Newton step then gains ten digits, as many as quadratic convergence would.
-        return gmres(bordered, right, tol=1e-10, restart=min(60, zeta.size), maxiter=20, solve_method="incremental")[0]
-
-    right = jnp.zeros((2, zeta.size)).at[0].set(-jnp.append(residual, off_plane)).at[1, -1].set(1.0)
-    step, tangent = jax.vmap(solve)(right)
+    # As many digits as the step gains: what Newton's method leaves of an error is its square.
+    tol = jnp.clip(jnp.max(jnp.abs(residual)), 1e-10, 1e-3)
     return _LinearModel(
         residual,
-        step,
-        tangent,
+        _solve_bordered(push, row, -jnp.append(residual, off_plane), jnp.zeros_like(zeta), tol),
+        row,
         jnp.zeros((0, 0)),
         frame,
         # No matrix to take absolute values of: a product with lengths of either sign, and the 1 of F(x) - x.
         lambda lengths: jnp.max(lengths) + 2 * jnp.max(jnp.abs(push(lengths / scales))),
     )
+
+
+def _matrix_free_tangent(system: CycleSystem, zeta: Array, scales: Array, row: Array) -> Array:
+    """The unit tangent at a point of the curve; `row`, the one before, is where the solver starts."""
+    _, push = jax.linearize(lambda zeta: system.residual(zeta * scales), zeta)
+    right = jnp.zeros_like(zeta).at[-1].set(1.0)
+    tangent = _solve_bordered(push, row, right, row / (row @ row), 1e-10)
+    return tangent / jnp.linalg.norm(tangent)
+
+
+def _solve_bordered(push: Callable[[Array], Array], row: Array, right: Array, start: Array, tol: Any) -> Array:
+    bordered = lambda v: jnp.append(push(v), row @ v)
+    restart = min(60, right.size)  # vectors of memory
+    return gmres(bordered, right, start, tol=tol, restart=restart, maxiter=20, solve_method="incremental")[0]
 
 
 class _Correction(NamedTuple):
@@ -221,7 +232,7 @@ def step_ratio(point: CurvePoint, tangent: Array) -> Float[Array, ""]:
 
 
 class Trace(NamedTuple):
-    """The accepted points of one call of `trace_curve`, the first `num_points` rows, and the step to go on with."""
+    """The accepted points of a curve so far, the first `num_points` rows, and the step to go on with."""
 
     zetas: Float[Array, "M n"]
     tangents: Float[Array, "M n"]
@@ -244,7 +255,7 @@ def trace_curve(
     step: Any,
     max_points: Any,
     num_rows: int,
-) -> Trace:
+) -> tuple[Array, Array]:
     """Follow the curve from `zeta` in the direction of `tangent` for up to `max_points` of `num_rows` points.
 
     A point outside the limits is stored and ends the trace. Steps are predicted along the tangent, corrected in the
@@ -252,6 +263,9 @@ def trace_curve(
 
     A step of length 0 is a correction of `zeta` in the plane through it: the first row, if it is a point of the curve.
     So single points between those of a trace need no other program, which would take as long to compile.
+
+    Two arrays come back, as each costs a call as much as a point of few units: the fields of a `Trace` with a row for
+    each point, side by side, and its three numbers. `read_trace` takes them apart.
     """
     zeta, tangent = jnp.asarray(zeta), jnp.asarray(tangent)
     frame = jax.tree.map(jnp.asarray, frame)
@@ -302,7 +316,23 @@ def trace_curve(
         jnp.asarray(step),
         jnp.asarray(RUNNING),
     )
-    return jax.lax.while_loop(lambda c: (c.num_points < max_points) & (c.status == RUNNING), body, start)
+    end = jax.lax.while_loop(lambda c: (c.num_points < max_points) & (c.status == RUNNING), body, start)
+    columns = [end.zetas, end.tangents, end.residuals, end.monodromies, *end.frames]
+    rows = jnp.concatenate([column.reshape(num_rows, -1) for column in columns], axis=1)
+    return rows, jnp.stack([end.num_points, end.step, end.status])
+
+
+def read_trace(system: Any, num_unknowns: int, frame: Frame, rows: np.ndarray, ends: np.ndarray) -> Trace:
+    """What `trace_curve` returns, on the host: the rows of the accepted points only."""
+    num_points = int(ends[0])
+    shapes = [(num_unknowns,), (num_unknowns,), (), _monodromy_shape(system), *(np.shape(column) for column in frame)]
+    stops = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
+    # Copies, so that what is kept of a point does not keep its Jacobian.
+    parts = [part.copy() for part in np.split(rows[:num_points], stops, axis=1)]
+    zetas, tangents, residuals, monodromies, *frames = (
+        part.reshape(num_points, *shape) for part, shape in zip(parts, shapes)
+    )
+    return Trace(zetas, tangents, residuals, monodromies, tuple(frames), num_points, float(ends[1]), int(ends[2]))  # pyright: ignore
 
 
 class Solution(NamedTuple):
