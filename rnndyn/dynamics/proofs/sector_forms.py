@@ -17,8 +17,9 @@ import jax
 import jax.extend
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
+from rnndyn._programs import compiled
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
 from rnndyn.dynamics.proofs._duals import Dual, Trouble, dual, is_real
 from rnndyn.dynamics.proofs._evaluation import evaluate_equation, only_moves
@@ -45,8 +46,8 @@ class SectorForm(NamedTuple):
     value: Interval
     into: Interval
     gains: Interval
-    low: Float[np.ndarray, " m"]
-    high: Float[np.ndarray, " m"]
+    low: Float[Array | np.ndarray, " m"]
+    high: Float[Array | np.ndarray, " m"]
 
 
 class _Quantity(NamedTuple):
@@ -69,8 +70,15 @@ def sector_form(
     """The sector form of g(x, u) on c ± reach or, with axes, c + A y, for all inputs between two vectors.
 
     There |y_k| <= 1 for the first `num_segments` coordinates and |y| <= 1 for the others together; `reach` bounds
-    |A y|.
+    |A y|. On the host.
     """
+    return jax.device_get(_sector_form(g, center, reach, axes, lower, upper, num_segments))
+
+
+@compiled
+def _sector_form(
+    g: Callable, center: Any, reach: Any, axes: Any | None, lower: Any, upper: Any, num_segments: int
+) -> SectorForm:
     struct = jax.ShapeDtypeStruct
     closed = jax.make_jaxpr(g)(struct(center.shape, np.float64), struct(lower.shape, np.float64))
     size = len(center)
@@ -82,15 +90,13 @@ def sector_form(
     walk = _Walk(size, axes is not None, num_segments)
     (out,) = walk.evaluate(closed.jaxpr, closed.consts, [state, _Quantity(inputs, inputs, None)])
     count = walk.count
-    into = _rows(walk.padded(out.form, count)) if out.form is not None else point(np.zeros((size, count)))
+    into = _rows(walk.padded(out.form, count)) if out.form is not None else point(jnp.zeros((size, count)))
     rows = [_rows(walk.padded(form, count)) for form in walk.taken]
     gains = Interval(
-        *(np.concatenate([getattr(r, end) for r in rows] or [np.zeros((0, count))]) for end in ("lo", "hi"))
+        *(jnp.concatenate([getattr(r, end) for r in rows] or [jnp.zeros((0, count))]) for end in ("lo", "hi"))
     )
-    low = np.concatenate([np.ravel(x) for x in walk.low] or [np.zeros(0)])
-    high = np.concatenate([np.ravel(x) for x in walk.high] or [np.zeros(0)])
-    value = dual(out.at).value.map(np.asarray)
-    return SectorForm(value, into, gains, low, high)
+    low, high = (jnp.concatenate([jnp.ravel(x) for x in ends] or [jnp.zeros(0)]) for ends in (walk.low, walk.high))
+    return SectorForm(dual(out.at).value, into, gains, low, high)
 
 
 class _Walk:
@@ -99,8 +105,8 @@ class _Walk:
     def __init__(self, count: int, has_axes: bool, num_segments: int) -> None:
         self.count, self.has_axes, self.num_segments = count, has_axes, num_segments
         self.taken: list[Interval] = []
-        self.low: list[np.ndarray] = []
-        self.high: list[np.ndarray] = []
+        self.low: list[Array] = []
+        self.high: list[Array] = []
 
     def evaluate(self, jaxpr: Any, consts: Sequence[Any], args: Sequence[_Quantity]) -> list[_Quantity]:
         env: dict[Any, Any] = dict(zip(jaxpr.constvars, (_Quantity(c, c, None) for c in consts)))
@@ -173,8 +179,8 @@ class _Walk:
             ]
             (out,) = evaluate_equation(eqn, sides, Trouble())
             self.taken.append(operands[k].form)  # pyright: ignore[reportArgumentType]
-            self.low.append(np.asarray(out.tangent.lo[0]))
-            self.high.append(np.asarray(out.tangent.hi[0]))
+            self.low.append(out.tangent.lo[0])
+            self.high.append(out.tangent.hi[0])
             self.count += int(np.prod(shape))
         number = int(np.prod(shape))
         blocks = (self.count - first) // number
@@ -197,5 +203,5 @@ class _Walk:
 
 
 def _rows(form: Interval) -> Interval:
-    """From generators first to one row for each entry, on the host."""
-    return form.map(lambda t: np.asarray(t).reshape(t.shape[0], -1).T.copy())
+    """From generators first to one row for each entry."""
+    return form.map(lambda t: t.reshape(t.shape[0], -1).T)
