@@ -1,5 +1,5 @@
 """Shapes in signatures are checked at run time in every test; float64 is asked for, never assumed. A call that does not
-fit is told at the end of a run, and fails its test with RUNTIME_TYPES=raise.
+fit fails its test; with RUNTIME_TYPES=tell it is told at the end of the run.
 
 What tests cost, and the rule for marks, is in CONTRIBUTING.md.
 """

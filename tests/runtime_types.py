@@ -1,17 +1,22 @@
 """The run-time type checker of the tests: beartype, with the rule of every static checker that an int is a float."""
 
+import contextlib
 import dataclasses
 import functools
 import inspect
 import os
+from collections.abc import Iterator
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeCallHintViolation
 
 jaxtyped = jaxtyping.jaxtyped
-RAISES = os.environ.get("RUNTIME_TYPES", "tell") == "raise"
+RAISES = os.environ.get("RUNTIME_TYPES", "raise") != "tell"
 """Whether a call that does not fit fails its test. Else it is told at the end of the run, with the name of the test."""
+
+_expected: list[str] | None = None
+"""The calls that do not fit, where a test makes them on purpose."""
 
 prepare = beartype(conf=BeartypeConf(is_pep484_tower=True))
 misfits: dict[str, str] = {}
@@ -88,12 +93,27 @@ def check(function):
         try:
             return prepared(*args, **kwargs)
         except BeartypeCallHintViolation as violation:
-            if RAISES:
-                raise
             misfit = f"{function.__module__}: {' '.join(str(violation).split())[:240]}"
-            misfits.setdefault(place(misfit), misfit)
+            if _expected is not None:
+                _expected.append(misfit)
+            elif RAISES:
+                raise
+            else:
+                misfits.setdefault(place(misfit), misfit)
 
     return checked
+
+
+@contextlib.contextmanager
+def wrong_on_purpose() -> Iterator[None]:
+    """Here a test hands what does not fit, to see what the function itself says of it."""
+    global _expected
+    _expected, before = [], _expected
+    try:
+        yield
+        assert _expected, "all calls fit what the functions announce: nothing wrong was handed"
+    finally:
+        _expected = before
 
 
 def place(misfit: str) -> str:

@@ -1,6 +1,6 @@
 """Batches that come from the host, stacked into blocks for the device."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -18,9 +18,9 @@ _MIXED_BLOCK = 8
 
 
 class HostBatches:
-    """The batches of an iterable, one after the other, starting it again where it ends."""
+    """The batches of whatever `iter` takes, one after the other, starting it again where it ends."""
 
-    def __init__(self, batches: Iterable[Any]):
+    def __init__(self, batches: Any):
         self._batches = batches
         self._iterator: Iterator[Any] = iter(batches)
         self._num_drawn = 0

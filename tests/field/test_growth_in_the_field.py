@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from dynamics.maps import Henon
+from runtime_types import wrong_on_purpose
 
 import rnndyn as rd
 from rnndyn.dynamics.numerics.frames import orthonormalize
@@ -211,19 +212,69 @@ def autoregressive(coefficient, num_steps, num_runs):
     return np.array(out)
 
 
-@pytest.mark.parametrize(("coefficient", "least", "most"), [(0.0, 0.93, 0.97), (0.9, 0.93, 0.975), (0.98, 0.87, 0.95)])
-def test_error_bars_of_a_short_window_cover_under_long_correlation(coefficient, least, most):
+def window_of_blocks(series):
+    """Error bars of the first 1024 steps of a series, as a spectrum of that length takes them."""
+    return batch_means(series[:1024].reshape(64, 16, -1).mean(axis=1))
+
+
+def covered(series, truth, bars):
+    """Whether the 95 % interval of each window holds the truth."""
     from scipy import stats
 
+    stderr, degrees, _ = bars
+    return np.abs(series[:1024].mean(axis=0) - truth) < stats.t.ppf(0.975, degrees) * stderr
+
+
+@pytest.mark.parametrize(("coefficient", "resolved"), [(0.0, 0.98), (0.9, 0.92), (0.98, 0.3)])
+def test_error_bars_of_a_short_window_cover_under_long_correlation(coefficient, resolved):
     series = autoregressive(coefficient, 1024, 2000)  # the mean is 0
-    stderr, degrees, resolved = batch_means(series.reshape(64, 16, -1).mean(axis=1))
-    inside = np.abs(series.mean(axis=0)) < stats.t.ppf(0.975, degrees) * stderr
-    assert least < inside[resolved].mean() < most
+    bars = window_of_blocks(series)
+    assert 0.92 < covered(series, 0.0, bars)[bars[2]].mean() < 0.97
+    assert bars[2].mean() > resolved
+
+
+def logistic_growth(distance, num_steps, num_runs):
+    """ln |F'| along orbits of the logistic map below its window of period 3, after a transient."""
+    r, x = 1 + np.sqrt(8) - distance, np.random.default_rng(2).uniform(0.1, 0.9, num_runs)
+    out = np.empty((num_steps, num_runs))
+    for t in range(3000 + num_steps):
+        if t >= 3000:
+            out[t - 3000] = np.log(np.abs(r * (1 - 2 * x)))
+        x = r * x * (1 - x)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("distance", "truth", "resolved"),
+    # The exponents are the means of 4000 orbits of 60 000 steps. At the last two a laminar phase takes 300 and 1000
+    # steps, so a window holds three or one: it can tell nothing, and has to say so.
+    [
+        (1e-2, 0.42112, (0.95, 1)),
+        (1e-4, 0.207383, (0.8, 1)),
+        (1e-5, 0.090067, (0, 0.06)),
+        (1e-6, 0.03264, (0, 0.01)),
+    ],
+)
+def test_intermittent_runs_cover_or_are_not_called_converged(distance, truth, resolved):
+    series = logistic_growth(distance, 1024, 1500)
+    bars = window_of_blocks(series)
+    assert resolved[0] <= bars[2].mean() <= resolved[1]
+    if resolved[0] > 0:
+        assert 0.93 < covered(series, truth, bars)[bars[2]].mean() < 0.98
 
 
 def test_a_window_of_few_correlation_times_is_not_called_converged():
     series = autoregressive(0.999, 1024, 2000)  # a correlation time of 2000 steps
-    assert np.mean(batch_means(series.reshape(64, 16, -1).mean(axis=1))[2]) < 0.1
+    assert np.mean(window_of_blocks(series)[2]) < 0.1
+
+
+def test_blocks_that_beat_with_a_cycle_or_have_settled_are_resolved():
+    """Sums over 16 steps of what has period 3 beat for ever; what decays to a constant has no excursions at all."""
+    steps = np.arange(1024)
+    cycle = np.array([-1.0, 0.2, 0.9])[steps % 3]
+    settled = -0.5 + 1e-3 * 0.8**steps
+    bars = window_of_blocks(np.stack([cycle, cycle + 1e-9 * 0.99**steps, settled, np.full(1024, 0.3)], axis=1))
+    assert bars[2].all()
 
 
 # What is no number becomes no verdict.
@@ -378,7 +429,7 @@ def test_a_saddle_may_be_a_list_and_eigenvalues_may_come_as_complex_numbers(monk
     np.testing.assert_allclose(found.multipliers, [0.4, 1.7])
     assert not np.iscomplexobj(found.unstable[0])
     for nonsense in (["a", "b"], [0.0, [1.0, 2.0]], [None, None]):
-        with pytest.raises(ValueError, match="point: expected an array of numbers"):
+        with wrong_on_purpose(), pytest.raises(ValueError, match="point: expected an array of numbers"):
             rd.find_saddle_manifolds(f, nonsense, [-1, -1], [1, 1])
 
 
