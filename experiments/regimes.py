@@ -6,6 +6,7 @@ inputs it has seen: the rate at which two states with different histories approa
 """
 
 import dataclasses
+import itertools
 from typing import Annotated, Any
 
 import equinox as eqx
@@ -23,12 +24,13 @@ from rnndyn import plotting
 
 CAPTION = """Fixed points, cycles, quasi-periodic motion and chaos over gain and leak.
 
-Columns: tanh, GRU and LSTM networks; one network at each gain and leak, so that the maps are a sample, no boundary.
+Columns: tanh, GRU and LSTM networks; five random networks at each gain and leak.
 
-- **a, b, c** what the largest basin goes to (legend above); white dots, several attractors.
-- **d, e, f** the exponent conditional on random input: blue, the network forgets its past; red, it does not; white,
-  zero.
-- **g, h, i** the exponent of d, e, f, grouped by what the network does without input; grey line, zero.
+- **a, b, c** where most of their initial states go, as shares of the networks (legend above), a row for each leak;
+  white dots, the share with several attractors.
+- **d, e, f** the exponent conditional on random input, above zero where the network does not forget its past: dots,
+  networks; lines, medians, one for each leak.
+- **g, h, i** the same exponent, grouped by what the network does without input; grey line, zero.
 """
 
 FATES = ("fixed point", "cycle", "invariant circle", "chaotic", "undecided")
@@ -40,16 +42,18 @@ class Config:
     """Everything that decides the result."""
 
     families: tuple[Annotated[str, one_of(("tanh", "GRU", "LSTM"))], ...] = ("tanh", "GRU", "LSTM")
-    gains: tuple[float, ...] = (0.5, 0.8, 1.2, 1.8, 2.7, 4.0, 6.0, 9.0)
+    gains: tuple[float, ...] = (0.8, 1.2, 1.6, 2.0, 2.5, 3.2, 4.5)
     """Standard deviation of a recurrent weight, times the root of the number of units."""
-    leaks: tuple[PositiveFraction, ...] = (0.1, 0.3, 0.6, 0.9)
+    leaks: tuple[PositiveFraction, ...] = (0.1, 0.4, 0.9)
     """tanh: dt / tau. GRU: 1 - z, LSTM: i = 1 - f, at zero input and state, set by the biases of the gates."""
+    num_networks: int = 5
+    """Random draws; each is looked at with every gain and leak."""
     num_units: int = 20
     bias: NotNegative = 0.3
     """Standard deviation of the biases; without any, every attractor would have a mirror image."""
-    num_starts: int = 32
+    num_starts: int = 10
     max_steps: int = 4096
-    max_representatives: int = 6
+    max_representatives: int = 2
     """Orbits of each network that do not return and are looked at one by one."""
     drive: NotNegative = 0.3
     """Standard deviation of the input (one channel, white); its weights are standard normal."""
@@ -68,6 +72,7 @@ SMOKE = Config(
     families=("tanh",),
     gains=(0.5, 4.0),
     leaks=(0.9,),
+    num_networks=2,
     num_units=4,
     num_starts=8,
     max_steps=1024,
@@ -77,7 +82,7 @@ SMOKE = Config(
 
 
 class Family(rd.Result):
-    """One kind of network over gain (columns) and leak (rows).
+    """One kind of network: arrays over networks, leaks and gains.
 
     - `fates`: what the largest basin leads to, index into `FATES`.
     - `num_attractors`: how many attractors were found.
@@ -115,8 +120,12 @@ def compute(config: Config) -> Regimes:
 
 
 def study_family(name: str, config: Config) -> Family:
-    """One kind of network: the same random numbers at every gain and leak."""
-    cells = [make_cell(name, gain, leak, config) for leak in config.leaks for gain in config.gains]
+    """One kind of network: the random numbers of each draw are the same at every gain and leak."""
+    shape = (config.num_networks, len(config.leaks), len(config.gains))
+    cells = [
+        make_cell(name, gain, leak, draw, config)
+        for draw, leak, gain in itertools.product(range(config.num_networks), config.leaks, config.gains)
+    ]
     size = rd.as_map(cells[0]).state_size
     starts = np.random.default_rng(config.seed).uniform(-1, 1, (config.num_starts, size))
     fates, counts, undecided, exponents = [], [], [], []
@@ -132,17 +141,16 @@ def study_family(name: str, config: Config) -> Family:
         counts.append(len(found))
         undecided.append(found.undecided_fraction)
         exponents.append(found.attractors[0].exponents[0] if len(found) else np.nan)
-    shape = (len(config.leaks), len(config.gains))
     conditional, stderr, left = forgetting(cells, config)
     columns = (np.array(fates), np.array(counts), np.array(undecided), np.array(exponents), conditional, stderr, left)
     return Family(name, *(column.reshape(shape) for column in columns))
 
 
-def make_cell(name: str, gain: float, leak: float, config: Config) -> Any:
+def make_cell(name: str, gain: float, leak: float, draw: int, config: Config) -> Any:
     """A random network without training; gain and leak are arrays in it, so that all share their compilations."""
     num_gates = {"tanh": 1, "GRU": 3, "LSTM": 4}[name]
     size = config.num_units
-    rng = np.random.default_rng(config.seed + num_gates)
+    rng = np.random.default_rng([config.seed, num_gates, draw])
     weight_ih = rng.standard_normal((num_gates * size, 1))
     weight_hh = gain * rng.standard_normal((num_gates * size, size)) / np.sqrt(size)
     bias = config.bias * rng.standard_normal(num_gates * size)
@@ -181,8 +189,9 @@ def forgetting(cells: list, config: Config) -> tuple[np.ndarray, np.ndarray, np.
 
 def report(result: Regimes) -> str:
     """How often each fate occurs, and how the networks of each fate forget."""
+    number = result.families[0].fates.size
     lines = [
-        f"{result.leaks.size * result.gains.size} networks of each kind",
+        f"{number} networks of each kind: {number // (result.leaks.size * result.gains.size)} at each gain and leak",
         "network  fate of the largest basin   networks   several  median conditional exponent   forget   distance left",
     ]
     for family in result.families:
@@ -200,44 +209,75 @@ def report(result: Regimes) -> str:
             f"{family.name:<8} chaotic alone, but forgetful under input: {chaotic.sum()}; initial states without a "
             f"verdict: {family.undecided.mean():.1%}"
         )
+        moving = (family.fates != FATES.index("fixed point")).mean(axis=0)
+        shares = "; ".join(
+            f"leak {leak:g}: " + " ".join(f"{share:.1f}" for share in row) for leak, row in zip(result.leaks, moving)
+        )
+        lines.append(f"{family.name:<8} share that does not settle, by gain: {shares}")
     return "\n".join(lines)
 
 
 def plot(result: Regimes) -> Figure:
     """Fates over gain and leak; the conditional exponent there; and the exponent for each fate."""
-    num = len(result.families)
-    size = (plotting.PAGE_WIDTH, 6.6)
-    figure, axes = plt.subplots(3, num, figsize=size, height_ratios=[1, 1, 0.9], squeeze=False)
-    colors = {fate: plotting.REGIME_COLORS[fate] for fate in FATES}
-    log_gains, rows = np.log2(result.gains), np.arange(result.leaks.size)
-    limit = max(np.max(np.abs(family.conditional)) for family in result.families)
+    num, num_leaks = len(result.families), result.leaks.size
+    figure = plt.figure(figsize=(plotting.PAGE_WIDTH, 1.2 + 0.75 * num_leaks + 3.3))
+    grid = figure.add_gridspec(num_leaks + 2, num, height_ratios=[0.75] * num_leaks + [1.5, 1.5])
     for column, family in enumerate(result.families):
-        top, middle, bottom = axes[:, column]
-        names = np.array(FATES)[family.fates]
-        plotting.plot_regime_map(names, log_gains, rows, colors=colors, legend=False, ax=top)
-        several = np.argwhere(family.num_attractors > 1)
-        top.plot(log_gains[several[:, 1]], rows[several[:, 0]], "o", color="white", markersize=4, mec="black", mew=0.6)
-        top.set_title(f"{'abc'[column]}  {family.name}")
-        image = middle.pcolormesh(
-            log_gains, rows, family.conditional, cmap="RdBu_r", vmin=-limit, vmax=limit, shading="nearest"
-        )
-        for ax in (top, middle):
-            ax.set_xticks(log_gains, [f"{g:g}" for g in result.gains])
-            ax.set_yticks(rows, [f"{leak:g}" for leak in result.leaks])
-            ax.set_xlabel("gain $g$")
+        for row, leak in enumerate(result.leaks):
+            ax = figure.add_subplot(grid[row, column])
+            draw_fates(ax, family, row)
+            ax.set_xticks(range(result.gains.size), [f"{g:g}" for g in result.gains] if row == num_leaks - 1 else [])
+            ax.set_yticks([0, 1])
+            if row == 0:
+                ax.set_title(f"{'abc'[column]}  {family.name}")
+            if column == 0:
+                ax.set_ylabel(f"share,\nleak {leak:g}")
+            else:
+                ax.tick_params(labelleft=False)
+        ax.set_xlabel("gain $g$")
+        middle, bottom = (figure.add_subplot(grid[num_leaks + k, column]) for k in (0, 1))
+        draw_exponents(middle, family, result.leaks)
+        middle.set_xticks(range(result.gains.size), [f"{g:g}" for g in result.gains])
+        middle.set(title=f"{'def'[column]}  under random input", xlabel="gain $g$")
+        if column == num - 1:
+            middle.legend(loc="lower right")
         draw_forgetting(bottom, family)
-        middle.set_title(f"{'def'[column]}  under random input")
         bottom.set_title(f"{'ghi'[column]}  by fate without input")
-    axes[0, 0].set_ylabel(r"leak $\alpha$")
-    axes[1, 0].set_ylabel(r"leak $\alpha$")
-    axes[2, 0].set_ylabel("conditional exponent\n(nats per step)")
-    figure.colorbar(image, ax=axes[1], label="conditional exponent\n(nats per step)", pad=0.01)
+        if column == 0:
+            for ax in (middle, bottom):
+                ax.set_ylabel("conditional exponent\n(nats per step)")
     present = [fate for i, fate in enumerate(FATES) if any(np.any(f.fates == i) for f in result.families)]
-    handles: list = [Patch(color=colors[fate], label=fate) for fate in present]
+    handles: list = [Patch(color=plotting.REGIME_COLORS[fate], label=fate) for fate in present]
     dot = Line2D([], [], marker="o", color="white", markersize=4, mec="black", mew=0.6, linestyle="")
     dot.set_label("several attractors")
     figure.legend(handles=[*handles, dot], loc="outside upper center", ncols=len(handles) + 1)
     return figure
+
+
+def draw_fates(ax: Any, family: Family, row: int) -> None:
+    """Shares of the networks of one leak, over the gain."""
+    fates = family.fates[:, row]
+    places, bottom = np.arange(fates.shape[1]), np.zeros(fates.shape[1])
+    for index, fate in enumerate(FATES):
+        share = np.mean(fates == index, axis=0)
+        ax.bar(places, share, bottom=bottom, width=0.92, color=plotting.REGIME_COLORS[fate])
+        bottom += share
+    several = np.mean(family.num_attractors[:, row] > 1, axis=0)
+    ax.plot(places[several > 0], several[several > 0], "o", color="white", markersize=3.5, mec="black", mew=0.6)
+    ax.set(xlim=(-0.5, len(places) - 0.5), ylim=(0, 1.1))
+
+
+def draw_exponents(ax: Any, family: Family, leaks: np.ndarray) -> None:
+    """The conditional exponent over the gain, for every leak."""
+    places = np.arange(family.conditional.shape[2])
+    for row, style in zip(range(family.conditional.shape[1]), itertools.cycle(("-", "--", ":"))):
+        values = family.conditional[:, row]
+        shift = 0.16 * (row - (family.conditional.shape[1] - 1) / 2)
+        for one in values:
+            ax.plot(places + shift, one, "o", color=plotting.COLORS["grey"], markersize=1.8, mew=0)
+        label = f"leak {leaks[row]:g}"
+        ax.plot(places + shift, np.median(values, axis=0), style, color="black", linewidth=1.2, label=label)
+    ax.axhline(0, color=plotting.COLORS["grey"], linewidth=0.6, zorder=0)
 
 
 def draw_forgetting(ax: Any, family: Family) -> None:

@@ -57,6 +57,8 @@ class Config:
     """Steps of the runs that are compared."""
     num_runs: int = 8
     """Of the system, and of each network."""
+    num_candidates: int = 16
+    """Starting points of the searches for fixed points: each step of one takes a Jacobian of all units."""
     num_mackey_glass: int = 4000
     """Samples of the delay equation, one for each unit of time."""
     mackey_glass_horizon: int = 800
@@ -70,7 +72,7 @@ class Config:
 SMOKE = Config(
     num_units=12, num_networks=2, num_samples=120, spectral_radii=(0.8,), input_scalings=(0.1,), ridges=(1e-4,),
     num_validation=80, num_starts=2, horizon=20, num_judged=400, num_runs=4, num_mackey_glass=150,
-    mackey_glass_horizon=20, num_washout=20,
+    mackey_glass_horizon=20, num_washout=20, num_candidates=4,
 )  # fmt: skip
 
 
@@ -182,6 +184,7 @@ def compare(network: Any, system: Any, seen: np.ndarray, config: Config) -> rd.D
         num_steps=config.num_judged,
         dt=config.dt,
         num_exponents=4,
+        num_candidates=config.num_candidates,
     )
 
 
