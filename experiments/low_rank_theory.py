@@ -237,17 +237,21 @@ def _phase_runs(weight: jax.Array, left: jax.Array, rest: jax.Array, config: Con
     # All gains and overlaps of a network share J, so that a step of them is one product of matrices.
     def run(gain: jax.Array, overlap: jax.Array) -> tuple[jax.Array, jax.Array]:
         right = overlap * left + rest
-        step = RungeKutta(RankOne(weight, left, right, gain), config.dt)
-        local = rd.local_exponents(
-            step,
-            # Near the structured state, if there is one; else it is left.
-            left + rest,
-            round(config.time / config.dt),
-            num_transient=round(config.transient / config.dt),
-            dt=config.dt,
-        )
-        kappa = jnp.tanh(local.states) @ right / left.size
-        return jnp.abs(kappa.mean()), local.exponents.mean()
+        advance = RungeKutta(RankOne(weight, left, right, gain), config.dt)
+        num_transient = round(config.transient / config.dt)
+
+        # One direction in the tangent space is all that is needed, and that is one scan to compile.
+        def step(carry: tuple[jax.Array, jax.Array], _: None) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+            x, direction = carry
+            x_next, pushed = jax.jvp(advance, (x,), (direction,))
+            size = jnp.linalg.norm(pushed)
+            return (x_next, pushed / size), jnp.stack([jnp.tanh(x) @ right / left.size, jnp.log(size) / config.dt])
+
+        # Near the structured state, if there is one; else it is left.
+        start = (left + rest, rest / jnp.linalg.norm(rest))
+        course = jax.lax.scan(step, start, length=num_transient + round(config.time / config.dt))[1][num_transient:]
+        kappa, exponent = course.mean(axis=0)
+        return jnp.abs(kappa), exponent
 
     overlaps = jnp.asarray(config.phase_overlaps, weight.dtype)
     gains = jnp.asarray(config.phase_gains, weight.dtype)
@@ -312,12 +316,18 @@ def lifting_defect(cell: rd.LowRankCell, latent: Any, found: rd.FixedPoints) -> 
     f, rank, defects = rd.as_map(cell), cell.rank, [0.0]
     for point, multipliers in zip(found.points, found.multipliers):
         state = np.asarray(latent.lift(jnp.asarray(point, jnp.float32)))
-        whole = np.linalg.eigvals(np.asarray(rd.linearize(f, state).jacobian, float))
+        whole = np.linalg.eigvals(np.asarray(jacobian(f, state), float))
         leading = whole[np.argsort(-np.abs(whole))][:rank]
         # Of their characteristic polynomials, which do not depend on an order.
         apart = np.max(np.abs(np.poly(leading) - np.poly(multipliers)))
         defects += [np.max(np.abs(np.asarray(f(state)) - state)), apart]
     return float(max(defects))
+
+
+@eqx.filter_jit
+def jacobian(f: Any, state: Any) -> jax.Array:
+    """That of the whole network."""
+    return jax.jacfwd(f)(jnp.asarray(state))
 
 
 def report(result: LowRankTheory) -> str:

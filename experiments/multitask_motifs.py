@@ -1,6 +1,6 @@
 """Several tasks in one network: dynamical motifs that rules share (Yang et al. 2019; Driscoll, Shenoy & Sussillo 2024).
 
-One network learns six tasks: respond where a stimulus is on a ring, or opposite to it, at once, after a delay with the
+Each network learns six tasks: respond where a stimulus is on a ring, or opposite to it, at once, after a delay with the
 stimulus on, or after a memory without it. A rule input says which. While the input is held, in the context, stimulus,
 memory and response epochs, the state goes to an attractor of each rule. Two rules share a motif where continuation in
 the rule input, from the one to the other, carries the attractor of the first into that of the second and meets no
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 import rnndyn as rd
@@ -26,18 +26,18 @@ from rnndyn import plotting
 
 CAPTION = """Dynamical motifs that tasks share in one network (Yang et al. 2019; Driscoll, Shenoy & Sussillo 2024).
 
-One network with a rule input for each of six tasks: respond on a ring at the place of a stimulus (pro) or opposite to
-it (anti), at once (react), after a delay with the stimulus on (delay), or after a memory without it (memory).
+Three networks with a rule input for each of six tasks: respond on a ring at the place of a stimulus (pro) or opposite
+to it (anti), at once (react), after a delay with the stimulus on (delay), or after a memory without it (memory). One of
+them in **b**, **c**, **d**.
 
-- **a** where the response points off its target, for each task: dots, trials; bars, medians; dotted, 36
-  degrees.
+- **a** where the response points off its target, for each task: dots, trials of all networks; bars, the median of each;
+  dotted, 36 degrees.
 - **b** the memory epoch, two principal components: grey, trials of memory pro; lines, where 16 stimuli are remembered
   at its end, under memory pro and memory anti; circles and squares, the fixed points of both, filled where stable.
 - **c, d** fixed points of the memory epoch while the rule input goes from memory pro to memory anti, and to delay pro:
   solid stable, dashed unstable; marks, bifurcations.
-- **e, f** what continuation in the rule input finds between the attractors of each two rules, in the context and with a
-  stimulus: dark, the one becomes the other without a bifurcation, a shared motif; middle, none, but it becomes
-  another one; light, a bifurcation on the way.
+- **e, f** in how many of the networks continuation in the rule input carries the attractor of one rule into that of the
+  other without a bifurcation, a shared motif; of how many, where both have one; in the context and with a stimulus.
 """
 
 EPOCHS = ("context", "stimulus", "response, seen", "response, remembered")
@@ -52,7 +52,7 @@ class Config:
     """Everything that decides the result."""
 
     rules: tuple[Annotated[str, one_of(rd.tasks.RING_RULES)], ...] = rd.tasks.RING_RULES
-    num_units: int = 32
+    num_units: int = 24
     num_updates: int = 1000
     batch_size: int = 32
     learning_rate: float = 1e-2
@@ -61,11 +61,11 @@ class Config:
     noise_std: NotNegative = 0.1
     num_angles: int = 16
     """Stimuli around the ring whose memories are followed."""
-    num_candidates: int = 128
+    num_candidates: int = 64
     """Starting points of each search for fixed points."""
     settle_steps: int = 50_000
     """Steps with the input held after which the state is at its attractor: some units of a GRU take thousands."""
-    num_seeds: int = 1
+    num_seeds: int = 3
     """Networks; the figure shows the first, the report all."""
     seed: Seed = 0
 
@@ -239,7 +239,8 @@ def motif(cell: Any, inputs: list[np.ndarray], points: np.ndarray) -> int:
     2: it does, without a bifurcation; 1: it meets none, but becomes another fixed point; 0: it meets a bifurcation.
     """
     start, end = inputs
-    branch = rd.continue_fixed_points(rd.input_parameter(cell, start, end - start), points[0], 0.0, (0.0, 1.0))
+    f = rd.input_parameter(cell, start, end - start)
+    branch = rd.continue_fixed_points(f, points[0], 0.0, (0.0, 1.0), max_step=0.15)
     if branch.bifurcations:
         return 0
     last = branch.points[np.argmax(branch.parameters)]
@@ -269,7 +270,8 @@ def report(result: MultitaskMotifs) -> str:
     for k, rule in enumerate(result.rules):
         lines.append(f"{rule:<13} " + "  ".join(f"{np.median(n.errors[n.rule_of == k]):6.1f}" for n in result.networks))
     lines.append("shared motifs: pairs of rules whose attractors continuation joins without a bifurcation")
-    lines.append("epoch                 by network           pro with pro, anti with anti    pro with anti")
+    width = 10 * len(result.networks) + 1
+    lines.append(f"{'epoch, by network':<21} {'all':<{width}} {'pro with pro, anti with anti':<{width}} pro with anti")
     anti = np.array([rule.endswith("anti") for rule in result.rules])
     for epoch, name in enumerate(EPOCHS):
         rows, columns = np.triu_indices(len(result.rules), 1)
@@ -278,7 +280,7 @@ def report(result: MultitaskMotifs) -> str:
         for part in (np.full(len(rows), True), same, ~same):
             codes = [n.shared[epoch][rows[part], columns[part]] for n in result.networks]
             joined.append(", ".join(f"{np.sum(c == 2)} of {np.sum(c >= 0)}" for c in codes))
-        lines.append(f"{name:<21} {joined[0]:<20} {joined[1]:<31} {joined[2]}")
+        lines.append(f"{name:<21} {joined[0]:<{width}} {joined[1]:<{width}} {joined[2]}")
     lines.append("memory epoch: fixed points (stable) of memory pro, anti and delay pro, and bifurcations between them")
     for number, network in enumerate(result.networks):
         counts = ", ".join(f"{len(p)} ({np.sum(p.is_stable)})" for p in network.memories)
@@ -292,7 +294,7 @@ def report(result: MultitaskMotifs) -> str:
 
 
 def plot(result: MultitaskMotifs) -> Figure:
-    """Errors, the ring of memories, two ways from rule to rule, and the shared motifs."""
+    """Errors, the ring of memories, two ways from rule to rule in one network, and the shared motifs of all."""
     figure = plt.figure(figsize=(plotting.PAGE_WIDTH, 5.0))
     axes = figure.subplots(2, 3)
     network = result.networks[0]
@@ -314,20 +316,21 @@ def plot(result: MultitaskMotifs) -> Figure:
 
 
 def draw_errors(ax: Any, result: MultitaskMotifs) -> None:
-    """Errors of one network by task."""
-    network = result.networks[0]
+    """Errors of all networks by task."""
     rng = np.random.default_rng(0)
-    for k in range(len(result.rules)):
+    width = 0.8 / len(result.networks)
+    for k, (place, network) in itertools.product(range(len(result.rules)), enumerate(result.networks)):
         errors = network.errors[network.rule_of == k]
-        jitter = rng.uniform(-0.25, 0.25, len(errors))
-        ax.plot(k + jitter, errors, "o", color=plotting.CELL_COLORS["GRU"], markersize=1.5, alpha=0.5)
+        middle = k + (place - (len(result.networks) - 1) / 2) * width
+        jitter = rng.uniform(-0.35, 0.35, len(errors)) * width
+        ax.plot(middle + jitter, errors, "o", color=plotting.CELL_COLORS["GRU"], markersize=1, alpha=0.4, mew=0)
         if len(errors):
-            ax.plot([k - 0.3, k + 0.3], [np.median(errors)] * 2, color="black", linewidth=1.4)
+            ax.plot(middle + 0.4 * width * np.array([-1, 1]), [np.median(errors)] * 2, color="black", linewidth=1.4)
     ax.axhline(36, color=plotting.COLORS["grey"], linestyle=":", linewidth=0.8)
     ax.set_xticks(
         range(len(result.rules)),
         [rule.replace("memory", "mem.").replace("_", "\n") for rule in result.rules],
-        fontsize=6.5,
+        fontsize=6,
     )
     ax.set(title="a  errors", ylabel="response off target (degrees)", yscale="symlog", ylim=(0, 200))
     ax.set_yticks([0, 1, 10, 100], ["0", "1", "10", "100"])
@@ -354,13 +357,20 @@ def draw_ring(ax: Any, network: MultitaskNetwork, projection: Any) -> None:
 
 
 def draw_shared(ax: Any, result: MultitaskMotifs, epoch: int) -> None:
-    """What continuation finds between each two rules in one network."""
+    """In how many networks each two rules share a motif."""
     # Pro rules first: what they share and what anti rules share are then blocks.
     order = sorted(range(len(result.rules)), key=lambda k: result.rules[k].endswith("anti"))
-    codes = result.networks[0].shared[epoch][np.ix_(order, order)]
+    codes = np.array([network.shared[epoch][np.ix_(order, order)] for network in result.networks])
     names = [result.rules[k] for k in order]
-    colors = ListedColormap(["white", "#E4E4E4", plotting.COLORS["sky"], plotting.COLORS["blue"]])
-    ax.pcolormesh(codes[::-1], cmap=colors, vmin=-1.5, vmax=2.5, edgecolors="white", linewidth=1)
+    shared, known = np.sum(codes == 2, axis=0), np.sum(codes >= 0, axis=0)
+    share = np.where(known > 0, shared / np.maximum(known, 1), np.nan)
+    colors = LinearSegmentedColormap.from_list("shared", ["#E4E4E4", plotting.COLORS["sky"], plotting.COLORS["blue"]])
+    ax.pcolormesh(share[::-1], cmap=colors, vmin=0, vmax=1, edgecolors="white", linewidth=1)
+    for row, column in np.argwhere(known > 0):
+        dark = share[row, column] > 0.7
+        text = f"{shared[row, column]}/{known[row, column]}"
+        place = (column + 0.5, len(names) - row - 0.5)
+        ax.text(*place, text, ha="center", va="center", fontsize=6, color="white" if dark else "black")
     places = np.arange(len(names)) + 0.5
     ax.set_xticks(places, [name.replace("memory", "mem.").replace("_", "\n") for name in names], fontsize=6)
     ax.set_yticks(places, [name.replace("_", " ") for name in names[::-1]], fontsize=6.5)

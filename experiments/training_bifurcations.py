@@ -1,10 +1,10 @@
-r"""Bifurcations met in training, set against the jumps of the loss (Eisenmann et al. 2023; Pascanu et al. 2013).
+r"""Bifurcations met in training, and where the loss jumps (Eisenmann et al. 2023; Pascanu, Mikolov & Bengio 2013).
 
-A tanh network learns to hold two bits. Before training it has one fixed point at zero input; at the end it needs four
-stable ones, with saddles between them. Each comes into being at a bifurcation somewhere on the way. `follow_training`
-interpolates the weights between checkpoints and follows every fixed point through them, so each bifurcation has its
-training step; the loss and the gradient are then set against these steps. In this run the loss falls faster than usual
-while the memories are born, but does not jump.
+Tanh networks learn to hold a bit for long, until the next of some rare pulses. At zero input they have one fixed point
+before training, and need two stable ones with a saddle between them at the end: these come into being at a bifurcation
+somewhere on the way. `follow_training` interpolates the weights between checkpoints and follows every fixed point
+through them, so each bifurcation has its training step; the validation error is then set against these steps, in
+several networks.
 """
 
 import dataclasses
@@ -21,17 +21,17 @@ import rnndyn as rd
 from experiments._settings import Fraction, Seed, check
 from rnndyn import plotting
 
-CAPTION = """Bifurcations met in training, at which the loss does not jump (after Eisenmann et al. 2023).
+CAPTION = """The error jumps where memories are born (after Eisenmann et al. 2023; Pascanu et al. 2013).
 
-One network. Eisenmann et al. see the loss jump at bifurcations of piecewise-linear networks; here it falls somewhat
-faster between checkpoints with a bifurcation than without, and jumps nowhere.
+Eight tanh networks learn to hold a bit over long gaps between pulses, from different weights and trials.
 
-- **a** norm of the gradient (light blue) and validation error (black) over training; orange dotted in all panels,
-  folds.
-- **b** every fixed point at zero input, seen through the outputs of the two bits: blue stable, grey dashed unstable.
-- **c** their number: blue stable, grey dashed unstable.
-- **d** change of the log error between checkpoints, as distributions: with a bifurcation in between (orange), without
-  (black).
+- **a** validation error over training: one network black, the others grey; orange dotted, in **b** too, the
+  bifurcations of the first.
+- **b** every fixed point of that network at zero input, seen through its output: blue stable, grey dashed unstable.
+- **c** validation error over the updates since the first bifurcation of each network, where it jumps, in some of them
+  up before it falls.
+- **d** by how much the error changes from one checkpoint to the next, up or down: means over the intervals of each
+  network with a bifurcation in them, and over the others; a line for each network.
 """
 
 
@@ -39,42 +39,44 @@ faster between checkpoints with a bifurcation than without, and jumps nowhere.
 class Config:
     """Everything that decides the result."""
 
-    num_bits: int = 2
-    num_units: int = 16
-    num_steps: int = 40
+    num_networks: int = 8
+    """From different weights and trials."""
+    num_units: int = 8
+    num_steps: int = 80
     """Length of a trial."""
-    pulse_probability: Fraction = 0.15
-    batch_size: int = 64
-    num_updates: int = 600
+    pulse_probability: Fraction = 0.03
+    """Of a pulse per step: a bit is held for the inverse of it."""
+    batch_size: int = 32
+    num_updates: int = 400
     learning_rate: float = 3e-3
-    snapshots_every: int = 15
+    snapshots_every: int = 10
     """Updates between checkpoints."""
-    num_candidates: int = 64
+    num_candidates: int = 32
     """Starting points of the search at every checkpoint."""
-    seed: Seed = 1
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         check(self)
 
 
-SMOKE = Config(num_units=4, num_steps=8, batch_size=4, num_updates=20, snapshots_every=10, num_candidates=16)
+SMOKE = Config(
+    num_networks=2, num_units=4, num_steps=8, batch_size=4, num_updates=20, snapshots_every=10, num_candidates=16
+)
 
 
-class TrainingBifurcations(rd.Result):
-    """The fixed points over training, and the loss."""
+class Run(rd.Result):
+    """The fixed points of one network over training, and its error."""
 
     history: rd.FixedPointHistory
     losses: np.ndarray
     """Validation MSE at each checkpoint."""
-    grad_norms: np.ndarray
-    """Of every update."""
     outputs: tuple[np.ndarray, ...]
-    """What the readout of its checkpoint gives at the points of each track, (L, bits)."""
+    """What the readout of its checkpoint gives at the points of each track, (L,)."""
 
     @property
     def jumps(self) -> np.ndarray:
-        """|change of ln loss| from each checkpoint to the next."""
-        return np.abs(np.diff(np.log(self.losses)))
+        """By how much the error changes from each checkpoint to the next, as a share of the error at the start."""
+        return np.abs(np.diff(self.losses)) / self.losses[0]
 
     @property
     def has_event(self) -> np.ndarray:
@@ -84,22 +86,28 @@ class TrainingBifurcations(rd.Result):
         return met
 
 
+class TrainingBifurcations(rd.Result):
+    """All networks."""
+
+    runs: tuple[Run, ...]
+
+
 def compute(config: Config) -> TrainingBifurcations:
-    """Train with checkpoints, and follow the fixed points from one to the next."""
-    cell_key, readout_key, fit_key, trial_key, candidate_key = jax.random.split(jax.random.key(config.seed), 5)
+    """Train every network with checkpoints, and follow its fixed points from one to the next."""
+    keys = jax.random.split(jax.random.key(config.seed), config.num_networks)
+    return TrainingBifurcations(tuple(train(key, config) for key in keys))
+
+
+def train(key: Any, config: Config) -> Run:
+    """One network."""
+    cell_key, readout_key, fit_key, trial_key, candidate_key = jax.random.split(key, 5)
     model = rd.RNN(
-        rd.VanillaCell(config.num_bits, config.num_units, key=cell_key),
-        eqx.nn.Linear(config.num_units, config.num_bits, key=readout_key),
+        rd.VanillaCell(1, config.num_units, key=cell_key), eqx.nn.Linear(config.num_units, 1, key=readout_key)
     )
-    task = {
-        "num_bits": config.num_bits,
-        "num_steps": config.num_steps,
-        "pulse_probability": config.pulse_probability,
-    }
-    loss = rd.training.over_trials(rd.training.mean_squared_error)
+    task = {"num_bits": 1, "num_steps": config.num_steps, "pulse_probability": config.pulse_probability}
     fitted = rd.fit(
         model,
-        loss,
+        LOSS,
         rd.tasks.batches("flip_flop", config.batch_size, **task),
         optax.adam(config.learning_rate),
         num_steps=config.num_updates,
@@ -108,131 +116,141 @@ def compute(config: Config) -> TrainingBifurcations:
         key=fit_key,
     )
     trials = rd.tasks.batches("flip_flop", 256, **task)(trial_key)
-    validate = eqx.filter_jit(loss)
     losses = np.array([float(validate(snapshot, trials)) for snapshot in fitted.snapshots])
-    states = np.asarray(eqx.filter_jit(eqx.filter_vmap(fitted.last_model.states))(trials.inputs))
+    states = np.asarray(visited(fitted.last_model, trials.inputs))
     candidates = rd.sample_candidates(states, config.num_candidates, key=candidate_key)
     history = rd.follow_training(
-        [rd.as_map(snapshot.cell) for snapshot in fitted.snapshots], candidates, fitted.history.snapshot_steps
+        [rd.as_map(snapshot.cell) for snapshot in fitted.snapshots],
+        candidates,
+        fitted.history.snapshot_steps,
+        progress=False,
     )
     outputs = []
     for track in history.tracks:
         readouts = [fitted.snapshots[k].readout for k in range(track.first, track.last + 1)]
-        outputs.append(
-            np.stack([np.asarray(r.weight) @ x + np.asarray(r.bias) for r, x in zip(readouts, track.points[:, 0])])
-        )
-    return TrainingBifurcations(history, losses, np.asarray(fitted.history.grad_norms), tuple(outputs))
+        weights = np.stack([np.asarray(readout.weight)[0] for readout in readouts])
+        biases = np.stack([np.asarray(readout.bias)[0] for readout in readouts])
+        outputs.append(np.sum(weights * track.points[:, 0], axis=1) + biases)
+    return Run(history, losses, tuple(outputs))
+
+
+LOSS = rd.training.over_trials(rd.training.mean_squared_error)
+
+
+@eqx.filter_jit
+def validate(model: rd.RNN, trials: rd.tasks.Trial) -> jax.Array:
+    """The mean squared error."""
+    return LOSS(model, trials)
+
+
+@eqx.filter_jit
+def visited(model: rd.RNN, inputs: jax.Array) -> jax.Array:
+    """The states of all trials."""
+    return eqx.filter_vmap(model.states)(inputs)
 
 
 def report(result: TrainingBifurcations) -> str:
-    """The bifurcations by step, with the loss around each, and how the jumps of the loss lie to them."""
-    history = result.history
-    lines = ["step      bifurcation       tracks    loss before   after"]
-    for event in history.events:
-        k = event.checkpoint
-        lines.append(
-            f"{event.step:8.2f}  {event.kind:<16}  {', '.join(map(str, event.tracks)):<8}  {result.losses[k]:11.4f}"
-            f"   {result.losses[k + 1]:.4f}"
+    """The bifurcations of every network, and what the error does there and elsewhere."""
+    lines = ["network  MSE: start, end   bifurcations (update; MSE before, after)"]
+    hits, chances = [], []
+    for number, run in enumerate(result.runs):
+        events = "; ".join(
+            f"{event.kind} {event.step:.0f} ({before:.3f}, {after:.3f})"
+            for event in run.history.events
+            for before, after in [run.losses[event.checkpoint : event.checkpoint + 2]]
         )
-    jumps, met = result.jumps, result.has_event
-    if met.any() and not met.all():
+        lines.append(f"{number:7d}  {run.losses[0]:.3f}, {run.losses[-1]:.3f}      {events or 'none'}")
+        # A memory is as good as none until it is stable enough, some updates after it is born.
+        near = run.has_event | np.concatenate([[False], run.has_event[:-1]])
+        hits.append(bool(near[np.argmax(run.jumps)]))
+        chances.append(near.mean())
+    pairs = [means_of(run) for run in result.runs]
+    pairs = [pair for pair in pairs if pair is not None]
+    if pairs:
+        with_event, without = np.median(pairs, axis=0)
         lines.append(
-            f"median |change of ln loss| between checkpoints: {np.median(jumps[met]):.3f} with a bifurcation between "
-            f"them ({met.sum()}), {np.median(jumps[~met]):.3f} without ({(~met).sum()})"
+            f"change of the error between checkpoints, in errors at the start, medians over networks: {with_event:.3f} "
+            f"with a bifurcation in between, {without:.3f} without; more with than without in "
+            f"{sum(a > b for a, b in pairs)} of {len(pairs)} networks"
         )
-    last = history.at(len(result.losses) - 1)
-    stable = sum(bool(history.tracks[k].is_stable[-1]) for k in last)
     lines.append(
-        f"at the end {len(last)} fixed points, {stable} stable; loss {result.losses[-1]:.4f}; largest residual "
-        f"{max((track.residuals.max() for track in history.tracks), default=0):.1e}"
+        f"the largest change lies in an interval with a bifurcation, or in the next one, in {sum(hits)} of {len(hits)} "
+        f"networks; by chance in {sum(chances):.1f}"
     )
-    lost = [track.end for track in history.tracks if track.end.startswith("lost")]
-    lines.append(f"{len(history.tracks)} tracks, {len(lost)} lost before the end")
+    tracks = [track for run in result.runs for track in run.history.tracks]
+    lost = sum(track.end.startswith("lost") for track in tracks)
+    residual = max((track.residuals.max() for track in tracks), default=0.0)
+    lines.append(f"{len(tracks)} tracks of fixed points, {lost} lost before the end; largest residual {residual:.1e}")
+    lines.append(
+        "Eisenmann et al. 2023 prove that gradients of piecewise-linear networks diverge or vanish at certain "
+        "bifurcations, and see their loss jump there; these networks are smooth, and what they meet are folds."
+    )
     return "\n".join(lines)
 
 
+def means_of(run: Run) -> tuple[float, float] | None:
+    """The mean change of the error in intervals with a bifurcation, and in the others."""
+    met = run.has_event
+    return (float(run.jumps[met].mean()), float(run.jumps[~met].mean())) if met.any() and not met.all() else None
+
+
 def plot(result: TrainingBifurcations) -> Figure:
-    """Loss and gradient with the bifurcations, the outputs at the fixed points, their number, and the jumps."""
-    figure = plt.figure(figsize=(plotting.PAGE_WIDTH, 4.4))
-    halves = figure.add_gridspec(1, 2, width_ratios=[1.9, 1])
-    left, right = halves[0].subgridspec(3, 1), halves[1].subgridspec(2, 1, height_ratios=[1.5, 1])
-    steps = result.history.steps
-    top: Any = figure.add_subplot(left[0])
-    updates = np.arange(1, len(result.grad_norms) + 1)
-    top.semilogy(updates, result.grad_norms, color=plotting.COLORS["sky"], linewidth=0.5, label="gradient norm")
-    top.semilogy(steps, result.losses, color=plotting.COLORS["black"], label="validation MSE")
-    top.set_ylim(bottom=result.losses.min() / 6)
-    top.legend(loc="lower right", ncol=2)
-    draw_events(top, result)
-    top.set(title="a  training", ylabel="MSE, norm")
+    """The error with the bifurcations, the fixed points of one network, the error around them, and its jumps."""
+    figure, axes = plt.subplots(2, 2, figsize=(plotting.PAGE_WIDTH, 3.9), width_ratios=[1.9, 1])
+    first = result.runs[0]
+    (top, aligned), (bottom, jumps) = axes
+    for run in result.runs[1:]:
+        top.plot(run.history.steps, run.losses, color=plotting.COLORS["grey"], linewidth=0.6)
+    top.plot(first.history.steps, first.losses, color=plotting.COLORS["black"])
+    top.set(title="a  training", ylabel="validation MSE", ylim=(0, None))
     top.tick_params(labelbottom=False)
-    num_bits = result.outputs[0].shape[1] if result.outputs else 1
-    for bit in range(min(num_bits, 2)):
-        ax = figure.add_subplot(left[1 + bit], sharex=top)
-        draw_tracks(ax, result, bit)
-        draw_events(ax, result)
-        ax.set(ylabel=f"output of bit {bit + 1}")
-        if bit == 0:
-            ax.set_title("b  fixed points at zero input")
-            ax.tick_params(labelbottom=False)
-        else:
-            ax.set_xlabel("update")
-    top.set_xlim(steps[0], steps[-1])
-    draw_numbers(figure.add_subplot(right[0]), result)
-    draw_jumps(figure.add_subplot(right[1]), result)
+    draw_tracks(bottom, first)
+    bottom.set(title="b  fixed points of one network", xlabel="update", ylabel="output")
+    for ax in (top, bottom):
+        draw_events(ax, first)
+        ax.set_xlim(first.history.steps[0], first.history.steps[-1])
+    draw_aligned(aligned, result)
+    draw_jumps(jumps, result)
     return figure
 
 
-def draw_events(ax: Any, result: TrainingBifurcations) -> None:
+def draw_events(ax: Any, run: Run) -> None:
     """A line at the step of every bifurcation, in the colour of its kind."""
-    for event in result.history.events:
-        kind = event.bifurcation.kind
-        ax.axvline(event.step, color=plotting.BIFURCATION_COLORS[kind], linestyle=":", linewidth=0.8, zorder=0)
+    for event in run.history.events:
+        color = plotting.BIFURCATION_COLORS[event.bifurcation.kind]
+        ax.axvline(event.step, color=color, linestyle=":", linewidth=1.0, zorder=0)
 
 
-def draw_tracks(ax: Any, result: TrainingBifurcations, bit: int) -> None:
-    """The output of one bit at every fixed point: full lines where it is stable."""
-    for track, outputs in zip(result.history.tracks, result.outputs):
-        steps = result.history.steps[track.first : track.last + 1]
+def draw_tracks(ax: Any, run: Run) -> None:
+    """The output at every fixed point: full lines where it is stable."""
+    for track, outputs in zip(run.history.tracks, run.outputs):
+        steps = run.history.steps[track.first : track.last + 1]
         for stable, style, color in ((True, "-", "blue"), (False, "--", "grey")):
             shown = track.is_stable == stable
             shown[1:] |= shown[:-1]
-            ax.plot(
-                steps,
-                np.where(shown, outputs[:, bit], np.nan),
-                style,
-                color=plotting.COLORS[color],
-                linewidth=1.2 if stable else 0.8,
-            )
+            values = np.where(shown, outputs, np.nan)
+            ax.plot(steps, values, style, color=plotting.COLORS[color], linewidth=1.2 if stable else 0.8)
 
 
-def draw_numbers(ax: Any, result: TrainingBifurcations) -> None:
-    """How many fixed points there are at each checkpoint, by stability."""
-    history = result.history
-    counts = np.zeros((2, len(history.steps)), int)
-    for track in history.tracks:
-        at = np.arange(track.first, track.last + 1)
-        counts[0, at] += track.is_stable
-        counts[1, at] += ~track.is_stable
-    ax.step(history.steps, counts[0], where="post", color=plotting.COLORS["blue"], label="stable")
-    ax.step(history.steps, counts[1], where="post", color=plotting.COLORS["grey"], linestyle="--", label="unstable")
-    for kind in dict.fromkeys(event.bifurcation.kind for event in history.events):
-        ax.plot([], [], ":", color=plotting.BIFURCATION_COLORS[kind], label=kind)
-    ax.set(title="c  their number", xlabel="update", ylabel="fixed points")
-    ax.legend(loc="lower right")
+def draw_aligned(ax: Any, result: TrainingBifurcations) -> None:
+    """The error of every network around its first bifurcation."""
+    for number, run in enumerate(result.runs):
+        if run.history.events:
+            first = min(event.step for event in run.history.events)
+            color, width = ("black", 1.2) if number == 0 else ("grey", 0.6)
+            ax.plot(run.history.steps - first, run.losses, color=plotting.COLORS[color], linewidth=width)
+    ax.axvline(0, color=plotting.BIFURCATION_COLORS["fold"], linestyle=":", linewidth=1.0, zorder=0)
+    ax.set(title="c  around the first one", xlabel="updates since", ylabel="validation MSE", ylim=(0, None))
+    ax.set_xlim(-100, 200)
 
 
 def draw_jumps(ax: Any, result: TrainingBifurcations) -> None:
-    """The distribution of the changes of the loss, with and without a bifurcation between the checkpoints."""
-    for met, color, label in ((True, "orange", "with bifurcation"), (False, "black", "without")):
-        jumps = np.sort(result.jumps[result.has_event == met])
-        if len(jumps):
-            ax.step(
-                jumps,
-                np.arange(1, len(jumps) + 1) / len(jumps),
-                where="post",
-                color=plotting.COLORS[color],
-                label=label,
-            )
-    ax.set(title="d  between checkpoints", xlabel=r"$|\Delta \ln$ MSE$|$", ylabel="fraction below")
-    ax.legend(loc="lower right")
+    """By how much the error changes in an interval with a bifurcation, and in another one."""
+    for number, run in enumerate(result.runs):
+        pair = means_of(run)
+        if pair is not None:
+            color = plotting.COLORS["black" if number == 0 else "grey"]
+            ax.plot([0, 1], 100 * np.array(pair), "o-", color=color, markersize=3.5, linewidth=0.8)
+    ax.set_xticks([0, 1], ["with a\nbifurcation", "without"])
+    ax.set(title="d  between checkpoints", ylabel="|change| / % of the start", xlim=(-0.4, 1.4))
+    ax.set_ylim(0, None)

@@ -7,7 +7,7 @@ saturated or dead are counted (Hochreiter 1991; Bengio et al. 1994; Pascanu et a
 """
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import equinox as eqx
 import jax
@@ -18,7 +18,7 @@ import optax
 from matplotlib.figure import Figure
 
 import rnndyn as rd
-from experiments._settings import CountOrZero, Seed, check
+from experiments._settings import CountOrZero, Seed, check, one_of
 from rnndyn import plotting
 
 CAPTION = """Activation, initialisation and cell set the decay (Hochreiter 1991; Pascanu et al. 2013).
@@ -34,6 +34,7 @@ One network of each kind. Solid lines and filled circles: at initialisation. Dot
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity")
 INITIALISATIONS = ("uniform", "Gaussian", "He", "orthogonal", "identity")
 GATED = {"LSTM": ("uniform", "forget bias 1", "chrono"), "GRU": ("uniform", "chrono")}
+KINDS = (*ACTIVATIONS, *GATED)
 STAGES = ("at initialisation", "trained")
 SATURATED = 0.1
 """A unit is saturated at a step when its slope is below this share of the largest slope of its activation."""
@@ -43,6 +44,8 @@ SATURATED = 0.1
 class Config:
     """Everything that decides the result."""
 
+    kinds: tuple[Annotated[str, one_of(KINDS)], ...] = KINDS
+    """Activations of vanilla networks, and gated cells."""
     num_units: int = 32
     num_symbols: int = 4
     delay: int = 10
@@ -57,7 +60,10 @@ class Config:
         check(self)
 
 
-SMOKE = Config(num_units=4, num_symbols=2, delay=1, num_updates=2, batch_size=4, num_steps=60, num_transient=6)
+SMOKE = Config(
+    kinds=("tanh", "GRU"), num_units=4, num_symbols=2, delay=1, num_updates=2, batch_size=4, num_steps=60,
+    num_transient=6,
+)  # fmt: skip
 
 
 class Network(rd.Result):
@@ -89,7 +95,7 @@ class VanishingGradients(rd.Result):
 def compute(config: Config) -> VanishingGradients:
     """Build, train and measure the networks, family by family: those of one structure run side by side."""
     networks = []
-    for name in (*ACTIVATIONS, *GATED):
+    for name in config.kinds:
         networks += family(name, config)
     return VanishingGradients(tuple(networks))
 
@@ -266,6 +272,8 @@ def plot(result: VanishingGradients) -> Figure:
 
     def draw(axis, chosen, colors):
         for (cell, initialisation, label), color in zip(chosen, colors, strict=True):
+            if (cell, initialisation, STAGES[0]) not in find:
+                continue
             for stage, style in zip(STAGES, ("-", ":")):
                 network = find[cell, initialisation, stage]
                 axis.plot(

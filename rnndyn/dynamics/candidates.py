@@ -1,8 +1,11 @@
 """Where to start looking: candidates drawn around the states that a network visits."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from rnndyn._validation import check_at_least
@@ -41,19 +44,30 @@ def sample_candidates(
         raise ValueError("states: some hold NaN or infinity; drop the trajectories that diverged.")
     check_at_least("num", num, 1)
     check_at_least("noise", noise, 0)
-    pool = jnp.asarray(states).reshape(-1, array.shape[-1])
+    # In the dtype that JAX gives them; rows are taken on the host, so that pools of any length share the programs.
+    pool = array.reshape(-1, array.shape[-1]).astype(jax.dtypes.canonicalize_dtype(array.dtype))
+    scale = noise * np.sqrt(np.mean(np.var(pool, axis=0, dtype=float)))
+    rows, noisy_rows, mixed_rows, noise_values, weights = jax.device_get(
+        _draw(key, len(pool), num - 2 * (num // 3), num // 3, pool.shape[1], pool.dtype)
+    )
+    noisy = pool[noisy_rows] + scale.astype(pool.dtype) * noise_values
+    mixed = np.einsum("km,kmn->kn", weights, pool[mixed_rows])
+    return jnp.asarray(np.concatenate([pool[rows], noisy, mixed]))
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
+def _draw(
+    key: PRNGKeyArray, pool_size: Array, num_visited: int, num_others: int, size: int, dtype: DTypeLike
+) -> tuple[Array, ...]:
+    """Rows of the visited, the noisy and the mixed candidates; noise; weights of mixtures."""
     visited_key, noisy_key, noise_key, mixed_key, weight_key = jax.random.split(key, 5)
-    num_mixed, num_noisy = num // 3, num // 3
-    num_visited = num - num_mixed - num_noisy
-    scale = noise * jnp.sqrt(jnp.mean(jnp.var(pool, axis=0)))
-
-    visited = _draw(pool, (num_visited,), visited_key)
-    noisy = _draw(pool, (num_noisy,), noisy_key)
-    noisy = noisy + scale * jax.random.normal(noise_key, noisy.shape, pool.dtype)
-    weights = jax.random.dirichlet(weight_key, jnp.ones(3, pool.dtype), (num_mixed,))
-    mixed = jnp.einsum("km,kmn->kn", weights, _draw(pool, (num_mixed, 3), mixed_key))
-    return jnp.concatenate([visited, noisy, mixed])
-
-
-def _draw(pool: Array, shape: tuple[int, ...], key: PRNGKeyArray) -> Array:
-    return pool[jax.random.randint(key, shape, 0, pool.shape[0])]
+    row = lambda key, shape: jax.random.randint(key, shape, 0, pool_size)
+    # Uniform on the triangle: shares of three exponential variables. A Dirichlet sampler takes a second to compile.
+    waits = jax.random.exponential(weight_key, (num_others, 3), dtype)
+    return (
+        row(visited_key, (num_visited,)),
+        row(noisy_key, (num_others,)),
+        row(mixed_key, (num_others, 3)),
+        jax.random.normal(noise_key, (num_others, size), dtype),
+        waits / jnp.sum(waits, axis=1, keepdims=True),
+    )

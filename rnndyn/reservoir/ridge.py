@@ -36,6 +36,7 @@ def gram(cell: ReservoirCell, values: Float[Array, "K T I"], num_washout: int, s
     return Sums(middle, target_middle, covariance, cross, (targets**2).mean(axis=0))
 
 
+@jax.jit
 def solve(sums: Sums, ridge: Any) -> tuple[Float[Array, "I H"], Float[Array, " I"], Float[Array, " I"]]:
     """Weights, bias, and the mean squared error on the series, of the readout with this ridge."""
     size = len(sums.features)

@@ -295,4 +295,10 @@ def _strongly_typed(leaf: Any) -> Array:
 def _first_member(tree: Any, has_member_axis: bool, member: int = 0) -> Any:
     if not has_member_axis:
         return tree
-    return jax.tree.map(lambda leaf: leaf[member] if eqx.is_array(leaf) else leaf, tree)
+    arrays, rest = eqx.partition(tree, eqx.is_array)
+    return eqx.combine(_one_of(arrays, member), rest)
+
+
+@jax.jit  # one program for all leaves
+def _one_of(arrays: Any, member: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[member], arrays)

@@ -168,11 +168,13 @@ def choose(take: np.ndarray, new: Any, old: Any, ensemble: bool) -> Any:
     if not ensemble:
         return new if take[0] else old
 
-    def pick(a: Any, b: Any) -> Any:
-        if not eqx.is_array(a):
-            return a
-        return jnp.where(jnp.asarray(take).reshape(-1, *[1] * (a.ndim - 1)), a, b)
+    arrays, rest = eqx.partition(new, eqx.is_array)
+    return eqx.combine(_choose_members(take, arrays, eqx.filter(old, eqx.is_array)), rest)
 
+
+@jax.jit  # one program for all leaves
+def _choose_members(take: Array, new: Any, old: Any) -> Any:
+    pick = lambda a, b: jnp.where(take.reshape(-1, *[1] * (a.ndim - 1)), a, b)
     return jax.tree.map(pick, new, old)
 
 

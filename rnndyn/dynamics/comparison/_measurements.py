@@ -105,7 +105,7 @@ def state_space_measurement(system: np.ndarray, copy: np.ndarray, num_bins: int)
             return Measurement(name, None, None, None, None, LikenessVerdict.not_measured, "the copy diverges")
         divergence = _mixture_divergences
     is_finite = np.isfinite(copy).all()
-    row = measured(name, *_null_and_cross(divergence, jnp.asarray(system), jnp.asarray(copy)), side=1, note=note)
+    row = measured(name, *_null_and_cross(divergence, system, copy), side=1, note=note)
     if is_finite:
         return row
     # What a copy visits before it diverges is no likeness, however little short runs of the system are like each other.
@@ -122,11 +122,13 @@ def spectrum_measurement(system: np.ndarray, copy: np.ndarray, smoothing: float)
         note = "the copy has no spectrum: it stands still or diverges"
         return Measurement(name, None, None, None, None, LikenessVerdict.not_measured, note)
     kernel = jnp.asarray(gaussian_kernel(smoothing))
-    spectra = [_spectra(jnp.asarray(runs), kernel) for runs in (system, copy)]
+    spectra = [np.asarray(_spectra(jnp.asarray(runs), kernel)) for runs in (system, copy)]
     return measured(name, *_null_and_cross(_hellinger_distances, *spectra), side=1, note=f"sigma {smoothing:g}")
 
 
-def _null_and_cross(distances: Any, system: Any, copy: Any) -> tuple[tuple[float, float], tuple[float, float]]:
+def _null_and_cross(
+    distances: Any, system: np.ndarray, copy: np.ndarray
+) -> tuple[tuple[float, float], tuple[float, float]]:
     """Mean and spread between different segments of the system, and between segments of system and copy."""
     i, j = np.nonzero(~np.eye(len(system), dtype=bool))
     null = np.asarray(distances(system[i], system[j]))

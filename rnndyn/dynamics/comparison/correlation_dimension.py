@@ -105,6 +105,7 @@ class CorrelationDimension(Judged):
         )
 
 
+@jax.jit
 def decorrelation_time(x: Float[Array, "T N"]) -> Int[Array, ""]:
     """The first lag at which the autocorrelation, averaged over channels, is below 1/e."""
     deviation = x - jnp.mean(x, axis=0)

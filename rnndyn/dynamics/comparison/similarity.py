@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Complex, Float
 from scipy.optimize import linear_sum_assignment
@@ -95,18 +94,22 @@ def dynamical_similarity(
         scale = np.sqrt(np.mean([np.mean(u**2, axis=(0, 1)) for u in drives], axis=0))
         drives = [u / np.where(scale > 0, scale, 1) for u in drives]
         num_blocks = max(_NUM_BLOCKS, num_trials)
-        found = [moments(x, u, num_delays, delay_interval, rank, num_blocks) for x, u in zip(networks, drives)]
+        # Small arrays from here on: put together on the host, where that needs no compilation.
+        found = [
+            jax.device_get(moments(x, u, num_delays, delay_interval, rank, num_blocks))
+            for x, u in zip(networks, drives)
+        ]
         variances = [np.asarray(part.sizes) ** 2 for part in found]
         for index, variance in enumerate(variances):
             check_rank(index, variance, rank)
-        sums = Moments(*(jnp.stack(parts) for parts in zip(*(part[:3] for part in found))), jnp.zeros(len(found)))  # pyright: ignore[reportCallIssue]
+        sums = Moments(*(np.stack(parts) for parts in zip(*(part[:3] for part in found))), np.zeros(len(found)))  # pyright: ignore[reportCallIssue]
         halves = _random_halves(num_splits, sums.now.shape[1], np.random.default_rng(seed))
         wholes = _operators(sums, np.ones((1, halves.shape[1])), rank)
         split = [_operators(sums, weights, rank) for weights in (halves, 1 - halves)]
         turns = random_turns(num_starts, rank, seed)
-        distances = _all_pairs(_scaled(wholes), turns)
+        distances = _all_pairs(jax.device_get(_scaled(wholes)), turns)
         # Halves of one network are in one basis, but for what whitening did.
-        flat = [Field(*(jnp.concatenate(part) for part in _scaled(field))) for field in split]
+        flat = [Field(*(np.concatenate(part) for part in jax.device_get(_scaled(field)))) for field in split]
         null = np.asarray(angles(*flat, turns[:0])).reshape(len(networks), num_splits)
         operators = np.asarray(wholes.a)[:, 0]
     explained = np.array([variance[:rank].sum() / variance.sum() for variance in variances])

@@ -92,6 +92,7 @@ def state_space_divergence(
     return mixture_divergence(x[:max_points], y[:max_points], variance, num_samples, key)
 
 
+@jax.jit
 def default_bounds(x: Float[Array, "T N"]) -> tuple[Float[Array, " N"], Float[Array, " N"]]:
     """The range of the data and a tenth of a standard deviation on either side."""
     margin = 0.1 * jnp.std(x, axis=0, ddof=1)
