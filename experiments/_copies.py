@@ -39,6 +39,8 @@ class Task(NamedTuple):
     """Predictions of each network, of `horizon` steps."""
     horizon: int
     num_networks: int = 1
+    directions: str = "spread"
+    """Which the ReLUs share, as in `shallow_start`."""
 
 
 class Learned(rd.Result):
@@ -82,8 +84,8 @@ def learn(task: Task, key: Any) -> tuple[list[Any], Learned]:
     start_key, fit_key = jax.random.split(key)
     cells = [
         rd.training.shallow_start(
-            task.series, task.num_hidden, num_directions=task.num_directions, ridge=task.ridge, dtype=np.float32,
-            key=key,
+            task.series, task.num_hidden, num_directions=task.num_directions, directions=task.directions,
+            ridge=task.ridge, dtype=np.float32, key=key,
         )
         for key in jax.random.split(start_key, task.num_networks)
     ]  # fmt: skip

@@ -97,9 +97,11 @@ class Config:
     num_sites: Annotated[int, at_least(4)] = 20
     sites_dt: float = 0.05
     sites_hidden: int = 400
-    sites_ridge: float = 1e-4
-    sites_updates: int = 1500
-    sites_learning_rate: float = 1e-3
+    sites_directions: int = 40
+    """Two for each site: those along which the samples bend most. Random ones cannot carry so many products."""
+    sites_ridge: float = 1e-6
+    sites_updates: int = 600
+    sites_learning_rate: float = 1e-4
     sites_strength: Fraction = 0.1
     num_starts: int = 50
     """Predictions of each network."""
@@ -116,13 +118,15 @@ class Config:
         check_order(self, "window", "num_samples")
         check_order(self, "horizon", "num_judged")
         check_order(self, "num_directions", "num_hidden")
+        check_order(self, "sites_directions", "sites_hidden")
         check_order(self, "smoothing_order", "smoothing_window", strict=True)
 
 
 SMOKE = Config(
     num_series=3, num_samples=60, num_hidden=8, num_directions=2, window=6, num_updates=3, batch_size=3, num_networks=1,
     num_starts=3, horizon=20, num_judged=800, num_runs=2, ridge=1e-3, noisy_hidden=8, noisy_updates=3,
-    smoothing_window=7, num_delays=3, delay=2, delay_directions=2, num_sites=4, sites_hidden=8, sites_updates=3,
+    smoothing_window=7, num_delays=3, delay=2, delay_directions=2, num_sites=4, sites_hidden=8, sites_directions=4,
+    sites_updates=3,
 )  # fmt: skip
 
 
@@ -218,7 +222,8 @@ def ring(config: Config, key: Any) -> Task:
         )
     return Task(
         name="Lorenz 96", series=series, system=scaled, truth=truth, exponent=float(spectrum.exponents[0]),
-        num_hidden=config.sites_hidden, num_directions=None, ridge=config.sites_ridge,
+        num_hidden=config.sites_hidden, num_directions=config.sites_directions, directions="curvature",
+        ridge=config.sites_ridge,
         num_updates=config.sites_updates, learning_rate=config.sites_learning_rate, strength=config.sites_strength,
         **common(config),
     )  # fmt: skip

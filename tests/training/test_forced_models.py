@@ -179,3 +179,37 @@ def test_a_feature_orders_systems_by_their_parameter():
     np.testing.assert_allclose(found, angles, atol=0.02)
     order = np.argsort(np.asarray(learned.features[:, 0]))
     assert list(order) in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0])
+
+
+def test_maps_of_one_family_are_learned_together():
+    """Henon maps of five parameters a: a shallow network with one feature has each of them, and orders them by a."""
+    parameters, x, rows = np.array([1.0, 1.1, 1.2, 1.3, 1.4]), np.array([[0.1, -0.2]]), []
+    x = np.repeat(x, 5, axis=0)
+    for _ in range(400):
+        rows.append(x)
+        x = np.stack([1 - parameters * x[:, 0] ** 2 + x[:, 1], 0.3 * x[:, 0]], axis=1)
+    series = np.stack(rows, axis=1)
+    pooled = rd.training.shallow_start(
+        series, 24, num_directions=2, directions="curvature", dtype=np.float32, key=jax.random.key(0)
+    )
+    network = per_series(rd.RNN(pooled, identity(2)), 5, 1, key=jax.random.key(1))
+    loss = forced_loss(0.9, fixed_readout=True)
+    windows = ds.SeriesWindows(series, 4, 32, with_series=True)
+    fitted = rd.fit(network, loss, windows, optax.adam(optax.cosine_decay_schedule(2e-2, 800)), num_steps=800,
+                    carry=loss.first_carry(), key=jax.random.key(2), progress=False)  # fmt: skip
+    learned = fitted.last_model
+    now, after = series[:, :-1], series[:, 1:]
+    errors, found = [], []
+    for cells in ([pooled] * 5, [learned.member(k).cell for k in range(5)]):
+        cells = [jax.tree.map(lambda leaf: np.asarray(leaf, float), cell) for cell in cells]
+        steps = np.stack([[step(cell, x, np.zeros(0)) for x in rows] for cell, rows in zip(cells, now)])
+        errors.append(np.sqrt(np.mean((steps - after) ** 2, axis=(1, 2))))
+        # The parameter of the Henon map that is nearest to each.
+        squares = now[..., 0] ** 2
+        found.append(np.sum((1 + now[..., 1] - steps[..., 0]) * squares, axis=1) / np.sum(squares**2, axis=1))
+    # One network for all is far from each end.
+    assert np.abs(found[0] - parameters).max() > 0.06
+    np.testing.assert_allclose(found[1], parameters, atol=0.03)
+    assert errors[1].max() < 0.4 * errors[0].max()
+    # One feature says which is which.
+    assert abs(np.corrcoef(learned.features[:, 0], parameters)[0, 1]) > 0.98

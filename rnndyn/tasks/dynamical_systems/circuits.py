@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from rnndyn.tasks.dynamical_systems.published import Published
+
 
 class Chua(eqx.Module):
     r"""The vector field of Chua's circuit, three variables, piecewise linear: a double scroll by default.
@@ -16,7 +18,7 @@ class Chua(eqx.Module):
 
     ??? cite "Reference"
         T. Matsumoto, L. O. Chua & M. Komuro (1985), "The double scroll", IEEE Transactions on Circuits and Systems 32,
-        797-818.
+        797-818. Exponents: J. C. Sprott (2003), *Chaos and Time-Series Analysis*, Oxford University Press.
     """
 
     alpha: float = 9.0
@@ -35,8 +37,9 @@ class Chua(eqx.Module):
         return 0.1
 
     @property
-    def published(self) -> None:
-        """None: printed values depend on where the corners of g lie. Measure them."""
+    def published(self) -> Published:
+        """Of the default parameters."""
+        return Published((0.3271, 0.0, -2.5197), 0.02, "Sprott (2003), Chaos and Time-Series Analysis", 2.1298, 0.005)
 
     def start(self, key: PRNGKeyArray) -> Float[Array, " 3"]:
         """A random state from which the attractor is reached."""

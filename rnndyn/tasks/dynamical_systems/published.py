@@ -11,7 +11,7 @@ class Published(NamedTuple):
     tolerance: float
     """By how much each may be off: the digits that were printed, or what their author says."""
     source: str
-    """Who published them."""
+    """Who published them; or that nobody did, and how they were computed."""
     kaplan_yorke_dimension: float | None = None
     """The Kaplan-Yorke dimension, where it was published or all exponents were."""
     dimension_tolerance: float | None = None
