@@ -153,12 +153,12 @@ def train_and_search(name: str, index: int, config: Config) -> list[TrainedNetwo
         f = rd.as_map(fitted.model.cell)
         states = visited[seed].reshape(-1, visited.shape[-1])
         candidates = states[rng.integers(0, len(states), config.num_candidates)]
-        # Fixed points are searched for to the end below; here one round, for 2-cycles among what the network visits.
-        twice = rd.find_fixed_points(rd.iterate(f, 2), candidates, max_rounds=1, progress=False)
+        points = rd.find_fixed_points(f, candidates, until_complete=True, progress=False)
+        # What stays after two steps: these points, and 2-cycles among what the network visits; the index sum tells of
+        # others.
+        starts = np.concatenate([points.points, candidates])
+        twice = rd.find_fixed_points(rd.iterate(f, 2), starts, max_rounds=1, num_paths=0, progress=False)
         moves = np.max(np.abs(images(f, jnp.asarray(twice.points, jnp.float32)) - twice.points), axis=1) > 1e-4
-        # What stays after two steps but does not move is a fixed point.
-        starts = np.concatenate([twice.points[~moves], candidates[:16]])
-        points = rd.find_fixed_points(f, starts, until_complete=True, progress=False)
         networks.append(
             TrainedNetwork(
                 cell=name,

@@ -27,13 +27,15 @@ CAPTION = """Two neurons: closed forms, and a road to chaos (Haschke & Steil 200
   flips pink, found by continuation; small dots, closed forms; triangles, circles, diamonds: cusps and strong
   resonances.
 - **c** Wang's network over its gain: above, what remains of an orbit; below, its largest exponent, blue where
-  negative and orange where positive; dotted, the first flips, found by continuation; Feigenbaum's ratio needs
-  more of them than are shown.
+  negative and orange where positive; dotted, flips, found by continuation.
+- **d** how many times shorter each gap between flips is than the one before; dashed, Feigenbaum's constant.
 """
 
 NETWORKS = {"a": ((2.0, -1.5), (1.5, 1.0)), "b": ((-2.0, 3.0), (-3.0, 0.5))}
 """Weights whose curves are drawn: folds and Neimark-Sacker points; flips and Neimark-Sacker points."""
 WANG = ((-5.0, 5.0), (-25.0, 25.0))
+FEIGENBAUM = 4.669201609
+"""The limit of the ratios of gaps of every family of maps with a quadratic maximum (Feigenbaum 1978)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +48,8 @@ class Config:
     """Values of the second input at which bifurcations over the first are looked for."""
     gains: tuple[float, float] = (0.5, 4.5)
     """Of Wang's network."""
-    depth: int = 3
-    """Generations of its doublings that are continued."""
+    depth: int = 7
+    """Generations of its doublings that are continued: cycles of period 1, 2, 4, ..."""
     num_gains: int = 900
     """Of the orbit diagram."""
     num_states: int = 150
@@ -126,7 +128,9 @@ def compute(config: Config) -> TwoNeurons:
     planes = tuple(find_curves(np.array(weights), config) for weights in NETWORKS.values())
     wang = Wang(np.array(WANG))
     start = np.asarray(rd.trajectory(lambda x: wang(x, 1.0), np.array([0.3, 0.8], np.float32), 1, num_transient=500))[0]
-    diagram = rd.bifurcation_diagram(wang, start, 1.0, config.gains, depth=config.depth, max_step=0.02)
+    diagram = rd.bifurcation_diagram(
+        wang, start, 1.0, config.gains, depth=config.depth, max_period=2**config.depth, max_step=0.02
+    )
     gains = np.linspace(*config.gains, config.num_gains)
     orbits = rd.orbit_diagram(
         wang, np.array([0.3, 0.8]), gains, num_states=config.num_states, num_steps=config.num_steps, progress=False
@@ -245,9 +249,10 @@ def report(result: TwoNeurons) -> str:
     doublings = result.doublings
     lines.append("Wang's network doubles its period at mu = " + ", ".join(f"{mu:.10f}" for mu in doublings))
     if len(doublings) > 2:
-        ratio = np.diff(doublings)[:-1] / np.diff(doublings)[1:]
+        ratio = gap_ratios(doublings)
         lines.append(
-            "   ratios of the gaps " + ", ".join(f"{r:.3f}" for r in ratio) + " (they tend to 4.669, Feigenbaum 1978)"
+            f"   ratios of the gaps {', '.join(f'{r:.4f}' for r in ratio)}; the last is "
+            f"{ratio[-1] / FEIGENBAUM - 1:+.2%} off {FEIGENBAUM:.4f} (Feigenbaum 1978)"
         )
     orbits = result.orbits
     chaotic = orbits.parameters[orbits.is_chaotic]
@@ -256,6 +261,12 @@ def report(result: TwoNeurons) -> str:
             f"   chaotic first at mu = {chaotic[0]:.3f}, largest exponent {orbits.exponents.max():.3f} nats per step"
         )
     return "\n".join(lines)
+
+
+def gap_ratios(doublings: np.ndarray) -> np.ndarray:
+    """How many times shorter each gap between doublings is than the one before."""
+    gaps = np.diff(doublings)
+    return gaps[:-1] / gaps[1:]
 
 
 def distinct(points: list[rd.SpecialPoint]) -> list[str]:
@@ -274,13 +285,14 @@ def distinct(points: list[rd.SpecialPoint]) -> list[str]:
 
 
 def plot(result: TwoNeurons) -> Figure:
-    """Both input planes, the orbit diagram of Wang's network, and its exponent."""
-    figure = plt.figure(figsize=(plotting.PAGE_WIDTH, 2.9))
-    grid = figure.add_gridspec(2, 3, width_ratios=[1, 1, 1.25], height_ratios=[2, 1])
+    """Both input planes; the orbit diagram of Wang's network, its exponent, and the ratios of its doublings."""
+    figure = plt.figure(figsize=(plotting.PAGE_WIDTH, 3.4))
+    grid = figure.add_gridspec(1, 3, width_ratios=[1, 1, 1.25])
+    right = grid[2].subgridspec(3, 1, height_ratios=[2, 1, 1])
     for column, plane in enumerate(result.planes):
-        draw_plane(figure.add_subplot(grid[:, column]), plane, "ab"[column])
-    top = figure.add_subplot(grid[0, 2])
-    bottom = figure.add_subplot(grid[1, 2], sharex=top)
+        draw_plane(figure.add_subplot(grid[column]), plane, "ab"[column])
+    top = figure.add_subplot(right[0])
+    bottom = figure.add_subplot(right[1], sharex=top)
     plotting.plot_orbit_diagram(result.orbits, lambda x: x[..., 1] - x[..., 0], axes=(top, bottom))
     for number, gain in enumerate(result.doublings):
         for ax in (top, bottom):
@@ -294,8 +306,20 @@ def plot(result: TwoNeurons) -> Figure:
     top.tick_params(labelbottom=False)
     top.set(title="c  Wang's network", ylabel="$x_2 - x_1$")
     bottom.set(xlabel=r"gain $\mu$", ylabel="$\\lambda_1$\n(nats/step)", ylim=(-1.5, 0.8))
-    bottom.legend(loc="lower right", bbox_to_anchor=(0.88, 0.0))
+    # Above the plots, which are full.
+    figure_legend = top.legend(*bottom.get_legend_handles_labels(), loc="lower left", bbox_to_anchor=(0.0, 0.02))
+    figure_legend.set_zorder(5)
+    draw_ratios(figure.add_subplot(right[2]), gap_ratios(result.doublings))
     return figure
+
+
+def draw_ratios(ax: Any, ratios: np.ndarray) -> None:
+    """The ratios of the gaps between doublings, beside their limit."""
+    ax.plot(np.arange(1, len(ratios) + 1), ratios, "o", color=plotting.BIFURCATION_COLORS["flip"], markersize=3.5)
+    ax.axhline(FEIGENBAUM, color=plotting.COLORS["black"], linestyle="--", linewidth=0.8)
+    ax.set(
+        title="d  ratios of gaps", xlabel="gap", ylabel="ratio", ylim=(2.5, 5.2), xlim=(0.5, max(len(ratios), 5) + 0.5)
+    )
 
 
 def draw_plane(ax: Any, plane: Curves, letter: str) -> None:

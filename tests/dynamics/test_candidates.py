@@ -21,6 +21,17 @@ def test_visited_noisy_and_mixed_thirds():
     assert np.mean(np.abs(mixed) < 0.9) > 0.3
 
 
+def test_mixtures_are_uniform_on_the_triangle_of_their_corners():
+    corners = np.eye(3, dtype=np.float32)
+    mixed = np.asarray(rd.sample_candidates(corners, 30_000, key=KEY))[20_000:]
+    np.testing.assert_allclose(mixed.sum(axis=1), 1, rtol=1e-5)
+    assert (mixed >= 0).all()
+    # Weights of Dirichlet(1, 1, 1), E w^2 = 1/6 and E w v = 1/12, on corners drawn with repetition: E x = 1/3 and
+    # E x^2 = 3/6/3 + 6/12/9 = 2/9. Four standard errors of the mean of 30 000 squares are below 1 %.
+    assert np.mean(mixed) == pytest.approx(1 / 3, rel=1e-5)
+    assert np.mean(mixed**2) == pytest.approx(2 / 9, rel=0.01)
+
+
 def test_seeded():
     states = np.random.default_rng(0).standard_normal((50, 3))
     np.testing.assert_array_equal(rd.sample_candidates(states, 10, key=KEY), rd.sample_candidates(states, 10, key=KEY))
