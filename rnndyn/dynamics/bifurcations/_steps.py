@@ -338,9 +338,9 @@ def read_trace(system: Any, num_unknowns: int, frame: Frame, rows: np.ndarray, e
     zetas, tangents, residuals, monodromies, *frames = (
         part.reshape(num_points, *shape) for part, shape in zip(parts, shapes)
     )
-    num_accepted, step, status, contraction = ends.tolist()
-    found: Any = (zetas, tangents, residuals, monodromies, tuple(frames), int(num_accepted), step, int(status))
-    return Trace(*found, contraction)
+    count, step, status, contraction = ends.tolist()
+    found: Any = (zetas, tangents, residuals, monodromies, tuple(frames), int(count), step, int(status), contraction)
+    return Trace(*found)
 
 
 class Solution(NamedTuple):
