@@ -11,7 +11,8 @@ import scipy.linalg
 import scipy.optimize
 from jaxtyping import Array, ArrayLike, Complex, Float
 
-from rnndyn._programs import as_program
+from rnndyn._arrays import as_array
+from rnndyn._programs import as_program, compiled
 from rnndyn._validation import check_state
 from rnndyn.dynamics.kinks import OneSidedLinearization, linearize_one_sided
 from rnndyn.dynamics.numerics.one_sided import hides_kinks, may_have_kinks
@@ -46,17 +47,23 @@ def linearize(f: Callable[..., Array], x: ArrayLike, input: ArrayLike | None = N
     non-normal matrices*.
     """
     check_state("x", x)
-    x = jnp.asarray(x)
-    held = () if input is None else (jnp.asarray(input),)
+    x = as_array(x)
+    held = () if input is None else (as_array(input),)
     program = as_program(f, x, *held, double=False)
-    jacobian = jax.jacfwd(program)(x, *held)
-    input_jacobian = jax.jacfwd(lambda u: program(x, u))(*held) if held else None
+    jacobian, *by_input = _jacobians(program, x, held)
+    input_jacobian = by_input[0] if held else None
     multipliers, right, left = eigen_decomposition(jacobian)
     kink = None
     concrete = not isinstance(jacobian, jax.core.Tracer) and np.isfinite(np.asarray(x)).all()
     if concrete and (may_have_kinks(program) or hides_kinks(program)):
         kink = linearize_one_sided(lambda x: f(x, *(u.astype(x.dtype) for u in held)), x)
     return Linearization(x, jacobian, multipliers, right, left, input_jacobian, kink)
+
+
+@compiled
+def _jacobians(program: Callable[..., Array], x: Any, held: tuple[Any, ...]) -> list[Array]:
+    """The derivatives by the state and by the input, if it has one."""
+    return [jax.jacfwd(program, argnums)(x, *held) for argnums in range(1 + len(held))]
 
 
 class Linearization(Result):

@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
+from rnndyn._arrays import as_array
 from rnndyn._programs import Program, as_program, compiled
 from rnndyn._validation import check_at_least, check_state
 from rnndyn.dynamics.numerics.newton_in_time import newton_settings, solve_checked
@@ -49,7 +50,7 @@ def trajectory(
     **Raises:** `ValueError` for a bad state, a map that changes its shape or dtype, or inputs of another length.
     """
     check_state("x0", x0)
-    x0 = jnp.asarray(x0)
+    x0 = as_array(x0)
     check_at_least("num_steps", num_steps, 1)
     check_at_least("num_transient", num_transient, 0)
     program, rows = let_in_with_inputs(f, x0, inputs, num_transient + num_steps)

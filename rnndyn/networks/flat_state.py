@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from rnndyn._arrays import as_array
 from rnndyn.networks.adapters import FunctionCell
 
 
@@ -43,7 +44,7 @@ class FlatState(eqx.Module):
 
     def unflatten(self, x: ArrayLike) -> PyTree:
         """The state of a vector (N,); leading axes are kept, so (T, N) gives leaves (T, ...)."""
-        x = jnp.asarray(x)
+        x = as_array(x)
         if x.shape[-1:] != (self.size,):
             raise ValueError(f"x: expected {self.size} entries in the last axis, got shape {x.shape}.")
         leaves: list[Any] = [None] * len(self.shapes)

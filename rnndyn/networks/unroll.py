@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from rnndyn._arrays import as_array
 from rnndyn._programs import compiled
 from rnndyn._tracing import is_read_by_analyses
 from rnndyn._validation import check_at_least
@@ -187,7 +188,7 @@ def _check_inputs(input_size: int | None, inputs: Any, num_steps: int | None) ->
             raise ValueError(
                 f"inputs: with num_steps, expected one held input of shape ({width},), got {jnp.shape(inputs)}."
             )
-        return jnp.asarray(inputs)
+        return as_array(inputs)
     if inputs is None:
         raise ValueError("inputs: expected a sequence; to run without one, say for how long with num_steps.")
     shape = jnp.shape(inputs)
@@ -200,7 +201,7 @@ def _check_inputs(input_size: int | None, inputs: Any, num_steps: int | None) ->
         raise ValueError(f"inputs: expected one sequence of shape (T, {width}), got {shape}.{hint}")
     if shape[0] == 0:
         raise ValueError(f"inputs: expected at least one step, got an empty sequence of shape {shape}.")
-    return jnp.asarray(inputs)
+    return as_array(inputs)
 
 
 def check_mask(mask: Any, length: int, name: str = "mask") -> Array:
@@ -209,4 +210,4 @@ def check_mask(mask: Any, length: int, name: str = "mask") -> Array:
     if shape != (length,) or dtype != jnp.bool_:
         hint = "" if dtype == jnp.bool_ else f" Try {name}.astype(bool)."
         raise ValueError(f"{name}: expected booleans of shape ({length},), got {dtype} of shape {shape}.{hint}")
-    return jnp.asarray(mask)
+    return as_array(mask)

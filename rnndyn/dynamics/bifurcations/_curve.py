@@ -88,17 +88,21 @@ class Curve:
         return len(self.limits.box_lower)
 
     def node(
-        self, guess: np.ndarray, row: np.ndarray, frame: tuple[np.ndarray, ...] = (), *, within: float = np.inf
+        self, guess: np.ndarray, row: np.ndarray, frame: tuple[np.ndarray, ...] = (), *, straight: bool = False
     ) -> Node | None:
         """The point of the curve near `guess` in the plane orthogonal to `row`; None where there is none.
 
-        Or where it is farther than `within` units from the guess, in the largest entry.
+        With `straight` also where Newton's method did not go straight to it: more than a tenth of a unit away, or more
+        than one where its second step was not half as long as the first. (Steps that halve add up to twice the first.)
         """
         trace = self._trace(frame, guess, row, 0.0, 1)
         if not trace.num_points:
             return None
-        moved = (np.asarray(trace.zetas[0]) - guess) * self.metric.scales / self.metric.units
-        return self._nodes(trace)[0] if np.max(np.abs(moved)) <= within else None
+        if straight:
+            moved = np.max(np.abs((np.asarray(trace.zetas[0]) - guess) * self.metric.scales / self.metric.units))
+            if moved > (1.0 if trace.contraction <= 0.5 else 0.1):
+                return None
+        return self._nodes(trace)[0]
 
     def _trace(
         self, frame: tuple[np.ndarray, ...], zeta: np.ndarray, tangent: np.ndarray, step: float, most: int
@@ -291,7 +295,8 @@ def _largest_multipliers(matrix: np.ndarray | LinearOperator, num: int) -> np.nd
         try:
             # Twice the usual basis and a tolerance above rounding halve the products; the values agree to 1e-13.
             basis = min(size, 4 * num)
-            values = np.asarray(eigs(matrix, num, v0=start, ncv=basis, tol=1e-12, return_eigenvectors=False))
+            settings: dict[str, Any] = {"ncv": basis, "tol": 1e-12}
+            values = np.asarray(eigs(matrix, num, v0=start, return_eigenvectors=False, **settings))
         except ArpackNoConvergence:
             break
         if np.min(np.abs(values)) < 1:

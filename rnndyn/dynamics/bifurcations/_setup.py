@@ -90,7 +90,7 @@ def start_node(curve: Curve, points: np.ndarray, p: np.ndarray, name: str) -> No
     row = np.zeros(len(scales))
     row[-1] = 1.0
     zeta = np.append(points.ravel(), p) / scales
-    node = curve.node(zeta, row, within=0.1)
+    node = curve.node(zeta, row, straight=True)
     if node is None:
         # Newton's method alone may go far away: a trust region keeps it from that.
         solver = "gmres" if curve.system.matrix_free else "dense"

@@ -232,7 +232,10 @@ def step_ratio(point: CurvePoint, tangent: Array) -> Float[Array, ""]:
 
 
 class Trace(NamedTuple):
-    """The accepted points of a curve so far, the first `num_points` rows, and the step to go on with."""
+    """The accepted points of a curve so far, the first `num_points` rows, and the step to go on with.
+
+    `contraction` is that of the last corrector.
+    """
 
     zetas: Float[Array, "M n"]
     tangents: Float[Array, "M n"]
@@ -242,6 +245,7 @@ class Trace(NamedTuple):
     num_points: Int[Array, ""]
     step: Float[Array, ""]
     status: Int[Array, ""]
+    contraction: Float[Array, ""]
 
 
 @compiled
@@ -265,7 +269,7 @@ def trace_curve(
     So single points between those of a trace need no other program, which would take as long to compile.
 
     Two arrays come back, as each costs a call as much as a point of few units: the fields of a `Trace` with a row for
-    each point, side by side, and its three numbers. `read_trace` takes them apart.
+    each point, side by side, and its four numbers. `read_trace` takes them apart.
     """
     zeta, tangent = jnp.asarray(zeta), jnp.asarray(tangent)
     frame = jax.tree.map(jnp.asarray, frame)
@@ -304,6 +308,7 @@ def trace_curve(
             jnp.where(accept, i + 1, i),
             jnp.clip(new_step, limits.min_step, limits.max_step),
             jnp.where(accept, status_at(point.zeta), jnp.where(too_small, STEP_TOO_SMALL, RUNNING)),
+            point.contraction,
         )
 
     start = Trace(
@@ -315,11 +320,12 @@ def trace_curve(
         jnp.asarray(0),
         jnp.asarray(step),
         jnp.asarray(RUNNING),
+        jnp.zeros(()),
     )
     end = jax.lax.while_loop(lambda c: (c.num_points < max_points) & (c.status == RUNNING), body, start)
     columns = [end.zetas, end.tangents, end.residuals, end.monodromies, *end.frames]
     rows = jnp.concatenate([column.reshape(num_rows, -1) for column in columns], axis=1)
-    return rows, jnp.stack([end.num_points, end.step, end.status])
+    return rows, jnp.stack([end.num_points, end.step, end.status, end.contraction])
 
 
 def read_trace(system: Any, num_unknowns: int, frame: Frame, rows: np.ndarray, ends: np.ndarray) -> Trace:
@@ -332,7 +338,9 @@ def read_trace(system: Any, num_unknowns: int, frame: Frame, rows: np.ndarray, e
     zetas, tangents, residuals, monodromies, *frames = (
         part.reshape(num_points, *shape) for part, shape in zip(parts, shapes)
     )
-    return Trace(zetas, tangents, residuals, monodromies, tuple(frames), num_points, float(ends[1]), int(ends[2]))  # pyright: ignore
+    count, step, status, contraction = ends.tolist()
+    found: Any = (zetas, tangents, residuals, monodromies, tuple(frames), int(count), step, int(status), contraction)
+    return Trace(*found)
 
 
 class Solution(NamedTuple):

@@ -102,7 +102,8 @@ class CriticalMultiplierSystem(eqx.Module):
     """
 
     cycle: CycleSystem
-    target: float = eqx.field(static=True)
+    target: Any
+    """An array of one number, so that folds and flips share a program."""
 
     def evaluate(self, z: Array, frame: Frame) -> Evaluation:
         base = self.cycle.evaluate(z)

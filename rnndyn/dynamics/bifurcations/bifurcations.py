@@ -168,7 +168,7 @@ def defining_system(
     if kind in (FOLD, FLIP):
         target = 1.0 if kind == FOLD else -1.0
         left, _, right = np.linalg.svd(shooting_matrix(np.asarray(e.step_jacobians), target))
-        return CriticalMultiplierSystem(cycle, target), (left[:, -1], right[-1]), z
+        return CriticalMultiplierSystem(cycle, np.asarray(target)), (left[:, -1], right[-1]), z
     if kind == BRANCH_POINT:
         left, _, right = np.linalg.svd(e.jacobian)
         return BranchPointSystem(cycle), (left[:, -1:], right[-2:].T), np.append(z, 0.0)

@@ -9,6 +9,7 @@ import lineax as lx
 import optimistix as optx
 from jaxtyping import Array, ArrayLike, Float
 
+from rnndyn._arrays import as_array
 from rnndyn._programs import as_program, compiled
 from rnndyn._validation import check_state
 from rnndyn.dynamics.numerics.evidence import rounding_floor, singular_gap
@@ -52,7 +53,7 @@ def implicit_fixed_point(f: Callable[[Array], Array], x0: ArrayLike, *, max_step
     & P. Kidger 2024, *Optimistix: modular optimisation in JAX and Equinox*).
     """
     check_state("x0", x0)
-    start = jax.lax.stop_gradient(jnp.asarray(x0))
+    start = jax.lax.stop_gradient(as_array(x0))
     return _point_near(as_program(f, start, double=False), start, max_steps)
 
 

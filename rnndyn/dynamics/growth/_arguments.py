@@ -8,6 +8,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
+from rnndyn._arrays import as_array
 from rnndyn._programs import Program, with_exact_slopes
 from rnndyn._validation import check_at_least, check_state
 from rnndyn.dynamics.trajectory import let_in_with_inputs
@@ -29,7 +30,7 @@ def check_growth_arguments(
         raise ValueError(
             f"num_exponents: a state of {num_units} entries has 1 to {num_units} exponents, got {num_exponents}."
         )
-    x0 = jnp.asarray(x0)
+    x0 = as_array(x0)
     program, rows = let_in_with_inputs(f, x0, inputs, num_transient + num_steps)
     return with_exact_slopes(program), x0, rows, num_exponents
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from rnndyn._arrays import as_array
 from rnndyn.dynamics.growth._frame_run import Plan, Run
 from rnndyn.dynamics.growth.kaplan_yorke import kaplan_yorke_dimension, kaplan_yorke_gradient
 from rnndyn.dynamics.growth.verdicts import GrowthVerdict
@@ -22,7 +23,7 @@ def summarise(run: Run, plan: Plan, dt: Any) -> dict[str, Any]:
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((run, plan, dt))):
         return _traced(run, plan, dt)
     found = _fields(np, jax.tree.map(np.asarray, run), plan, np.asarray(dt))
-    return jax.tree.map(jnp.asarray, found)
+    return jax.tree.map(as_array, found)
 
 
 @jax.jit
