@@ -11,7 +11,7 @@ from jaxtyping import Float
 from rnndyn.dynamics.proofs import verified_norms as norms
 from rnndyn.dynamics.proofs.curved_images import CurvedImage, curved_images_of_sets
 from rnndyn.dynamics.proofs.interval_arithmetic import UNIT_ROUNDOFF, Interval, point
-from rnndyn.dynamics.proofs.set_images import SetImage, images_of_sets
+from rnndyn.dynamics.proofs.set_images import SetImage, Sets, images_of_sets
 
 MOST_PIECES = 16
 """Of a set that is cut: one compiled program serves every number up to this."""
@@ -42,11 +42,11 @@ def images(f: Callable, source: HSet, num_unstable: int, num_pieces: int = 1) ->
     places = cuts(num_pieces)
     most = MOST_PIECES if num_unstable == 1 else 1
     parts = _stacked(source, [*places, *[places[-1]] * (most - len(places))])
-    found = jax.device_get(curved_images_of_sets(f, *parts, num_unstable, np.asarray(len(places))))
+    found = jax.device_get(curved_images_of_sets(f, parts, num_unstable, np.asarray(len(places))))
     pieces = jax.tree.map(lambda a: a[: len(places)], found)
     faces = None
     if num_unstable == 1:
-        faces = jax.device_get(images_of_sets(f, *_stacked(source, [(-1.0, 0.0), (1.0, 0.0)]), num_unstable))
+        faces = jax.device_get(images_of_sets(f, _stacked(source, [(-1.0, 0.0), (1.0, 0.0)]), num_unstable))
     return Images(pieces, np.array([width for _, width in places]), faces)
 
 
@@ -86,5 +86,5 @@ def piece(one: HSet, place: float, width: float) -> tuple[np.ndarray, np.ndarray
     return center, blur, np.concatenate([(direction * width)[:, None], one.axes[:, 1:]], axis=1)
 
 
-def _stacked(one: HSet, places: list[tuple[float, float]]) -> tuple[np.ndarray, ...]:
-    return tuple(np.stack(arrays) for arrays in zip(*(piece(one, *place) for place in places)))
+def _stacked(one: HSet, places: list[tuple[float, float]]) -> Sets:
+    return Sets(*(np.stack(arrays) for arrays in zip(*(piece(one, *place) for place in places))))

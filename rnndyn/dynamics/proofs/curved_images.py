@@ -8,7 +8,7 @@ import jax
 import jax.extend
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
 from rnndyn._programs import compiled
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
@@ -16,7 +16,7 @@ from rnndyn.dynamics.proofs._branch_rules import COMPARISONS
 from rnndyn.dynamics.proofs._evaluation import MOVES, SAME
 from rnndyn.dynamics.proofs._primitives import called
 from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
-from rnndyn.dynamics.proofs.set_images import SetImage, evaluate_about, is_finite, two_balls
+from rnndyn.dynamics.proofs.set_images import SetImage, Sets, evaluate_about, is_finite, two_balls
 
 # Operations whose derivatives, as JAX writes them, consist of such operations and of numbers known exactly. That of erf
 # has a rounded constant, and the body of a loop may set derivatives by hand: those are not trusted.
@@ -32,7 +32,7 @@ _DIFFERENTIABLE = (
 
 
 class CurvedImage(eqx.Module):
-    r"""What is known of a map on the sets c + A z, z = (p, q), |p| <= 1 with p of dimension u, |q| <= 1.
+    r"""What is known of a map on a set c + A z, z = (p, q), p of dimension u; or, with a leading axis, on several.
 
     For every z there are members of the enclosures with
 
@@ -52,59 +52,40 @@ class CurvedImage(eqx.Module):
     outward: Interval
     inward: Interval
     bend: Interval
-    is_bend_known: Bool[Any, ""]
+    is_bend_known: Bool[Any, "..."]
 
 
 @compiled
-def curved_images_of_sets(
-    f: Callable,
-    centers: Float[Array | np.ndarray, "K N"],
-    blurs: Float[Array | np.ndarray, "K N"],
-    axes: Float[Array | np.ndarray, "K N N"],
-    num_first: int,
-    count: Int[Array | np.ndarray, ""],
-) -> CurvedImage:
-    """`curved_image_of_set` for the first `count` of K sets, in one program; what is said of the others is nothing."""
-    num, size = centers.shape
-    centers, blurs, axes = (jnp.asarray(x) for x in (centers, blurs, axes))
-
-    def empty(*shape: int) -> Interval:
-        return Interval(jnp.zeros((num, *shape)), jnp.zeros((num, *shape)))
-
-    unknown = jnp.zeros(num, bool)
-    nothing = CurvedImage(
-        SetImage(empty(size), empty(size, size), unknown),
-        empty(size, num_first),
-        empty(size, size - num_first),
-        empty(size, num_first, size),
-        unknown,
-    )
-
-    def add(k: Array, found: CurvedImage) -> CurvedImage:
-        one = curved_image_of_set(f, centers[k], blurs[k], axes[k], num_first)
-        return jax.tree.map(lambda whole, part: whole.at[k].set(part), found, one)
-
-    return jax.lax.fori_loop(0, jnp.asarray(count), add, nothing)
-
-
-def curved_image_of_set(
-    f: Callable,
-    center: Float[Array | np.ndarray, " N"],
-    blur: Float[Array | np.ndarray, " N"],
-    axes: Float[Array | np.ndarray, "N N"],
-    num_first: int,
-) -> CurvedImage:
-    r"""Enclose a map on a product of two balls to second order in the first one.
+def curved_images_of_sets(f: Callable, sets: Sets, num_first: int, count: Int[Array | np.ndarray, ""]) -> CurvedImage:
+    r"""Enclose a map on products of two balls to second order in the first one.
 
     Along p, f(c + A_p p) is its Taylor polynomial with D²f somewhere on the way, and Df(c + A z) A_q differs from its
     value at p = 0 by p times D²f[A_p, A_q] (mean value theorem). D²f[A_k, .] is the derivative of the map
     x -> Df(x) A_k, enclosed as that of any map: what is unknown of it is of third order, where the mean value form
     is off to second order.
 
-    Arguments and errors are those of `image_of_set`. For a map with loops, branches or one of the rarer
-    functions only `plain` is known.
+    Arguments and errors are those of `images_of_sets`, and only the first `count` of the K sets are looked at: one
+    program serves all numbers up to K. For a map with loops, branches or one of the rarer functions only `plain` is
+    known.
     """
-    center, blur, axes = (jnp.asarray(x) for x in (center, blur, axes))
+    sets = jax.tree.map(jnp.asarray, sets)
+    num, size = sets.centers.shape
+
+    def empty(*shape: int) -> Interval:
+        return point(jnp.full((num, *shape), jnp.nan))
+
+    unknown = jnp.zeros(num, bool)
+    plain = SetImage(empty(size), empty(size, size), unknown)
+    parts = empty(size, num_first), empty(size, size - num_first), empty(size, num_first, size)
+
+    def add(k: Array, found: CurvedImage) -> CurvedImage:
+        one = _curved_image(f, *(array[k] for array in sets), num_first)
+        return jax.tree.map(lambda whole, part: whole.at[k].set(part), found, one)
+
+    return jax.lax.fori_loop(0, jnp.asarray(count), add, CurvedImage(plain, *parts, unknown))
+
+
+def _curved_image(f: Callable, center: Array, blur: Array, axes: Array, num_first: int) -> CurvedImage:
     size, struct = center.size, jax.ShapeDtypeStruct(center.shape, center.dtype)
     closed, middle, reach = jax.make_jaxpr(f)(struct), ia.ball(center, blur), two_balls(num_first)
 

@@ -25,8 +25,19 @@ from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
 from rnndyn.dynamics.proofs.intervals import LARGEST_BATCHED, Enclosure
 
 
+class Sets(NamedTuple):
+    """K sets c + A z, each the product of two balls: |z_1..u| <= 1, |z_u+1..N| <= 1 (Euclidean norms).
+
+    - `centers`: c, known within `blurs`, (K, N); `axes`: A, (K, N, N).
+    """
+
+    centers: Float[Array | np.ndarray, "K N"]
+    blurs: Float[Array | np.ndarray, "K N"]
+    axes: Float[Array | np.ndarray, "K N N"]
+
+
 class SetImage(eqx.Module):
-    """What is known of a map on the sets c + A z, |z_1..u| <= 1, |z_u+1..N| <= 1 (Euclidean norms).
+    """What is known of a map on a set c + A z, the product of two balls; or, with a leading axis, on several.
 
     **Fields:**
 
@@ -37,44 +48,30 @@ class SetImage(eqx.Module):
 
     center: Interval
     derivative: Interval
-    is_known: Bool[Any, ""]
+    is_known: Bool[Any, "..."]
 
 
 @compiled
-def images_of_sets(
-    f: Callable,
-    centers: Float[Array | np.ndarray, "K N"],
-    blurs: Float[Array | np.ndarray, "K N"],
-    axes: Float[Array | np.ndarray, "K N N"],
-    num_first: int,
-) -> SetImage:
-    """`image_of_set` for each of K sets, in one program."""
-    items = tuple(jnp.asarray(x) for x in (centers, blurs, axes))
-    return jax.lax.map(lambda item: image_of_set(f, *item, num_first), items)
-
-
-def image_of_set(
-    f: Callable,
-    center: Float[Array | np.ndarray, " N"],
-    blur: Float[Array | np.ndarray, " N"],
-    axes: Float[Array | np.ndarray, "N N"],
-    num_first: int,
-) -> SetImage:
-    """Enclose a map and its derivative on the product of two balls, c + A z with |z_1..u| <= 1, |z_u+1..N| <= 1.
+def images_of_sets(f: Callable, sets: Sets, num_first: int) -> SetImage:
+    """Enclose a map and its derivative on products of two balls.
 
     **Arguments:**
 
     - `f`: a map of a float64 vector (N,), made of the operations that `docs/certificates.md` lists.
-    - `center`, `blur`, `axes`: c, known within `blur`, and A.
+    - `sets`: K sets.
     - `num_first`: u, the coordinates of the first ball.
+
+    **Returns:** a `SetImage` with a leading axis K.
 
     **Raises:** as `interval_value`. Call it in `interval_precision`.
     """
-    closed = jax.make_jaxpr(f)(jax.ShapeDtypeStruct(center.shape, center.dtype))
-    about = evaluate_about(
-        closed, ia.ball(jnp.asarray(center), jnp.asarray(blur)), jnp.asarray(axes), two_balls(num_first)
-    )
-    return SetImage(about.center, about.derivative, about.is_known)
+
+    def one(item: Sets) -> SetImage:
+        closed = jax.make_jaxpr(f)(jax.ShapeDtypeStruct(item.centers.shape, item.centers.dtype))
+        about = evaluate_about(closed, ia.ball(item.centers, item.blurs), item.axes, two_balls(num_first))
+        return SetImage(about.center, about.derivative, about.is_known)
+
+    return jax.lax.map(one, jax.tree.map(jnp.asarray, sets))
 
 
 @compiled

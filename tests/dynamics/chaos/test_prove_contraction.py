@@ -34,16 +34,20 @@ def conditional_exponent(net, bound, num_steps=4000):
     return total / num_steps
 
 
-def test_a_weak_network_contracts_at_a_rate_above_its_exponent():
+@pytest.fixture(scope="module")
+def weak():
     net = network(0.5)
-    proof = rd.prove_contraction(net, -0.2 * np.ones(2), 0.2 * np.ones(2), state=np.zeros(20))
+    return net, rd.prove_contraction(net, -0.2 * np.ones(2), 0.2 * np.ones(2), state=np.zeros(20))
+
+
+def test_a_weak_network_contracts_at_a_rate_above_its_exponent(weak):
+    net, proof = weak
     assert proof.proved
     assert conditional_exponent(net, 0.2) < np.log(proof.rate) < 0
 
 
-def test_in_the_metric_no_pair_of_states_fails():
-    net = network(0.5)
-    proof = rd.prove_contraction(net, -0.2 * np.ones(2), 0.2 * np.ones(2), state=np.zeros(20))
+def test_in_the_metric_no_pair_of_states_fails(weak):
+    net, proof = weak
     rng = np.random.default_rng(0)
     x, y = proof.center + proof.reach * rng.uniform(-1, 1, (2, 500, 20))
     if proof.axes.shape[1]:
