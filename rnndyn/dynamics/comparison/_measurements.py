@@ -11,7 +11,7 @@ from rnndyn.dynamics.candidates import sample_candidates
 from rnndyn.dynamics.comparison._runs import Runs, iterate_from, varies
 from rnndyn.dynamics.comparison.correlation_dimension import correlation_dimension
 from rnndyn.dynamics.comparison.fixed_point_matching import FixedPointMatch, match_fixed_points
-from rnndyn.dynamics.comparison.prediction import prediction_error, valid_prediction_time
+from rnndyn.dynamics.comparison.prediction import valid_prediction_time
 from rnndyn.dynamics.comparison.spectrum_distance import gaussian_kernel, hellinger_distance, smoothed_spectra
 from rnndyn.dynamics.comparison.state_space_divergence import (
     MOST_BINNED,
@@ -34,6 +34,10 @@ LEAST_SPREAD = 1e-6
 
 DISPLACEMENT = 1e-6
 """In standard deviations: how far off the start of the system's prediction of itself is, as float32 leaves it."""
+
+
+NORMAL_QUARTILES = 1.349
+"""How far the quartiles of a normal distribution are apart, in its standard deviations."""
 
 
 class Measurement(Judged):
@@ -201,19 +205,20 @@ def dimension_measurement(system: Runs, copy: Runs) -> Measurement:
     return measured("correlation dimension", *pairs, note="; ".join(notes))
 
 
-def prediction_measurement(
+def prediction_measurements(
     system: Runs,
     copy: Runs,
     encode: Any,
     horizon: int,
     num_starts: int,
     threshold: float,
+    error_steps: int,
     exponent: float | None,
     dt: float,
-) -> Measurement | None:
-    """For how long the copy predicts the system; and the system itself, from starts that are a little off."""
+) -> list[Measurement]:
+    """For how long the copy predicts the system, and how well; and the system itself, from starts a little off."""
     if copy.map is None or encode is None:
-        return None
+        return []
     num_runs, num_rows, _ = system.observed.shape
     per_run = -(-num_starts // num_runs)
     places = np.linspace(0, num_rows - horizon - 1, per_run).astype(int)
@@ -228,19 +233,29 @@ def prediction_measurement(
         rng = np.random.default_rng(0)
         displaced = states + DISPLACEMENT * scale * rng.standard_normal(states.shape)
         predictions.insert(0, system.observe(np.asarray(iterate_from(system.map, displaced, horizon))))
-    times = []
+    times, errors = [], []
+    step = min(error_steps, horizon)
+    deviations = truth.reshape(-1, truth.shape[2]).std(0)
     for prediction in predictions:
         found = valid_prediction_time(truth, prediction, threshold=threshold, lyapunov_exponent=exponent, dt=dt)
         low, high = np.asarray(found.quartiles)
-        times.append((found.median, (high - low) / 1.349))  # the standard deviation, were times normal
+        times.append((found.median, (high - low) / NORMAL_QUARTILES))
+        # What overflows is worse than anything that does not.
+        with np.errstate(over="ignore", invalid="ignore"):
+            each = np.sqrt(np.mean(((prediction - truth)[:, step - 1] / deviations) ** 2, axis=1))
+        low, median, high = np.quantile(np.where(np.isnan(each), np.inf, each), [0.25, 0.5, 0.75], method="nearest")
+        errors.append((median, (high - low) / NORMAL_QUARTILES if np.isfinite(high) else None))
     if len(predictions) == 1:
         times.insert(0, (None, None))
-    one_step = float(prediction_error(truth, predictions[-1])[0])
+        errors.insert(0, (None, None))
     note = f"{'time' if exponent is None else 'Lyapunov times'}, threshold {threshold:g}, {len(truth)} starts"
     note += f"; of the system: starts {DISPLACEMENT:g} off"
-    if np.isfinite(one_step):
-        note += f"; one-step error {one_step:.2g} variances"
-    return measured("valid prediction time", *times, side=-1, note=note)
+    time = measured("valid prediction time", *times, side=-1, note=note)
+    name, note = f"error after {step} step{'s' if step > 1 else ''}", "standard deviations, median over the same starts"
+    if not np.isfinite(errors[1][0]):
+        note, of_system = f"{note}; most predictions overflow", [None if x is None else float(x) for x in errors[0]]
+        return [time, Measurement(name, *of_system, None, None, LikenessVerdict.different, note)]  # pyright: ignore[reportCallIssue]
+    return [time, measured(name, *errors, side=1, note=note)]
 
 
 def fixed_point_measurement(

@@ -12,7 +12,7 @@ from rnndyn.dynamics.comparison._measurements import (
     dimension_measurement,
     exponent_measurements,
     fixed_point_measurement,
-    prediction_measurement,
+    prediction_measurements,
     spectrum_measurement,
     state_space_measurement,
 )
@@ -47,6 +47,7 @@ def compare_dynamics(
     threshold: float = 0.4,
     horizon: int | None = None,
     num_starts: int = 20,
+    error_steps: int = 10,
     num_candidates: int = 64,
     cycle_periods: Iterable[int] = (),
     match_tolerance: float = 0.05,
@@ -60,7 +61,7 @@ def compare_dynamics(
     | row | of the system (null) | of the copy |
     |---|---|---|
     | D_stsp, D_H | between pairs of different segments of its runs | between segments of it and of the copy |
-    | valid prediction time | of itself, from starts 1e-6 standard deviations off | of the copy |
+    | valid prediction time, error after n steps | of itself, from starts 1e-6 standard deviations off | of the copy |
     | exponents, Kaplan-Yorke and correlation dimension | its value with its standard error | likewise |
     | return map | how far successive maxima of a segment miss the pairs of another one | those of the copy |
     | fixed points, cycles of each period | how many | how many |
@@ -87,6 +88,7 @@ def compare_dynamics(
         of all rows each where K is below 8.
     - `threshold`, `horizon`, `num_starts`: of predictions, see `valid_prediction_time`; the horizon is at most, and by
         default, half a segment.
+    - `error_steps`: n, after how many steps the error of these predictions is taken, at most the horizon.
     - `num_candidates`: of the searches for fixed points; 0 leaves them out.
     - `cycle_periods`: of maps, the minimal periods whose cycles are searched for in both, such as `range(2, 7)`; by
         default none. Cycles of a flow have no whole number of steps.
@@ -109,6 +111,7 @@ def compare_dynamics(
         ("num_steps", num_steps, NUM_SEGMENTS * 2),
         ("num_transient", num_transient, 0),
         ("num_starts", num_starts, 1),
+        ("error_steps", error_steps, 1),
         ("num_candidates", num_candidates, 0),
         ("num_bins", num_bins, 1),
     ):
@@ -133,17 +136,18 @@ def compare_dynamics(
         more, spectrum, copy_spectrum = exponent_measurements(system, copy, num_exponents, dt)
         exponent = None if spectrum is None else float(spectrum.exponents[0])
         longest = max(1, ours.shape[1] // 2)
-        row = prediction_measurement(
+        predictions = prediction_measurements(
             system,
             copy,
             encode or (_identity if copy_observation is None else None),
             longest if horizon is None else min(horizon, longest),
             num_starts,
             threshold,
+            error_steps,
             exponent if exponent is not None and exponent > 0 else None,
             dt,
         )
-        rows += ([] if row is None else [row]) + more + [dimension_measurement(system, copy)]
+        rows += predictions + more + [dimension_measurement(system, copy)]
         row = return_measurement(ours, theirs)
         rows += [] if row is None else [row]
         points = copy_points = match = None

@@ -46,10 +46,34 @@ def test_numbers_of_henon_are_the_published_ones(itself):
     assert itself["valid prediction time"].system == pytest.approx(np.log(4e5), rel=0.25)
 
 
+def test_the_error_after_some_steps_is_that_of_a_loop():
+    """Henon with another parameter, three steps, from twenty equally spaced states, in plain NumPy."""
+    found = rd.compare_dynamics(Henon(), Henon(a=1.38), START, error_steps=3, num_candidates=0, **OPTIONS)
+    row = found["error after 3 steps"]
+    run = lambda a, x: np.stack([1 - a * x[:, 0] ** 2 + x[:, 1], 0.3 * x[:, 0]], axis=1)
+    x, states = START[None], []
+    for _ in range(4500):
+        x = run(1.4, x)
+        states.append(x[0])
+    states = np.array(states)[500:]
+    # Half a segment of 500 rows is the horizon.
+    starts = np.linspace(0, 4000 - 250 - 1, 20).astype(int)
+    truth, x = states[starts + 3], states[starts]
+    for _ in range(3):
+        x = run(1.38, x)
+    deviations = np.concatenate([states[i + 1 : i + 251] for i in starts]).std(0)
+    errors = np.sort(np.sqrt(np.mean(((x - truth) / deviations) ** 2, axis=1)))
+    # Orbits part in the last digit after some hundred steps: the same attractor, other states.
+    assert errors[5] < row.copy < errors[15]
+    assert row.message.startswith("different")
+    # Of the system itself: 1e-6 grown by some exp(3 * 0.42).
+    assert 1e-7 < row.system < 1e-5
+
+
 def test_another_parameter_is_different():
     found = rd.compare_dynamics(Henon(), Henon(a=1.25), START, **OPTIONS)
     assert found.is_different
-    for name in ("D_stsp", "D_H", "valid prediction time", "exponent 1"):
+    for name in ("D_stsp", "D_H", "valid prediction time", "error after 10 steps", "exponent 1"):
         assert found[name].message.startswith("different"), name
     assert found["fixed points"].message.startswith("undecided")  # 0.05 standard deviations away
     assert_numbers(found)
@@ -63,6 +87,7 @@ def test_a_copy_that_goes_astray_is_named(a, word, tmp_path):
     assert f"The copy {word}." in str(found)
     assert found["D_stsp"].message.startswith("different")
     assert found["D_H"].copy is None
+    assert found["error after 10 steps"].message.startswith("different")
     assert_numbers(found)
     back = rd.load(found.save(tmp_path / "comparison"))
     assert str(back) == str(found)
