@@ -68,7 +68,7 @@ def test_forty_sites_have_the_published_exponent_and_dimension(num_exponents):
 
 
 def test_exponents_of_the_double_pendulum_come_in_pairs():
-    """Of a Hamiltonian flow, whatever its orbit: each with its negative, and two are zero, along it and of the energy."""
+    """Of a Hamiltonian flow, whatever its orbit: each with its negative, and two are zero (time, energy)."""
     system = ds.DoublePendulum()
     with jax.enable_x64(True):
         x0 = system.start(jax.random.key(0))

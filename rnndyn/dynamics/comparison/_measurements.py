@@ -245,11 +245,12 @@ def prediction_measurements(
             each = np.sqrt(np.mean(((prediction - truth)[:, step - 1] / deviations) ** 2, axis=1))
         low, median, high = np.quantile(np.where(np.isnan(each), np.inf, each), [0.25, 0.5, 0.75], method="nearest")
         errors.append((median, (high - low) / NORMAL_QUARTILES if np.isfinite(high) else None))
-    if len(predictions) == 1:
+    note = f"{'time' if exponent is None else 'Lyapunov times'}, threshold {threshold:g}, {len(truth)} starts"
+    if len(predictions) == 1:  # a recording cannot be started anew
         times.insert(0, (None, None))
         errors.insert(0, (None, None))
-    note = f"{'time' if exponent is None else 'Lyapunov times'}, threshold {threshold:g}, {len(truth)} starts"
-    note += f"; of the system: starts {DISPLACEMENT:g} off"
+    else:
+        note += f"; of the system: starts {DISPLACEMENT:g} off"
     time = measured("valid prediction time", *times, side=-1, note=note)
     name, note = f"error after {step} step{'s' if step > 1 else ''}", "standard deviations, median over the same starts"
     if not np.isfinite(errors[1][0]):
