@@ -69,11 +69,8 @@ def find_fixed_points_sweep(
     starts = np.asarray(candidates)
     if starts.ndim == 3 and len(starts) != num_maps:
         raise ValueError(f"candidates: expected a leading axis of {num_maps}, one set for each map, got {len(starts)}.")
-    # Taken apart on the host: on a device every shape would be a program of its own.
-    rows = jax.tree.map(lambda leaf: np.asarray(leaf) if eqx.is_array(leaf) else leaf, maps)
-    own_map = lambda i: jax.tree.map(
-        lambda leaf: jnp.asarray(leaf[i], leaf.dtype) if eqx.is_array(leaf) else leaf, rows
-    )
+    rows = jax.tree.map(_on_host, maps)
+    own_map = lambda i: jax.tree.map(lambda leaf, row: _row(leaf, row, i), maps, rows)
     file, this = None, ""
     results: list[FixedPoints] = []
     if path is not None:
@@ -106,6 +103,20 @@ def find_fixed_points_sweep(
             if file is not None and len(results) > written:
                 _write(file, this, results)
     return FixedPointSweep(tuple(results), this)
+
+
+def _on_host(leaf: Any) -> Any:
+    """An array of JAX as one of NumPy: to take a row of it on a device is a program for every shape."""
+    is_plain = isinstance(leaf, jax.Array) and not jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
+    return np.asarray(leaf) if is_plain and leaf.is_fully_addressable else leaf
+
+
+def _row(leaf: Any, on_host: Any, i: int) -> Any:
+    """Row i of an array, of the kind and dtype that the array has."""
+    if not eqx.is_array(leaf):
+        return leaf
+    is_moved = isinstance(leaf, jax.Array) and isinstance(on_host, np.ndarray)
+    return jnp.asarray(on_host[i], on_host.dtype) if is_moved else on_host[i]
 
 
 def _read(file: Path, this: str) -> list[FixedPoints]:

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from compilation_counts import programs
+from dynamics.maps import Logistic
 
 import rnndyn as rd
 from rnndyn.dynamics.fixed_points import sweep as sweep_module
@@ -39,6 +40,14 @@ def test_an_ensemble_of_networks_takes_one_compilation(tmp_path):
     np.testing.assert_allclose(sweep[0].points, alone.points, atol=1e-14)
     assert "Fixed points of 4 maps" in str(sweep)
     assert rd.load(sweep.save(tmp_path / "sweep")).counts.tolist() == sweep.counts.tolist()
+
+
+def test_rows_of_numpy_arrays_keep_their_digits():
+    """x = r x (1 - x) at 0 and 1 - 1/r; in float32 the second would be off by 1e-8."""
+    r = np.array([2.1, 2.7])
+    sweep = rd.find_fixed_points_sweep(Logistic(r), (LINE + 1) / 2, follow=False)
+    for found, exact in zip(sweep.results, 1 - 1 / r):
+        np.testing.assert_allclose(np.sort(found.points[:, 0]), [0, exact], atol=4e-16)
 
 
 def test_each_map_may_have_its_own_candidates():
