@@ -131,8 +131,8 @@ class Config:
 SMOKE = Config(
     maps=("two neurons",),
     learned=("logistic",),
-    num_units=(3,),
-    orderly=("Henon, stable",),
+    num_units=(2,),
+    orderly=("two neurons, circle",),
     num_states=200,
     num_transient=100,
     num_steps=200,

@@ -79,7 +79,8 @@ def curved_images_of_sets(f: Callable, sets: Sets, num_first: int, count: Int[Ar
     parts = empty(size, num_first), empty(size, size - num_first), empty(size, num_first, size)
 
     def add(k: Array, found: CurvedImage) -> CurvedImage:
-        one = _curved_image(f, *(array[k] for array in sets), num_first)
+        center, blur, axes = (jnp.asarray(array)[k] for array in sets)
+        one = _curved_image(f, center, blur, axes, num_first)
         return jax.tree.map(lambda whole, part: whole.at[k].set(part), found, one)
 
     return jax.lax.fori_loop(0, jnp.asarray(count), add, CurvedImage(plain, *parts, unknown))

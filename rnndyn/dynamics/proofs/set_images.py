@@ -68,7 +68,7 @@ def images_of_sets(f: Callable, sets: Sets, num_first: int) -> SetImage:
 
     def one(item: Sets) -> SetImage:
         closed = jax.make_jaxpr(f)(jax.ShapeDtypeStruct(item.centers.shape, item.centers.dtype))
-        about = evaluate_about(closed, ia.ball(item.centers, item.blurs), item.axes, two_balls(num_first))
+        about = evaluate_about(closed, ia.ball(item.centers, item.blurs), jnp.asarray(item.axes), two_balls(num_first))
         return SetImage(about.center, about.derivative, about.is_known)
 
     return jax.lax.map(one, jax.tree.map(jnp.asarray, sets))
