@@ -55,7 +55,12 @@ def latent_map(cell: Any, input: Numbers | None = None) -> "LatentMap":
 
 
 class LatentMap(eqx.Module):
-    """A low-rank network on its latent variables, (R,) -> (R,); see `latent_map`."""
+    """A low-rank network on its latent variables, (R,) -> (R,); see `latent_map`.
+
+    A map like any other: every analysis takes it, in R dimensions instead of H. `lift` leads from latent variables to
+    states of the network, `project` back; `region` is a box that the map keeps, where the rates are bounded, and `dt`
+    the time of a step. Weights and input are leaves, so it may be differentiated and continued in them.
+    """
 
     full: CellMap
     """The network itself, (N,) -> (N,), with its input held."""

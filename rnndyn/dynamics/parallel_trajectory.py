@@ -86,7 +86,12 @@ def parallel_trajectory(
 
 
 class ParallelTrajectory(Judged):
-    """A trajectory, and how it was found."""
+    """A trajectory, and how it was found.
+
+    Returned by `parallel_trajectory`. Newton's method solves $r_t = F(x_{t-1}, u_t) - x_t = 0$ for all t at once, each
+    iteration by an associative scan. Where it does not pay or does not converge the states are those of plain
+    iteration, and `result` says why.
+    """
 
     states: Float[Array, "T N"]
     """Row t has read $u_t$, as in `trajectory`."""

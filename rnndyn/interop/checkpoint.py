@@ -128,7 +128,12 @@ def inspect_checkpoint(path: str | Path, *, cell: str | None = None) -> "Checkpo
 
 
 class RecurrentLayer(Result):
-    """A recurrent layer of a file, and the cell that it would become."""
+    """A recurrent layer of a file, and the cell that it would become.
+
+    What `load_network` would do with the layer, said before it is done: whose conventions its tensors follow, in which
+    order they hold the gates, and what the file does not tell and would be assumed. A layer that cannot be read is
+    listed too, with the reason in `refusal`.
+    """
 
     name: str
     """What `load_network(path, name=...)` calls it."""
@@ -151,7 +156,11 @@ class RecurrentLayer(Result):
 
 
 class CheckpointContents(Result):
-    """The tensors of a file and the recurrent layers among them."""
+    """The tensors of a file and the recurrent layers among them.
+
+    No network is built to make it: layers are recognised by the names and shapes of their tensors. `print` shows every
+    tensor with the layer it belongs to, then the layers with their conventions.
+    """
 
     path: str
     format: str

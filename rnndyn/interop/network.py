@@ -12,7 +12,12 @@ from rnndyn.networks.adapters import as_cell
 
 
 class ImportSource(eqx.Module):
-    """Where a network came from, and every convention that was applied or assumed to read it."""
+    """Where a network came from, and every convention that was applied or assumed to read it.
+
+    The same numbers mean another network where gates are in another order, the reset gate acts before the product, or
+    two biases are one: frameworks differ in all of these. What the weights themselves do not tell is in `assumed`;
+    check it against the code that trained them, by one step of both.
+    """
 
     format: str = eqx.field(static=True)
     """The file format, or what was passed."""

@@ -157,7 +157,13 @@ class AbstractRNN(eqx.Module):
 
 
 class RNN(AbstractRNN):
-    """A cell and a readout. See `AbstractRNN` for the three ways to use it."""
+    """A cell and a readout. See `AbstractRNN` for the three ways to use it.
+
+        s_{t+1} = cell(s_t, u_t),   y_t = readout(output(s_{t+1}))
+
+    `model(inputs)` takes one sequence, (T, I) or whatever the cell reads, to outputs (T, O); `model.cell` is what
+    `rnndyn.as_map` and all analyses take. The initial state is the cell's own, or learned with the weights.
+    """
 
     cell: Any
     readout: Callable[[Any], Array]
@@ -184,7 +190,10 @@ class RNN(AbstractRNN):
 class StackedRNN(AbstractRNN):
     """Layers of cells, each reading the one below, and a readout of the last. See `AbstractRNN` for its use.
 
-    `cell` is one `StackedCell`, so analyses take the whole network as they take one cell.
+        s^k_{t+1} = cell_k(s^k_t, output(s^{k-1}_{t+1})),   y_t = readout(output(s^K_{t+1}))
+
+    `cell` is one `StackedCell`, so analyses take the whole network as they take one cell: its state holds those of all
+    layers, from the input to the output, and one step updates all of them.
     """
 
     cell: StackedCell

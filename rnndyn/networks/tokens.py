@@ -212,7 +212,11 @@ class TokenRNN(eqx.Module):
 
 
 class OneHot(eqx.Module):
-    """Tokens as unit vectors: a function from a number k to the k-th of V unit vectors."""
+    """Tokens as unit vectors: a function from a number k to the k-th of V unit vectors.
+
+    Takes the place of an embedding that is not learned: the input weight of the cell then has one column for each
+    token. Numbers outside 0, ..., V - 1 give the zero vector.
+    """
 
     num_embeddings: int = eqx.field(static=True)
     dtype: Any = eqx.field(static=True)

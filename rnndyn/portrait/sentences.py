@@ -6,7 +6,13 @@ from rnndyn.results import Result
 
 
 class Strength(eqx.Enumeration):
-    """How much stands behind a sentence; `Strength[strength]` is the message."""
+    """How much stands behind a sentence; `Strength[strength]` is the message.
+
+    - `proved`: by interval arithmetic, all rounding errors included.
+    - `measured`: a number with its residual or error bar.
+    - `sampled`: true of the states that were tried; others may differ.
+    - `undecided`: the evidence does not settle it.
+    """
 
     proved = "proved: by interval arithmetic, all rounding errors included"
     measured = "measured: with a residual or an error bar"

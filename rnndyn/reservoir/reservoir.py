@@ -67,7 +67,11 @@ def reservoir(
 
 
 class Reservoir(eqx.Module):
-    """A random network with its readout still to be learned; made by `reservoir`."""
+    """A random network with its readout still to be learned; made by `reservoir`.
+
+    `cell` is the driven network, a cell like any other; `fit` learns the readout by ridge regression and closes the
+    loop. With `squares` the readout reads the squares in place of every second unit.
+    """
 
     cell: ReservoirCell
     squares: bool = eqx.field(static=True)
@@ -104,7 +108,11 @@ class Reservoir(eqx.Module):
 
 
 class TrainedReservoir(eqx.Module):
-    """A network that has learned to continue a signal; made by `Reservoir.fit`."""
+    """A network that has learned to continue a signal; made by `Reservoir.fit`.
+
+    The readout feeds the input, so the closed loop is an autonomous map on the units: `map`, for every analysis.
+    `synchronize` brings the units to where a signal has left them, `output` reads the signal off their states.
+    """
 
     cell: ClosedLoopCell
     """The closed loop, a cell without input: `rnndyn.as_map(trained.cell)` is `trained.map`."""

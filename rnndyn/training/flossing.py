@@ -157,7 +157,10 @@ class FlossingHistory(Result):
 
 
 class FlossingResult(eqx.Module):
-    """A map whose exponents were trained."""
+    """A map whose exponents were trained.
+
+    Returned by `floss`. `f` is ready for any analysis; `history` has the loss on the way.
+    """
 
     f: Any
     """The map, with its arrays adjusted."""

@@ -174,9 +174,13 @@ class PiecewiseLinearCycles(Judged):
 class CycleFamily(Result):
     """Cycles of one itinerary that form an affine set, cut by the borders of their regions.
 
-    - `points`: one of them, `(p, N)`.
-    - `dimension`: of the set.
-    - `residual`: as for cycles.
+    Where the product of the Jacobians along an itinerary has the eigenvalue 1, its cycles are not isolated: they are
+    the solutions of a singular linear system, as the states of a line attractor are. Multipliers across the set are
+    those of any of its cycles; along it they are 1.
+
+    - `points`: one of them, `(p, N)`, in the order of the dynamics.
+    - `dimension`: of the set: how many directions the cycles can be moved in.
+    - `residual`: the largest $|F(z_t) - z_{t+1}|_\\infty$ at `points`, measured by plain calls of the cell.
     """
 
     points: Float[np.ndarray, "p N"]
@@ -190,7 +194,13 @@ class CycleFamily(Result):
 class EnumeratedCycles(Result):
     """The cycles of all periods up to a longest one: `result[p]` are those of minimal period p.
 
-    - `cycles`: one `PiecewiseLinearCycles` for each period 1, 2, ...
+    Returned by `enumerate_cycles`. Iteration runs over the periods; `len` is the number of cycles of all of them, and
+    `counts` tells how many each period has. `proved` holds where the list of every period is complete within its
+    radius; `completeness` is else the reason of the first period where it is not.
+
+    - `cycles`: one `PiecewiseLinearCycles` for each period 1, 2, ..., empty ones included.
+
+    **Raises:** `KeyError` for a period that was not searched.
     """
 
     cycles: tuple[PiecewiseLinearCycles, ...]

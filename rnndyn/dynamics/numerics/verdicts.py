@@ -64,7 +64,15 @@ class CompletenessVerdict(eqx.Enumeration):
 
 
 class ParallelVerdict(eqx.Enumeration):
-    """How the states of a sequence were found; `ParallelVerdict[result]` is the message."""
+    """How the states of a sequence were found; `ParallelVerdict[result]` is the message.
+
+    The states are right with every verdict; what differs is how long they took.
+
+    - `converged`: all at once, by Newton's method on the whole sequence.
+    - `chaotic`: one after the other, without trying. A positive exponent over the first steps says that the method
+        would take about as many iterations as there are steps.
+    - `out_of_steps`: one after the other, as the method did not converge in `max_steps` iterations.
+    """
 
     converged = "converged: all states at once, by Newton's method"
     chaotic = (

@@ -21,7 +21,11 @@ class VanillaCell(eqx.Module):
 
         h' = φ(W_ih u + W_hh h + b)
 
-    The state is `h`, of shape (H,). Reference: Elman, 1990, "Finding structure in time".
+    The state is `h`, of shape (H,), and also what the cell puts out. Shapes: `weight_ih` (H, I), `weight_hh` (H, H),
+    `bias` (H,); φ acts on each unit. Frameworks with two biases have their sum here. With bounded φ every state lies in
+    the range of φ from the first step on; `relu` and `identity` may run away.
+
+    Reference: Elman, 1990, "Finding structure in time".
     """
 
     weight_ih: Float[Array, "H I"]
