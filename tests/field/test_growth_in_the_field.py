@@ -428,9 +428,10 @@ def test_a_saddle_may_be_a_list_and_eigenvalues_may_come_as_complex_numbers(monk
     found = rd.find_saddle_manifolds(f, [0.0, 0.0], [-1, -1], [1, 1], num_images=20)
     np.testing.assert_allclose(found.multipliers, [0.4, 1.7])
     assert not np.iscomplexobj(found.unstable[0])
-    for nonsense in (["a", "b"], [0.0, [1.0, 2.0]], [None, None]):
-        with wrong_on_purpose(), pytest.raises(ValueError, match="point: expected an array of numbers"):
-            rd.find_saddle_manifolds(f, nonsense, [-1, -1], [1, 1])
+    with wrong_on_purpose():
+        for nonsense in (["a", "b"], [0.0, [1.0, 2.0]], [None, None]):
+            with pytest.raises(ValueError, match="point: expected an array of numbers"):
+                rd.find_saddle_manifolds(f, nonsense, [-1, -1], [1, 1])
 
 
 def test_inputs_whose_width_is_the_window_are_not_taken_for_one_sequence_per_update():

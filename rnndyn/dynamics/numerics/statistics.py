@@ -163,7 +163,8 @@ def _excursions(blocks, stderr):
     deviation = _deviations(blocks)
     counts, sizes = [], []
     for width, fewer in _WIDTHS:
-        smooth = sum(deviation[i : len(deviation) - width + 1 + i] for i in range(width)) / width
+        windows = [deviation[i : len(deviation) - width + 1 + i] for i in range(width)]
+        smooth = xp.mean(xp.stack(windows), axis=0)
         above = smooth > smooth.mean(axis=0)
         rises, falls = (xp.sum(c, axis=0) for c in (above[1:] & ~above[:-1], above[:-1] & ~above[1:]))
         counts.append((xp.minimum(rises, falls) + fewer).astype(blocks.dtype))
