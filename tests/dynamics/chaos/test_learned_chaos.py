@@ -1,5 +1,7 @@
 """Closed-loop echo state networks that learned chaotic maps: proved, accepted by the checker, and not beyond."""
 
+import itertools
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -72,10 +74,6 @@ def exponent(f, states):
 CLAIMS = [("expansions", 1), ("contractions", -1), ("growths", 1), ("entropy_bound", 1), ("exponent_bound", 1)]
 
 
-FIELDS = ["expansions", "contractions", "growths"]
-"""Whose margins a proof states, in this order."""
-
-
 def check_all(f, states, proof):
     assert proof.proved, proof.reason
     mean, error = exponent(f, states)
@@ -83,10 +81,7 @@ def check_all(f, states, proof):
     check = rd.check_chaos(proof, f.weight, f.bias)
     assert check.accepted, str(check)
     for field, sign in CLAIMS:
-        # What rounding leaves to be told, where every set is so thin that it takes more than a billionth.
-        margins = proof.margins[:, FIELDS.index(field)] if field in FIELDS else np.zeros(1)
-        step = max(1e-9, margins.min() / 1500) * sign
-        better = eqx.tree_at(lambda p, field=field: getattr(p, field), proof, getattr(proof, field) + step)
+        better = eqx.tree_at(lambda p, field=field: getattr(p, field), proof, getattr(proof, field) + 1e-9 * sign)
         if field != "growths" or proof.exponent_bound > 0:
             assert not rd.check_chaos(better, f.weight, f.bias).accepted, field
 
@@ -97,10 +92,18 @@ def test_a_network_of_sixteen_units():
     check_all(f, states, rd.prove_chaos(f, states, max_loops=1, progress=False))
 
 
+# Sets so thin that what the checker allows for rounding is two billionths of a contraction.
+THIN = pytest.mark.xfail(reason="a contraction that is better by a billionth is accepted")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("name", ["Henon", "logistic"])
-@pytest.mark.parametrize("radius", [0.1, 0.5])
+@pytest.mark.parametrize(
+    ("name", "radius", "seed"),
+    [
+        pytest.param(*case, marks=THIN if case in [("Henon", 0.5, 3), ("Henon", 0.5, 4)] else ())
+        for case in itertools.product(["Henon", "logistic"], [0.1, 0.5], range(5))
+    ],
+)
 def test_networks_of_a_hundred_units(name, radius, seed):
     f, states = learned(name, 100, radius, seed)
     proof = rd.prove_chaos(f, states, max_loops=1, budget=120.0, progress=False)

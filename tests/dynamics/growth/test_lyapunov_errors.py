@@ -83,7 +83,7 @@ def test_batch_means_of_a_correlated_series(coefficient):
     # The mean of 400 error bars, each known to 18 % at worst: 1 %. The rest is bias of blocks still faintly correlated.
     np.testing.assert_allclose(np.mean(stderr), exact, rtol=0.08)
     assert np.mean(resolved) > 0.98
-    assert np.mean(degrees >= 15) > 0.75  # 13 % have few excursions by chance
+    assert np.mean(degrees >= 15) > 0.8  # the others have few excursions, of independent blocks 13 %
     if coefficient == 0.9:
         naive = np.std(series, axis=0) / np.sqrt(num_times)
         assert np.mean(naive) < 0.3 * exact  # what ignoring the correlation would claim
