@@ -306,9 +306,8 @@ def plot(result: TwoNeurons) -> Figure:
     top.tick_params(labelbottom=False)
     top.set(title="c  Wang's network", ylabel="$x_2 - x_1$")
     bottom.set(xlabel=r"gain $\mu$", ylabel="$\\lambda_1$\n(nats/step)", ylim=(-1.5, 0.8))
-    # Above the plots, which are full.
-    figure_legend = top.legend(*bottom.get_legend_handles_labels(), loc="lower left", bbox_to_anchor=(0.0, 0.02))
-    figure_legend.set_zorder(5)
+    # Left of the first flip: the rest of the plot is full.
+    top.legend(loc="lower left", bbox_to_anchor=(0.0, 0.02), handlelength=1.0, handletextpad=0.4, borderpad=0.0)
     draw_ratios(figure.add_subplot(right[2]), gap_ratios(result.doublings))
     return figure
 
