@@ -33,7 +33,7 @@ _MATRIX_VECTOR = (((1,), (0,)), ((), ()))
 _LONG_SUM = 64
 
 
-@jax.tree_util.register_dataclass
+@jax.tree_util.register_pytree_node_class
 @dataclasses.dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Interval:
     """The closed intervals `[lo, hi]`, elementwise.
@@ -51,6 +51,17 @@ class Interval:
 
     def __repr__(self) -> str:
         return eqx.tree_pformat(self)
+
+    def tree_flatten(self) -> tuple[tuple[Any, Any], None]:
+        return (self.lo, self.hi), None
+
+    @classmethod
+    def tree_unflatten(cls, structure: None, bounds: tuple[Any, Any]) -> "Interval":
+        # Around the constructor: JAX and Equinox also put other things than arrays where the bounds were.
+        interval = object.__new__(cls)
+        object.__setattr__(interval, "lo", bounds[0])
+        object.__setattr__(interval, "hi", bounds[1])
+        return interval
 
     @property
     def shape(self) -> tuple[int, ...]:
