@@ -54,7 +54,7 @@ def slopes(form: SectorForm) -> tuple[np.ndarray, np.ndarray]:
     middle = 0.5 * (form.low + form.high)
     radius = np.maximum(np.maximum(form.high - middle, middle - form.low), 1e-9)
     # More than the rounding of the middle and of the sums in which the bounds are checked.
-    return middle, np.asarray(round_up(radius + 8 * ia.UNIT_ROUNDOFF * np.abs(middle), 4))
+    return np.asarray(middle), np.asarray(round_up(radius + 8 * ia.UNIT_ROUNDOFF * np.abs(middle), 4))
 
 
 def find_metric(form: SectorForm, size: int, relaxed: float = 0.0) -> Metric | None:

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from rnndyn.dynamics.numerics.evidence import robust_spread
 
@@ -74,7 +74,7 @@ def thin_points(points: Float[np.ndarray, "K N"], radii: Float[np.ndarray, " K"]
     is_finite = np.isfinite(points).all(axis=1) & ~np.isnan(radii)
     finite = np.flatnonzero(is_finite)
     # A tree, since of a continuum of fixed points nearly every candidate is a point of its own.
-    tree = cKDTree(points[finite])
+    tree = KDTree(points[finite])
     # A rounding error more than is wanted: the last word has the comparison below.
     reach = (radii + np.max(radii[finite], initial=0.0)) * (1 + 1e-9)
     num_labels = 0
