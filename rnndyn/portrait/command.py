@@ -30,7 +30,11 @@ interrupted (the portrait of what was done by then is written)."""
 
 @dataclasses.dataclass(frozen=True)
 class Portrait:
-    """Write a report on a network: print its verdict, and make a folder with a page, a figure and the numbers."""
+    """Write a report on a network: print its verdict, and make a folder with a page, a figure and the numbers.
+
+    Inputs are rows of I numbers, states of N, a drive of shape (T, I).
+    A file or an option that does not fit ends with exit code 2 and one line that says which.
+    """
 
     file: Annotated[Path, tyro.conf.Positional]
     """Weights: .safetensors, .npz, .mat, .pt, .keras, .h5."""

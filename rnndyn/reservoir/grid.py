@@ -112,7 +112,13 @@ def reservoir_grid(
 
 
 class ReservoirGrid(Result):
-    """Every combination of settings that was tried, a row each, and how its free runs went."""
+    """Every combination of settings that was tried, a row each, and how its free runs went.
+
+    Returned by `reservoir_grid`; times are steps. What becomes NaN counts as lost there; a free run that was never lost
+    has `num_free` steps.
+
+    Reference: M. Lukosevicius (2012), *A practical guide to applying echo state networks*.
+    """
 
     spectral_radius: np.ndarray
     """(rows,), as the other settings."""

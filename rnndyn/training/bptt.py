@@ -109,8 +109,14 @@ def bptt(
 
 
 class BackpropagationThroughTime(Result):
-    """Forward and backward pass of one sequence. A weight's key is its path: `"cell.weight_hh"`, `"readout.bias"`, in a
-    cell that holds another one `"cell.cell.weight_hh"`."""
+    """Forward and backward pass of one sequence.
+
+    T steps, N state variables, outputs of shape O. A weight's key is its path: `"cell.weight_hh"`, `"readout.bias"`, in
+    a cell that holds another one `"cell.cell.weight_hh"`. What over- or underflows in the adjoints is kept in
+    `log_adjoint_norms`. Arguments that do not fit together are a `ValueError` of `bptt`.
+
+    Reference: P. J. Werbos (1990), *Backpropagation through time: what it does and how to do it*.
+    """
 
     outputs: Float[Array, "T *O"]
     """$\\hat y_t$."""

@@ -159,7 +159,10 @@ class FlossingHistory(Result):
 class FlossingResult(eqx.Module):
     """A map whose exponents were trained.
 
-    Returned by `floss`. `f` is ready for any analysis; `history` has the loss on the way.
+    Returned by `floss`. `f` is ready for any analysis; `history` has the loss on the way, the mean squared distance of
+    the exponents from their targets in (nats per step)^2.
+
+    Reference: R. Engelken (2023), *Gradient flossing: improving gradient descent through dynamic control of Jacobians*.
     """
 
     f: Any

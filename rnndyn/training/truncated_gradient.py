@@ -11,7 +11,13 @@ from rnndyn.training._norm import scaled_norm
 
 
 class TruncatedGradient(Result):
-    """The gradient of the cell's weights over a window, and what is missing. (Truncation spares the readout.)"""
+    """The gradient of the cell's weights over a window, and what is missing. (Truncation spares the readout.)
+
+    Part of what `bptt` returns for a `window`; shapes are those of the weights, keys their paths.
+
+    Reference: R. J. Williams & J. Peng (1990), *An efficient gradient-based algorithm for on-line training of recurrent
+    network trajectories*.
+    """
 
     window: int
     """Steps that a loss is carried back."""

@@ -42,7 +42,11 @@ def on_torus(f: Callable[[Array], Array], period: ArrayLike) -> "TorusMap":
 class TorusMap(eqx.Module):
     """A map on angles, $x \\mapsto F(x) \\bmod p$, made by `on_torus`: (N,) -> (N,), angles between 0 and their period.
 
-    Drivers take differences of its angles the short way round.
+    Drivers take differences of its angles the short way round, so that points on either side of the cut are one.
+    `region` is the box of F without bounds for angles, or `None`. Periods that are no positive numbers, or do not fit
+    the state, are a `ValueError` of `on_torus`. Units of angles are those of p (radians where p is 2 pi).
+
+    Reference: A. Katok & B. Hasselblatt (1995), *Introduction to the modern theory of dynamical systems*.
     """
 
     f: Callable[[Array], Array]

@@ -73,6 +73,17 @@ def autoregressive(key, coefficient, num_runs, num_times):
     return np.asarray(series)  # statistics of NumPy arrays are taken with NumPy, which compiles nothing
 
 
+def num_excursions(blocks):
+    """The fewest times that running means of 64 blocks, over 3, 4 and 5 of them, go above their mean and below it."""
+    found = []
+    for width in (3, 4, 5):
+        smooth = np.convolve(blocks, np.ones(width) / width, mode="valid")
+        turns = np.diff((smooth > smooth.mean()).astype(int))
+        # What smoothing takes away is given back.
+        found.append(min(np.sum(turns > 0), np.sum(turns < 0)) + width - 3)
+    return min(found)
+
+
 @pytest.mark.parametrize("coefficient", [-0.5, 0.0, 0.5, 0.9])
 def test_batch_means_of_a_correlated_series(coefficient):
     # x_t = c x_{t-1} + e_t: the variance of the mean of T values tends to 1 / (1 - c)^2 / T.
@@ -83,7 +94,10 @@ def test_batch_means_of_a_correlated_series(coefficient):
     # The mean of 400 error bars, each known to 18 % at worst: 1 %. The rest is bias of blocks still faintly correlated.
     np.testing.assert_allclose(np.mean(stderr), exact, rtol=0.08)
     assert np.mean(resolved) > 0.98
-    assert np.mean(degrees >= 15) > 0.8  # the others have few excursions, of independent blocks 13 %
+    # All but those whose running means go to one side and back too seldom, counted here; by chance it is one in six.
+    often = np.array([num_excursions(column) > 5 for column in series.reshape(64, -1, num_runs).mean(axis=1).T])
+    assert (degrees[often] >= 15).all()
+    assert np.mean(often) > 0.8
     if coefficient == 0.9:
         naive = np.std(series, axis=0) / np.sqrt(num_times)
         assert np.mean(naive) < 0.3 * exact  # what ignoring the correlation would claim

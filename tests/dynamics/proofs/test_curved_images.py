@@ -22,7 +22,7 @@ def layer(x):
 
 def gated(x):
     gate = jax.nn.sigmoid(jnp.asarray(WEIGHT.T) @ x)
-    return gate * jnp.tanh(jnp.asarray(WEIGHT) @ (gate * x))
+    return gate * x + (1 - gate) * jnp.tanh(jnp.asarray(WEIGHT) @ (gate * x))
 
 
 def image(f, axes, num_first=1):
