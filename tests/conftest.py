@@ -4,10 +4,14 @@ fit fails its test; with RUNTIME_TYPES=tell it is told at the end of the run.
 What tests cost, and the rule for marks, is in CONTRIBUTING.md.
 """
 
+import gc
 import os
 import sys
 from importlib import metadata
 
+# Tracing makes and drops many small objects, and among half a million that stay Python looks for circles of them again
+# and again: an eighth of all CPU time of a run. See also `pytest_collection_finish`.
+gc.set_threshold(50_000, 20, 20)
 # Nothing here imports the library: the import hook below puts a check on each of its functions as it is imported.
 # Before JAX is imported: LAPACK threads fight with XLA's and with those of the other test process.
 for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
@@ -24,7 +28,6 @@ if metadata.version("jaxlib").startswith("0.10."):
     os.environ.setdefault("XLA_FLAGS", " ".join(f"--xla_cpu_{flag}" for flag in flags))
 
 # ruff: noqa: E402
-import gc
 from pathlib import Path
 
 import compilation_counts
@@ -83,6 +86,12 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
+def pytest_collection_finish():
+    """What the modules hold stays to the end: garbage is no longer looked for in it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
