@@ -160,6 +160,12 @@ def subspace_angle(first: Float[Array, "N a"], second: Float[Array, "N b"]) -> F
             raise ValueError(
                 f"{name}: expected (N, k) with k <= N columns and the N of first, got shape {np.shape(matrix)}."
             )
+    return _angle(first, second)
+
+
+# One program: operation by operation, QR and SVD would be compiled as 35 of them for each shape.
+@jax.jit
+def _angle(first: Array, second: Array) -> Array:
     q1, q2 = orthonormalize(first)[0], orthonormalize(second)[0]
     inside = q1.T @ q2
     outside = q2 - q1 @ inside
