@@ -44,7 +44,8 @@ compiled_by_workers = []
 account = cpu_seconds.Account()
 
 SECONDS_OF_ALL = 900
-"""CPU seconds: `make test` takes ten minutes of two idle cores, with lint, types and set-up beside the tests."""
+"""CPU seconds: `make test` then takes ten minutes of two idle cores, with lint, types and set-up beside the tests. The
+goal; CONTRIBUTING.md says what the last whole run took."""
 
 SECONDS_OF_ONE = 10
 """CPU seconds of one test in the normal run."""
