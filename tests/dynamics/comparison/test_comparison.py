@@ -106,6 +106,37 @@ def test_a_copy_that_diverges_is_different_where_the_system_hardly_meets_itself(
     assert far["D_stsp"].copy < far["D_stsp"].system + 2 * far["D_stsp"].system_error
 
 
+@pytest.mark.parametrize("num_bins", [7, 2_000_000_000])
+def test_visited_places_of_all_segments_are_compared_as_by_histograms(num_bins):
+    """Eight series of each, one of the copy partly lost; also on a grid with more cells than an integer can count."""
+    rng = np.random.default_rng(0)
+    system, copy = rng.integers(-2, 3, (2, 8, 16, 3)).astype(float)
+    copy[3, 5:] = 1e6
+    found = rd.compare_dynamics(system, copy, smoothing=1.0, num_candidates=0, num_bins=num_bins)["D_stsp"]
+    rows = system.reshape(-1, 3)
+    lower, upper = rows.min(0) - 0.1 * rows.std(0, ddof=1), rows.max(0) + 0.1 * rows.std(0, ddof=1)
+
+    def divergence(x, y):
+        """Over the cells that either meets, as a dictionary of counts, and all others as one."""
+        counts = []
+        for series in (x, y):
+            places = np.floor(num_bins * (series - lower) / (upper - lower))
+            cells = [tuple(place) for place in places if ((place >= 0) & (place < num_bins)).all()]
+            counts.append({cell: cells.count(cell) for cell in cells})
+        met, number = set(counts[0]) | set(counts[1]), float(num_bins) ** 3
+        total = [sum(count.values()) + 1e-5 * number for count in counts]
+        share = lambda k, cell: (counts[k].get(cell, 0) + 1e-5) / total[k]
+        empty = (number - len(met)) * 1e-5 / total[0] * np.log(total[1] / total[0])
+        return sum(share(0, cell) * np.log(share(0, cell) / share(1, cell)) for cell in met) + empty
+
+    null = [divergence(x, y) for i, x in enumerate(system) for j, y in enumerate(system) if i != j]
+    cross = [divergence(x, y) for x in system for y in copy]
+    # Where cells are many, all numbers are next to nothing.
+    for value, expected in zip((found.system, found.copy), (null, cross)):
+        assert value == pytest.approx(np.mean(expected), rel=1e-9, abs=1e-12)
+    assert found.system_error == pytest.approx(np.std(null, ddof=1), rel=1e-9, abs=1e-12)
+
+
 class Turned(eqx.Module):
     """A map seen in a turned basis."""
 
