@@ -88,6 +88,8 @@ def best_turns(first: np.ndarray, second: np.ndarray, pairs: np.ndarray) -> np.n
 
 def assign(first: np.ndarray, second: np.ndarray, forbidden: np.ndarray) -> np.ndarray:
     """The cheapest matching of points of one kind where they are, (P, 2)."""
+    if forbidden.all():
+        return np.empty((0, 2), int)
     return _assign(_squares(first, second, np.eye(first.shape[1])[None]), forbidden)[0]
 
 

@@ -268,13 +268,17 @@ def fixed_point_measurement(
     ours, theirs = found
     if ours is None or theirs is None:
         return None, ours, theirs, None
-    places = [runs.observe(points.points[None])[0] for runs, points in ((system, ours), (copy, theirs))]
     scale = system.observed.reshape(-1, system.observed.shape[2]).std(0)
+    places = [
+        runs.observe(points.points[None])[0] if len(points.points) else np.zeros((0, len(scale)))
+        for runs, points in ((system, ours), (copy, theirs))
+    ]
     match = match_fixed_points(
         places[0] / scale, places[1] / scale, ours.num_unstable, theirs.num_unstable, group="none"
     )
     distance = match.largest_distance
-    near = match.complete and distance is not None and distance <= tolerance
+    # Complete without a distance: neither has any.
+    near = match.complete and (distance is None or distance <= tolerance)
     if not match.complete:
         verdict = LikenessVerdict.different
     else:

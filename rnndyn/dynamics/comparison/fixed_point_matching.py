@@ -32,7 +32,7 @@ def match_fixed_points(
 
     **Arguments:**
 
-    - `x`, `y`: the points, (K, N) and (L, M); the smaller space is embedded in the larger.
+    - `x`, `y`: the points, (K, N) and (L, M), also none; the smaller space is embedded in the larger.
     - `num_unstable_x`, `num_unstable_y`: how many unstable directions each has, (K,) and (L,).
     - `group`: up to which maps.
     - `connections_x`, `connections_y`: (K, K) and (L, L) booleans, whether an orbit goes from one point to another (see
@@ -54,8 +54,10 @@ def match_fixed_points(
         individuality in neural dynamics across large populations of recurrent networks", NeurIPS; P. J. Besl & N. D.
         McKay (1992), "A method for registration of 3-D shapes", IEEE PAMI 14.
     """
-    check_states("x", x)
-    check_states("y", y)
+    for name, points in (("x", x), ("y", y)):
+        # A system without fixed points is one too: none of the other's has a partner.
+        if np.ndim(points) != 2 or len(points):
+            check_states(name, points)
     check_at_least("num_starts", num_starts, 1)
     if group not in ("orthogonal", "affine", "none"):
         raise ValueError(f'group: expected "orthogonal", "affine" or "none", got {group!r}.')

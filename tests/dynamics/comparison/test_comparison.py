@@ -137,6 +137,23 @@ def test_visited_places_of_all_segments_are_compared_as_by_histograms(num_bins):
     assert found.system_error == pytest.approx(np.std(null, ddof=1), rel=1e-9, abs=1e-12)
 
 
+def exchange(x):
+    """A rotation of the circle cut open: two pieces of an interval change places, and no point stays."""
+    return jnp.where(x < 0.3, x + 0.7, x - 0.3)
+
+
+def test_a_copy_without_fixed_points_is_compared():
+    options = {"num_steps": 1000, "smoothing": 2.0, "num_candidates": 8}
+    found = rd.compare_dynamics(lambda x: 3.9 * x * (1 - x), exchange, np.array([0.1]), **options)
+    row = found["fixed points"]
+    assert (row.system, row.copy) == (2, 0)  # 0 and 1 - 1 / 3.9
+    assert row.message.startswith("different")
+    assert_numbers(found)
+    alike = rd.compare_dynamics(exchange, exchange, np.array([0.1]), **options)["fixed points"]
+    assert (alike.system, alike.copy) == (0, 0)
+    assert alike.message.startswith("as good as identical")
+
+
 class Turned(eqx.Module):
     """A map seen in a turned basis."""
 

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from dynamics.maps import polynomial
+from runtime_types import wrong_on_purpose
 
 import rnndyn as rd
 
@@ -164,7 +165,6 @@ def test_a_network_without_fixed_points():
     [
         ({"group": "none"}, "group: expected"),
         ({"points": [(SQUARE, KINDS)]}, "points: expected those of at least two networks, got 1"),
-        ({"points": [(SQUARE, KINDS), SQUARE]}, r"points\[1\]: expected FixedPoints"),
         ({"points": [(SQUARE, KINDS), (SQUARE, KINDS[1:])]}, r"points\[1\]: expected the number of unstable"),
         ({"points": [(SQUARE * np.nan, KINDS)] * 2}, r"points\[0\]: 9 of 9 states hold NaN"),
         ({"connections": [LEADS]}, "connections: expected those of 2 networks, got 1"),
@@ -175,3 +175,8 @@ def test_a_network_without_fixed_points():
 def test_bad_input_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         rd.topological_similarity(**({"points": [(SQUARE, KINDS)] * 2} | arguments))
+
+
+def test_points_without_kinds_are_named():
+    with wrong_on_purpose(), pytest.raises(ValueError, match=r"points\[0\]: expected FixedPoints, or points"):
+        rd.topological_similarity([SQUARE, SQUARE])  # pyright: ignore[reportArgumentType]
