@@ -12,7 +12,7 @@ from rnndyn.dynamics.comparison._visited_cells import binned_divergences
 from rnndyn.dynamics.comparison.correlation_dimension import correlation_dimension
 from rnndyn.dynamics.comparison.fixed_point_matching import FixedPointMatch, match_fixed_points
 from rnndyn.dynamics.comparison.prediction import valid_prediction_time
-from rnndyn.dynamics.comparison.spectrum_distance import gaussian_kernel, hellinger_distance, smoothed_spectra
+from rnndyn.dynamics.comparison.spectrum_distance import gaussian_kernel, smoothed_spectra
 from rnndyn.dynamics.comparison.state_space_divergence import (
     MOST_BINNED,
     default_bounds,
@@ -110,7 +110,7 @@ def state_space_measurement(system: np.ndarray, copy: np.ndarray, num_bins: int)
         system, copy, note = system / scale, copy / scale, "mixtures of Gaussians"
         if not np.isfinite(copy).all():
             return Measurement(name, None, None, None, None, LikenessVerdict.not_measured, "the copy diverges")
-        pair = _null_and_cross(_mixture_divergences, system, copy)
+        pair = _null_and_cross(lambda x, y: np.asarray(_mixture_divergences(x, y)), system, copy)
     is_finite = np.isfinite(copy).all()
     row = measured(name, *pair, side=1, note=note)
     if is_finite:
@@ -129,18 +129,13 @@ def spectrum_measurement(system: np.ndarray, copy: np.ndarray, smoothing: float)
         note = "the copy has no spectrum: it stands still or diverges"
         return Measurement(name, None, None, None, None, LikenessVerdict.not_measured, note)
     kernel = jnp.asarray(gaussian_kernel(smoothing))
-    spectra = [np.asarray(_spectra(jnp.asarray(runs), kernel)) for runs in (system, copy)]
-    return measured(name, *_null_and_cross(_hellinger_distances, *spectra), side=1, note=f"sigma {smoothing:g}")
+    roots = [np.sqrt(np.asarray(_spectra(jnp.asarray(runs), kernel))) for runs in (system, copy)]
+    return measured(name, *_null_and_cross(_hellinger_distances, *roots), side=1, note=f"sigma {smoothing:g}")
 
 
-def _null_and_cross(
-    distances: Any, system: np.ndarray, copy: np.ndarray
-) -> tuple[tuple[float, float], tuple[float, float]]:
+def _null_and_cross(table: Any, system: np.ndarray, copy: np.ndarray) -> tuple[tuple[float, float], ...]:
     """Mean and spread between different segments of the system, and between segments of system and copy."""
-    i, j = np.nonzero(~np.eye(len(system), dtype=bool))
-    null = np.asarray(distances(system[i], system[j]))
-    i, j = (a.ravel() for a in np.indices((len(system), len(copy))))
-    return _spread(null), _spread(np.asarray(distances(system[i], copy[j])))
+    return _spread(table(system, system)[~np.eye(len(system), dtype=bool)]), _spread(table(system, copy))
 
 
 def _spread(values: np.ndarray) -> tuple[float, float]:
@@ -150,7 +145,8 @@ def _spread(values: np.ndarray) -> tuple[float, float]:
 # Compiled here, once for all comparisons of series of one length.
 @jax.jit
 def _mixture_divergences(xs: Any, ys: Any) -> Any:
-    return jax.lax.map(lambda pair: mixture_divergence(*pair, 1.0, 1000, jax.random.key(0)), (xs, ys))
+    of_one = lambda x: jax.lax.map(lambda y: mixture_divergence(x, y, 1.0, 1000, jax.random.key(0)), ys)
+    return jax.lax.map(of_one, xs)
 
 
 @jax.jit
@@ -158,9 +154,10 @@ def _spectra(runs: Any, kernel: Any) -> Any:
     return jax.lax.map(lambda run: smoothed_spectra(run, kernel), runs)
 
 
-@jax.jit
-def _hellinger_distances(fs: Any, gs: Any) -> Any:
-    return jax.lax.map(lambda pair: hellinger_distance(*pair), (fs, gs))
+def _hellinger_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Mean over channels of the distances of spectra, given by their roots (R, frequencies, n): a table (R, S)."""
+    of_one = lambda root: np.sqrt(np.sum((second - root) ** 2, axis=1) / 2).mean(axis=1)
+    return np.stack([of_one(root) for root in first])
 
 
 def exponent_measurements(

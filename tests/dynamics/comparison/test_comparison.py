@@ -9,6 +9,7 @@ from dynamics.maps import Henon
 import rnndyn as rd
 
 START = np.array([0.1, 0.1])
+WAVE = np.sin(0.3 * np.arange(400.0))[:, None] * [1.0, 0.5]
 OPTIONS = {"num_steps": 4000, "num_transient": 500, "smoothing": 10.0}
 
 
@@ -201,11 +202,17 @@ BAD[7] = np.nan
     ("call", "message"),
     [
         (lambda: rd.compare_dynamics(Henon(), Henon()), "initial_states: f is a map"),
+        (lambda: rd.compare_dynamics(WAVE, WAVE[:5], smoothing=1.0), "g: runs of 5 rows are cut into segments of 0"),
+        (lambda: rd.compare_dynamics(WAVE[:5], WAVE, smoothing=1.0), "f: runs of 5 rows are cut into segments of 0"),
+        (
+            lambda: rd.compare_dynamics(WAVE, np.where(np.arange(400)[:, None] == 7, np.nan, WAVE), smoothing=1.0),
+            "g: 1 rows hold NaN or infinity and finite rows come after them",
+        ),
         (lambda: rd.compare_dynamics(BAD, Henon()), "f: 1 of 4000 rows hold NaN"),
         (lambda: rd.compare_dynamics(np.ones((400, 2)), Henon()), "f: 2 of 2 channels are constant"),
         (lambda: rd.compare_dynamics(np.sin(np.ones(5)), Henon()), "f: expected a map, or series"),
         (lambda: rd.compare_dynamics(BAD[8:, :1], BAD[8:]), "g: expected the 1 channels of f, got 2"),
-        (lambda: rd.compare_dynamics(BAD[8:80], BAD[8:80]), "num_steps: runs are cut into segments of 9 rows"),
+        (lambda: rd.compare_dynamics(BAD[8:80], BAD[8:80]), "f: runs of 72 rows are cut into segments of 9, too short"),
         (lambda: rd.compare_dynamics(BAD[8:], Henon(), copy_observation=lambda x: x), "copy_states: g is observed"),
         (lambda: rd.compare_dynamics(BAD[8:], BAD[8:], dt=0.0), "dt: expected a positive"),
         (lambda: rd.compare_dynamics(BAD[8:], BAD[8:], cycle_periods=(0,)), "cycle_periods"),
