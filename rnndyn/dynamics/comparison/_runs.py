@@ -99,7 +99,8 @@ def check_gaps(name: str, runs: Runs) -> None:
     if runs.map is not None:
         return
     finite = np.isfinite(runs.observed).all(axis=2)
-    gaps = ~finite & np.logical_or.accumulate(finite[:, ::-1], axis=1)[:, ::-1]
+    goes_on = np.asarray(np.logical_or.accumulate(finite[:, ::-1], axis=1))[:, ::-1]
+    gaps = ~finite & goes_on
     if gaps.any():
         run, row = np.argwhere(gaps)[0]
         raise ValueError(

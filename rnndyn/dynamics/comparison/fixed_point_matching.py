@@ -56,7 +56,7 @@ def match_fixed_points(
     """
     for name, points in (("x", x), ("y", y)):
         # A system without fixed points is one too: none of the other's has a partner.
-        if np.ndim(points) != 2 or len(points):
+        if np.ndim(points) != 2 or np.shape(points)[0]:
             check_states(name, points)
     check_at_least("num_starts", num_starts, 1)
     if group not in ("orthogonal", "affine", "none"):

@@ -111,9 +111,9 @@ class SeriesWindows(eqx.Module):
 
 def _places_to_start(observed: np.ndarray, num_steps: int, num_known: int) -> np.ndarray:
     """Series and first sample (V, 2) of the stretches whose first samples are whole, and that see anything after."""
-    whole = observed.all(axis=2)
-    last = whole.shape[1] - num_steps
-    known = np.logical_and.reduce([whole[:, k : k + last] for k in range(num_known)])
+    whole: np.ndarray = np.all(observed, axis=2)
+    last = observed.shape[1] - num_steps
+    known = np.all([whole[:, k : k + last] for k in range(num_known)], axis=0)
     seen = np.cumsum(np.pad(observed.sum(axis=2), ((0, 0), (1, 0))), axis=1)
     places = np.argwhere(known & (seen[:, num_steps + 1 :] > seen[:, num_known : num_known + last]))
     if len(places) == 0:
