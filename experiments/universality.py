@@ -1,8 +1,9 @@
 """Three kinds of networks represent a task differently and solve it alike (Maheswaranathan et al. 2019).
 
 Vanilla, GRU and LSTM networks learn to hold two bits, and to generate sine waves. Side by side on the same trials their
-states look different from kind to kind. Their fixed points do not: those of one task are as many and as unstable in
-all. The linear operators that carry states on (DSA) stand between: they tell the tasks apart, and the kinds still.
+states look different from kind to kind. Their fixed points do not: those of one task are as many, as unstable and
+connected alike in all. The linear operators that carry states on (DSA) stand between: they tell the tasks apart, and
+the kinds still.
 """
 
 import dataclasses
@@ -33,8 +34,9 @@ Four networks of each of three kinds learn to hold two bits, and four to generat
   rotation. Different tasks are not compared.
 - **f** how differently they move: angles between their operators after the best change of basis, tasks included.
 - **g, h** how far distances follow the kind of cell (within a task) and the task: ANOSIM R, 1 where they do entirely;
-  orange, representations; blue, dynamics; filled, p at most .05 by permutation of the labels. Fixed points follow the
-  task alone; DSA and spectra follow both.
+  orange, representations; blue, dynamics; filled, p at most .05 by permutation of the labels. Topology: fixed points
+  by number, unstable directions and connections; arrangement: also by place, up to a rotation and a scale. Topology
+  follows the task alone; DSA and spectra follow both.
 """
 
 CELLS = {"vanilla": rd.VanillaCell, "GRU": rd.GRUCell, "LSTM": rd.LSTMCell}
@@ -78,6 +80,9 @@ class Config:
     num_splits: int = 50
     num_candidates: int = 48
     num_permutations: int = 999
+    """Of the labels."""
+    num_deals: int = 19
+    """Of the places of fixed points: how close in arrangement two networks are by chance."""
     seed: Seed = 0
 
     def __post_init__(self) -> None:
@@ -101,6 +106,7 @@ SMOKE = Config(
     num_splits=2,
     num_candidates=8,
     num_permutations=9,
+    num_deals=2,
 )
 
 
@@ -108,6 +114,7 @@ class Member(rd.Result):
     """One trained network.
 
     - `points`: its fixed points, with no input or, for the sine wave, with the input of the middle frequency.
+    - `connections`: which of them orbits lead to from which.
     - `cloud`: states of the trials, (trials, T, N).
     """
 
@@ -116,6 +123,7 @@ class Member(rd.Result):
     seed: int
     validation_loss: float
     points: rd.FixedPoints
+    connections: rd.Connections
     cloud: np.ndarray
 
     @property
@@ -139,6 +147,7 @@ class Universality(rd.Result):
     members: tuple[Member, ...]
     scores: tuple[Scores, ...]
     similarity: rd.DynamicalSimilarity
+    topology: rd.TopologicalSimilarity
     num_bits: int
 
     def textbook(self, task: str) -> tuple[int, ...]:
@@ -177,14 +186,21 @@ def compute(config: Config) -> Universality:
     similarity = rd.dynamical_similarity(
         free, num_delays=config.num_delays, rank=config.rank, num_splits=config.num_splits, seed=config.seed
     )
+    topology = rd.topological_similarity(
+        [m.points for m in members],
+        [m.connections for m in members],
+        num_permutations=config.num_deals,
+        seed=config.seed,
+    )
     for name, distances in (
         ("DSA", similarity.distances),
         ("spectra", similarity.spectral_distances),
-        ("fixed points", arrangement_distances(members)),
+        ("arrangement", topology.arrangement_distances),
+        ("topology", topology.distances),
     ):
         by_cell = rd.label_clustering(distances, cells, within=tasks, **options)
         scores.append(Scores(name, distances, by_cell, rd.label_clustering(distances, tasks, **options)))
-    return Universality(tuple(members), tuple(scores), similarity, config.num_bits)
+    return Universality(tuple(members), tuple(scores), similarity, topology, config.num_bits)
 
 
 def task_settings(task: str, config: Config) -> dict[str, Any]:
@@ -236,13 +252,22 @@ def look_at(
     starts = starts + 0.5 * driven.reshape(-1, driven.shape[2]).std(0) * rng.standard_normal(starts.shape)
     freely = np.asarray(go_on(model.cell, starts.astype(np.float32), held, config.num_free_steps), float)  # pyright: ignore[reportArgumentType]
     level = np.median(np.asarray(inputs[:, -1]), axis=0) if task == "sine_wave" else held[0]
+    f = rd.as_map(model.cell, np.asarray(level, np.float32))
     points = rd.find_fixed_points(
-        rd.as_map(model.cell, np.asarray(level, np.float32)),
+        f,
         np.asarray(rd.sample_candidates(driven, config.num_candidates, key=jax.random.key(config.seed))),
         progress=False,
     )
     loss = float(trained.history.validation_losses[-1])
-    return Member(task, cell, seed, loss, points, driven[:8]), outputs.reshape(-1, outputs.shape[2]), freely
+    # Many directions: the plane that is unstable at the centre has a sector for each memory.
+    connections = rd.Connections(np.zeros((0, 0), bool), 0, 0)
+    if len(points):
+        connections = rd.find_connections(f, points, num_directions=64)
+    return (
+        Member(task, cell, seed, loss, points, connections, driven[:8]),
+        outputs.reshape(-1, outputs.shape[2]),
+        freely,
+    )
 
 
 @eqx.filter_jit
@@ -273,16 +298,6 @@ def within_tasks(measure: Callable[[Any], np.ndarray], shown: list[np.ndarray], 
     return distances
 
 
-def arrangement_distances(members: list[Member]) -> np.ndarray:
-    """The share of fixed points without a partner that has as many unstable directions."""
-    distances = np.zeros((len(members), len(members)))
-    counts = [np.bincount(m.points.num_unstable, minlength=64) for m in members]
-    for i, j in zip(*np.triu_indices(len(members), 1)):
-        either = max(counts[i].sum() + counts[j].sum(), 1)
-        distances[i, j] = distances[j, i] = np.abs(counts[i] - counts[j]).sum() / either
-    return distances
-
-
 def report(result: Universality) -> str:
     """Portraits, distances and how they cluster."""
     lines = ["task       cell     validation MSE      networks with the textbook's fixed points (others)"]
@@ -307,6 +322,13 @@ def report(result: Universality) -> str:
         )
     within, between = dsa_by_task(result)
     null = result.similarity.null_distances
+    same, closer, chance = arrangements(result)
+    lines += [
+        "",
+        f"flip-flop networks, {len(same)} pairs: {int(np.sum(same == 0))} have the same fixed points and connections;",
+        f"in arrangement {int(np.sum(closer))} are closer than by chance (p <= .05; places dealt at random: median "
+        f"{chance:.2f})",
+    ]
     lines += [
         "",
         f"DSA, radians, medians: networks of one task {np.median(within):.2f}, of two tasks {np.median(between):.2f}; "
@@ -324,6 +346,15 @@ def dsa_by_task(result: Universality) -> tuple[np.ndarray, np.ndarray]:
     same = tasks[i] == tasks[j]
     found = result.similarity.distances[i, j]
     return found[same], found[~same]
+
+
+def arrangements(result: Universality) -> tuple[np.ndarray, np.ndarray, float]:
+    """Of pairs of flip-flop networks: topological distances, whether places agree more than by chance, and chance."""
+    chosen = np.flatnonzero([m.task == "flip_flop" for m in result.members])
+    i, j = (chosen[axis] for axis in np.triu_indices(len(chosen), 1))
+    topology = result.topology
+    assert topology.p_values is not None
+    return topology.distances[i, j], topology.p_values[i, j] <= 0.05, float(np.median(topology.null_distances[i, j]))
 
 
 def plot(result: Universality) -> Figure:

@@ -60,6 +60,8 @@ from rnndyn.dynamics.comparison.similarity import DynamicalSimilarity as Dynamic
 from rnndyn.dynamics.comparison.similarity import dynamical_similarity as dynamical_similarity
 from rnndyn.dynamics.comparison.spectrum_distance import spectrum_distance as spectrum_distance
 from rnndyn.dynamics.comparison.state_space_divergence import state_space_divergence as state_space_divergence
+from rnndyn.dynamics.comparison.topological_similarity import TopologicalSimilarity as TopologicalSimilarity
+from rnndyn.dynamics.comparison.topological_similarity import topological_similarity as topological_similarity
 from rnndyn.dynamics.cycles.cycle_list import Cycles as Cycles
 from rnndyn.dynamics.cycles.cycle_list import CycleSet as CycleSet
 from rnndyn.dynamics.cycles.cycles import find_cycles as find_cycles

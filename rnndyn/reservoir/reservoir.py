@@ -14,7 +14,7 @@ from rnndyn.maps import CellMap, as_map
 from rnndyn.networks.unroll import unroll
 from rnndyn.reservoir.cells import ClosedLoopCell, ReservoirCell, features
 from rnndyn.reservoir.ridge import check_ridge, gram, solve
-from rnndyn.tasks.dynamical_systems.series import Series, Standardization, as_series
+from rnndyn.tasks.dynamical_systems.series import Series, Standardization, as_series, check_complete
 
 
 def reservoir(
@@ -224,6 +224,7 @@ def prepare(series: Any, input_size: int | None, num_washout: int) -> Series:
     """The series, standardised, long enough for the washout and one step."""
     check_at_least("num_washout", num_washout, 0)
     series = series if isinstance(series, Series) else as_series(series)
+    check_complete(series)
     series = series if series.scale is not None else series.standardize()
     if input_size is not None and series.num_variables != input_size:
         raise ValueError(f"series: expected {input_size} variables, the inputs, got {series.num_variables}.")

@@ -5,11 +5,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from rnndyn.networks.adapters import as_cell
-from rnndyn.tasks.dynamical_systems.windows import Stretches
+from rnndyn.tasks.dynamical_systems.stretches import Stretches, without_missing
+from rnndyn.training._masked_error import squared_errors
 from rnndyn.training.encoded import Encoded
 from rnndyn.training.forcing_strength import forcing_strength
 from rnndyn.training.losses import mean_squared_error
@@ -51,8 +51,16 @@ def forced_loss(
         as well (the k-th sample of a stretch, where the encoder reads k);
     - a `PerSeries` one of either: each stretch has the weights of its series.
 
+    *Missing samples*: where the batch says what was measured (`Stretches.observed`), errors are those of measured
+    entries, each of the batch with equal weight; a measured output draws the state and the others do not
+    (`generalized_teacher_forcing`); an encoder is asked only where all that it reads is there, and adaptive strengths
+    are those along the data with the network's own predictions in the gaps. Outputs of the first sample that were not
+    measured are those of `model.start()`, and a first state whose encoder lacks a sample reads zeros for it:
+    `SeriesWindows` starts elsewhere. NaN that nobody has marked is an error.
+
     **Raises:** `ValueError` for a decay outside [0, 1), a negative weight; (the loss) for a batch of another shape, a
-    cell with inputs and a batch without, per-series weights and a batch that does not say of which series it is.
+    cell with inputs and a batch without, per-series weights and a batch that does not say of which series it is, and
+    (where values can be looked at, not under `jit`) NaN.
 
     ??? cite "Reference"
         F. Hess, Z. Monfared, M. Brenner & D. Durstewitz (2023), "Generalized teacher forcing for learning chaotic
@@ -92,27 +100,40 @@ class ForcedLoss(eqx.Module):
         else:
             alpha = self.alpha(step) if callable(self.alpha) else jnp.asarray(self.alpha)
 
-        def one(stretch: Stretches) -> Array:
+        def one(stretch: Stretches) -> tuple[Any, Any]:
             network = _prepare(model, stretch, self.fixed_readout)
-            teachers = _teachers(network, stretch.values)
-            lost = len(stretch.values) - len(teachers)
-            rnn = network.model if isinstance(network, Encoded) else network
-            targets = stretch.values[lost + 1 :]
-            outputs = generalized_teacher_forcing(
-                rnn,
-                targets,
-                alpha,
-                inputs=None if stretch.inputs is None else stretch.inputs[lost:],
-                state=teachers[0],
-                teachers=teachers[1:] if isinstance(network, Encoded) else None,
-            )
-            error = mean_squared_error(outputs, targets)
-            if isinstance(network, Encoded):
-                read = jax.vmap(rnn.read)(teachers)
-                error = error + self.reconstruction * mean_squared_error(read, stretch.values[lost:])
-            return error
+            return _errors(network, stretch, alpha, _mean if batch.observed is None else squared_errors)
 
-        return jnp.mean(jax.vmap(one)(batch)), (jax.lax.stop_gradient(strength), step + 1)
+        error, of_encoded = jax.vmap(one)(batch)
+        if batch.observed is None:
+            loss = jnp.mean(error if of_encoded is None else error + self.reconstruction * of_encoded)
+        else:
+            loss = _over_all(error)
+            loss = loss if of_encoded is None else loss + self.reconstruction * _over_all(of_encoded)
+        return loss, (jax.lax.stop_gradient(strength), step + 1)
+
+
+def _errors(network: Any, stretch: Stretches, alpha: Any, error_of: Any) -> tuple[Any, Any]:
+    """Errors of a forced run over one stretch, and of what is read out of encoded data (`None` without an encoder)."""
+    rnn = network.model if isinstance(network, Encoded) else network
+    teachers, known = _teachers(network, stretch)
+    seen = stretch.observed
+    lost = 0 if teachers is None else len(stretch.values) - len(teachers)
+    targets = stretch.values[lost + 1 :]
+    later = None if seen is None else seen[lost + 1 :]
+    inputs = None if stretch.inputs is None else stretch.inputs[lost:]
+    if teachers is None:
+        outputs = generalized_teacher_forcing(
+            rnn, targets, alpha, inputs=inputs, state=_first_state(network, stretch), observed=later
+        )
+        return error_of(outputs, targets, later), None
+    strengths = alpha if known is None else jnp.where(known[1:], alpha, 0)
+    outputs = generalized_teacher_forcing(
+        rnn, targets, strengths, inputs=inputs, state=teachers[0], teachers=teachers[1:]
+    )
+    read = jax.vmap(rnn.read)(teachers)
+    whole = None if known is None else jnp.broadcast_to(known[:, None], read.shape)
+    return error_of(outputs, targets, later), error_of(read, stretch.values[lost:], whole)
 
 
 def start_vector(model: Any, dtype: Any) -> Array:
@@ -130,11 +151,10 @@ def start_vector(model: Any, dtype: Any) -> Array:
 
 def _check_batch(model: Any, batch: Any) -> Stretches:
     """The batch as `Stretches`, once it has what the model needs."""
-    if not isinstance(batch, Stretches):
-        batch = Stretches(jnp.asarray(batch), None, None)
-    shape = jnp.shape(batch.values)
+    shape = jnp.shape(batch.values if isinstance(batch, Stretches) else batch)
     if len(shape) != 3 or shape[1] < 2:
         raise ValueError(f"batch: expected stretches of shape (B, T + 1, N), T at least 1, got {shape}.")
+    batch = without_missing(batch)
     if isinstance(model, PerSeries) and batch.series is None:
         raise ValueError(
             "batch: this model has weights for each series, and the batch does not say of which its stretches are. "
@@ -163,18 +183,66 @@ def _prepare(model: Any, stretch: Stretches, fixed_readout: bool) -> Any:
     return eqx.tree_at(where, network, jax.lax.stop_gradient(where(network)))
 
 
-def _teachers(network: Any, values: Array | np.ndarray) -> Array:
-    """States that belong to the samples (T + 1, O) of a stretch, from the first on for which there is one."""
-    if isinstance(network, Encoded):
-        return network.encode_all(jnp.asarray(values))
-    start = start_vector(network, values.dtype)
-    return jax.vmap(lambda output: nearest_state(network, start, output))(values)
+def _first_state(network: Any, stretch: Stretches) -> Array:
+    """Where a run of a network without encoder starts: the state nearest to `start()` that gives what was measured."""
+    start = start_vector(network, stretch.values.dtype)
+    return nearest_state(network, start, stretch.values[0], None if stretch.observed is None else stretch.observed[0])
+
+
+def _teachers(network: Any, stretch: Stretches) -> tuple[Any, Any]:
+    """States that an encoder makes of a stretch, from the first sample on for which it can, and which it knows.
+
+    `None` without an encoder; the second also where nothing is missing.
+    """
+    if not isinstance(network, Encoded):
+        return None, None
+    teachers = network.encode_all(jnp.asarray(stretch.values))
+    if stretch.observed is None:
+        return teachers, None
+    whole = jnp.all(stretch.observed, axis=1)
+    lags = [whole[lag : lag + len(teachers)] for lag in range(network.num_lags)]
+    return teachers, jnp.all(jnp.stack(lags), axis=0)
 
 
 def _strength(network: Any, stretch: Stretches) -> Array:
     """What the Jacobians along the data of a stretch ask for."""
-    states = _teachers(network, stretch.values)[:-1]
+    states = _states_along(network, stretch)
     cell: Any = as_cell(network.model.cell if isinstance(network, Encoded) else network.cell)
     if stretch.inputs is None:
         return forcing_strength(lambda x: cell(x, jnp.zeros(cell.input_size, x.dtype)), states)
     return forcing_strength(cell, states, inputs=stretch.inputs[-len(states) :])
+
+
+def _states_along(network: Any, stretch: Stretches) -> Array:
+    """States that belong to the samples of a stretch but the last; in gaps, what the network says."""
+    teachers, known = _teachers(network, stretch)
+    if stretch.observed is None:
+        if teachers is not None:
+            return teachers[:-1]
+        start = start_vector(network, stretch.values.dtype)
+        return jax.vmap(lambda output: nearest_state(network, start, output))(stretch.values[:-1])
+    cell: Any = as_cell(network.model.cell if isinstance(network, Encoded) else network.cell)
+    first = _first_state(network, stretch) if teachers is None else teachers[0]
+    number = len(stretch.values) - 2 if teachers is None else len(teachers) - 2
+    # Of rows that end with the last sample, those between the first state and the last one.
+    between = lambda rows: None if rows is None else rows[-number - 1 : -1]
+    inputs = jnp.zeros((number, cell.input_size), first.dtype) if stretch.inputs is None else between(stretch.inputs)
+
+    def step(x: Array, at: tuple[Any, ...]) -> tuple[Array, Array]:
+        input, value, seen, teacher, is_known = at
+        x = cell(x, input)
+        drawn = nearest_state(network, x, value, seen) if teacher is None else jnp.where(is_known, teacher, x)
+        return drawn.astype(first.dtype), drawn.astype(first.dtype)
+
+    along = (inputs, between(stretch.values), between(stretch.observed), between(teachers), between(known))
+    return jnp.concatenate([first[None], jax.lax.scan(step, first, along)[1]])
+
+
+def _mean(outputs: Any, targets: Any, _: None) -> Array:
+    return mean_squared_error(outputs, targets)
+
+
+def _over_all(errors: tuple[Array, Array]) -> Array:
+    """The mean over all entries of a batch that were measured, of sums and counts of each stretch; 0 of none."""
+    total, count = (jnp.sum(part) for part in errors)
+    return total / jnp.maximum(count, 1)

@@ -33,7 +33,8 @@ def shallow_start(
 
     **Arguments:**
 
-    - `series`: a `rnndyn.tasks.dynamical_systems.Series`, standardised best, or arrays that its `as_series` takes.
+    - `series`: a `rnndyn.tasks.dynamical_systems.Series`, standardised best, or arrays that its `as_series` takes. Of
+        one with missing samples the regression is over pairs of successive samples that are whole.
     - `num_hidden`: L, the number of ReLUs.
     - `num_directions`: D, into how many directions the rows of $W_2$ point. Each is then shared by L / D ReLUs (one
         more or less) whose kinks are equally spaced over the range of the samples. When not given every ReLU has a
@@ -49,7 +50,8 @@ def shallow_start(
 
     **Returns:** a `PiecewiseLinearCell` without input.
 
-    **Raises:** `ValueError` for a series that `as_series` refuses, or a number out of range.
+    **Raises:** `ValueError` for a series that `as_series` refuses, one without two whole samples in a row, or a number
+    out of range.
 
     Which kinks are better hangs on the number N of variables. A polynomial of degree d in N variables is a sum of
     polynomials of N + d - 1 over d fixed directions (for N = 3: 6, 10 and 15 for d = 2, 3, 4), and a polynomial of one
@@ -64,7 +66,7 @@ def shallow_start(
     of sums of functions of one direction each; K.-C. Li (1992), *On principal Hessian directions for data visualization
     and dimension reduction*, of the eigenvectors of a quadratic fit.
     """
-    values = values_of(series)
+    values = values_of(series, missing=True)
     check_at_least("num_hidden", num_hidden, 1)
     check_at_least("spread", spread, 0)
     if not ridge > 0:
@@ -77,6 +79,10 @@ def shallow_start(
         raise ValueError('directions: "curvature" takes the num_directions most curved ones; say how many.')
     size = values.shape[2]
     before, after = values[:, :-1].reshape(-1, size), values[:, 1:].reshape(-1, size)
+    whole = ~np.isnan(before).any(axis=1) & ~np.isnan(after).any(axis=1)
+    if not whole.any():
+        raise ValueError("series: there are no two samples in a row without missing entries to learn a step from.")
+    before, after = before[whole], after[whole]
     # NumPy draws with a seed from the key: JAX would compile each of these few draws.
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     if num_directions is None:

@@ -127,6 +127,7 @@ def generalized_teacher_forcing(
     *,
     inputs: Any = None,
     teachers: Any = None,
+    observed: Any = None,
     state: Any = None,
     mask: Any = None,
     key: PRNGKeyArray | None = None,
@@ -152,6 +153,9 @@ def generalized_teacher_forcing(
     - `inputs`: external inputs (T, I), where the cell has any; zeros by default.
     - `teachers`: the states $\hat x_t$ (T, N) that the run is drawn towards, in place of those nearest to $x_t$: what
         an encoder makes of the data (`encoded`), for one. The readout may then be any.
+    - `observed`: booleans (T, O), true where a target was measured. The others draw nothing: the state moves so that
+        measured outputs come nearer to their targets, and the others stay what the model says. What `targets` hold
+        there, NaN included, has no influence. Not with `teachers`, of which each is a whole state.
     - `state`: the state to start from; `model.start()` when not given. To start on the data, use
         `nearest_state(model, state, y)`.
     - `mask`: booleans (T,), true where the sequence has an entry. Elsewhere the state is held, and what `inputs` and
@@ -200,6 +204,11 @@ def generalized_teacher_forcing(
         raise ValueError(f"inputs: expected one for each of the {len(targets)} targets, got {len(inputs)}.")
     exists = _check_exists(mask, len(targets))
     targets, inputs = _hide(targets, exists), _hide(jnp.asarray(inputs), exists)
+    if observed is not None:
+        observed = check_observed(observed, targets.shape)
+        if teachers is not None:
+            raise ValueError("observed: with teachers it has no meaning. Pass alpha = 0 at the steps without one.")
+        targets = jnp.where(observed, targets, 0)
     if teachers is not None:
         teachers = _hide(jnp.asarray(teachers), exists)
     state = check_transition(cell, state, inputs[0])
@@ -208,18 +217,19 @@ def generalized_teacher_forcing(
     state = promote_state(lambda x: cell(x, inputs[0]) + drawn, state)
 
     def step(x: Array, at: tuple[Any, ...]) -> tuple[Array, Array]:
-        input, target, teacher, alpha, is_there, noise_key = at
+        input, target, seen, teacher, alpha, is_there, noise_key = at
         after = cell(x, input, **({} if noise_key is None else {"key": noise_key}))
         output = model.read(after)
-        towards = inverse @ (target - output) if teacher is None else teacher - after
+        towards = inverse @ _where_seen(seen, target - output) if teacher is None else teacher - after
         after = (after + alpha * towards).astype(x.dtype)
         return after if is_there is None else _hold(is_there, after, x), output
 
     alphas = jnp.broadcast_to(jnp.asarray(alpha, state.dtype), (len(targets),))
-    return jax.lax.scan(step, state, (inputs, targets, teachers, alphas, exists, step_keys(cell, key, len(targets))))[1]
+    keys = step_keys(cell, key, len(targets))
+    return jax.lax.scan(step, state, (inputs, targets, observed, teachers, alphas, exists, keys))[1]
 
 
-def nearest_state(model: Any, state: Array, output: Array) -> Float[Array, " N"]:
+def nearest_state(model: Any, state: Array, output: Array, observed: Any = None) -> Float[Array, " N"]:
     r"""The state nearest to `state` whose output is the given one: $\hat x = x + C^+(\hat y - C x - b)$.
 
     **Arguments:**
@@ -227,13 +237,17 @@ def nearest_state(model: Any, state: Array, output: Array) -> Float[Array, " N"]
     - `model`: as in `generalized_teacher_forcing`.
     - `state`: $x$, shape (N,).
     - `output`: $\hat y$, shape (O,).
+    - `observed`: booleans (O,), true where the output was measured: the others stay those of `state`.
 
     **Returns:** $\hat x$, shape (N,). With more outputs than units the output is met in the sense of least squares.
 
-    **Raises:** `ValueError` for a readout that is not linear.
+    **Raises:** `ValueError` for a readout that is not linear, or a mask of another shape.
     """
     inverse = jnp.linalg.pinv(wide(_linear_readout(model).weight))
-    return state + inverse @ (output - model.read(state))
+    if observed is not None:
+        observed = check_observed(observed, jnp.shape(output))
+        output = jnp.where(observed, output, 0)
+    return state + inverse @ _where_seen(observed, output - model.read(state))
 
 
 def inverse_sigmoid_decay(half_life: float, sharpness: float = 5.0) -> optax.Schedule:
@@ -289,6 +303,21 @@ class WithStep(eqx.Module):
 
     def __call__(self, model: Any, batch: Any, step: Any) -> tuple[Any, Any]:
         return self.loss(model, batch, step), step + 1
+
+
+def check_observed(observed: Any, shape: tuple[int, ...]) -> Array:
+    """A mask of targets as an array, once it has their shape."""
+    if jnp.shape(observed) != shape or jnp.result_type(observed) != jnp.bool_:
+        raise ValueError(
+            f"observed: expected a boolean for each target, {shape}, got {jnp.result_type(observed)} of shape "
+            f"{jnp.shape(observed)}."
+        )
+    return jnp.asarray(observed)
+
+
+def _where_seen(seen: Any, error: Array) -> Array:
+    """Errors of outputs, zero where nothing was measured."""
+    return error if seen is None else jnp.where(seen, error, 0)
 
 
 def _check_exists(mask: Any, length: int) -> Any:

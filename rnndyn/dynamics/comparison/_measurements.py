@@ -1,6 +1,5 @@
 """Each measure of a copy beside what its system shows against itself."""
 
-import functools
 from typing import Any
 
 import jax
@@ -9,13 +8,13 @@ import numpy as np
 
 from rnndyn.dynamics.candidates import sample_candidates
 from rnndyn.dynamics.comparison._runs import Runs, iterate_from, varies
+from rnndyn.dynamics.comparison._visited_cells import binned_divergences
 from rnndyn.dynamics.comparison.correlation_dimension import correlation_dimension
 from rnndyn.dynamics.comparison.fixed_point_matching import FixedPointMatch, match_fixed_points
 from rnndyn.dynamics.comparison.prediction import valid_prediction_time
-from rnndyn.dynamics.comparison.spectrum_distance import gaussian_kernel, hellinger_distance, smoothed_spectra
+from rnndyn.dynamics.comparison.spectrum_distance import gaussian_kernel, smoothed_spectra
 from rnndyn.dynamics.comparison.state_space_divergence import (
     MOST_BINNED,
-    binned_divergence,
     default_bounds,
     mixture_divergence,
 )
@@ -35,6 +34,8 @@ LEAST_SPREAD = 1e-6
 DISPLACEMENT = 1e-6
 """In standard deviations: how far off the start of the system's prediction of itself is, as float32 leaves it."""
 
+_SMOOTHING = 1e-5
+"""Of D_stsp, states per cell: that of `state_space_divergence`."""
 
 NORMAL_QUARTILES = 1.349
 """How far the quartiles of a normal distribution are apart, in its standard deviations."""
@@ -99,17 +100,19 @@ def state_space_measurement(system: np.ndarray, copy: np.ndarray, num_bins: int)
     """D_stsp between all pairs of segments; one grid for all."""
     name, rows = "D_stsp", system.reshape(-1, system.shape[2])
     if rows.shape[1] <= MOST_BINNED:
-        lower, upper = default_bounds(jnp.asarray(rows))
-        divergence = lambda x, y: _binned_divergences(x, y, lower, upper, num_bins)
+        lower, upper = (np.asarray(corner) for corner in default_bounds(jnp.asarray(rows)))
+        both = binned_divergences(np.concatenate([system, copy]), lower, upper, num_bins, _SMOOTHING)
+        null, cross = both[: len(system), : len(system)], both[: len(system), len(system) :]
+        pair = _spread(null[~np.eye(len(system), dtype=bool)]), _spread(cross)
         note = f"bins, {num_bins} to a dimension"
     else:
         scale = rows.std(0)
         system, copy, note = system / scale, copy / scale, "mixtures of Gaussians"
         if not np.isfinite(copy).all():
             return Measurement(name, None, None, None, None, LikenessVerdict.not_measured, "the copy diverges")
-        divergence = _mixture_divergences
+        pair = _null_and_cross(lambda x, y: np.asarray(_mixture_divergences(x, y)), system, copy)
     is_finite = np.isfinite(copy).all()
-    row = measured(name, *_null_and_cross(divergence, system, copy), side=1, note=note)
+    row = measured(name, *pair, side=1, note=note)
     if is_finite:
         return row
     # What a copy visits before it diverges is no likeness, however little short runs of the system are like each other.
@@ -126,30 +129,24 @@ def spectrum_measurement(system: np.ndarray, copy: np.ndarray, smoothing: float)
         note = "the copy has no spectrum: it stands still or diverges"
         return Measurement(name, None, None, None, None, LikenessVerdict.not_measured, note)
     kernel = jnp.asarray(gaussian_kernel(smoothing))
-    spectra = [np.asarray(_spectra(jnp.asarray(runs), kernel)) for runs in (system, copy)]
-    return measured(name, *_null_and_cross(_hellinger_distances, *spectra), side=1, note=f"sigma {smoothing:g}")
+    roots = [np.sqrt(np.asarray(_spectra(jnp.asarray(runs), kernel))) for runs in (system, copy)]
+    return measured(name, *_null_and_cross(_hellinger_distances, *roots), side=1, note=f"sigma {smoothing:g}")
 
 
-def _null_and_cross(
-    distances: Any, system: np.ndarray, copy: np.ndarray
-) -> tuple[tuple[float, float], tuple[float, float]]:
+def _null_and_cross(table: Any, system: np.ndarray, copy: np.ndarray) -> tuple[tuple[float, float], ...]:
     """Mean and spread between different segments of the system, and between segments of system and copy."""
-    i, j = np.nonzero(~np.eye(len(system), dtype=bool))
-    null = np.asarray(distances(system[i], system[j]))
-    i, j = (a.ravel() for a in np.indices((len(system), len(copy))))
-    cross = np.asarray(distances(system[i], copy[j]))
-    return (null.mean(), null.std(ddof=1)), (cross.mean(), cross.std(ddof=1))
+    return _spread(table(system, system)[~np.eye(len(system), dtype=bool)]), _spread(table(system, copy))
+
+
+def _spread(values: np.ndarray) -> tuple[float, float]:
+    return float(values.mean()), float(values.std(ddof=1))
 
 
 # Compiled here, once for all comparisons of series of one length.
-@functools.partial(jax.jit, static_argnames="num_bins")
-def _binned_divergences(xs: Any, ys: Any, lower: Any, upper: Any, num_bins: int) -> Any:
-    return jax.lax.map(lambda pair: binned_divergence(*pair, lower, upper, num_bins, 1e-5), (xs, ys))
-
-
 @jax.jit
 def _mixture_divergences(xs: Any, ys: Any) -> Any:
-    return jax.lax.map(lambda pair: mixture_divergence(*pair, 1.0, 1000, jax.random.key(0)), (xs, ys))
+    of_one = lambda x: jax.lax.map(lambda y: mixture_divergence(x, y, 1.0, 1000, jax.random.key(0)), ys)
+    return jax.lax.map(of_one, xs)
 
 
 @jax.jit
@@ -157,9 +154,10 @@ def _spectra(runs: Any, kernel: Any) -> Any:
     return jax.lax.map(lambda run: smoothed_spectra(run, kernel), runs)
 
 
-@jax.jit
-def _hellinger_distances(fs: Any, gs: Any) -> Any:
-    return jax.lax.map(lambda pair: hellinger_distance(*pair), (fs, gs))
+def _hellinger_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Mean over channels of the distances of spectra, given by their roots (R, frequencies, n): a table (R, S)."""
+    of_one = lambda root: np.sqrt(np.sum((second - root) ** 2, axis=1) / 2).mean(axis=1)
+    return np.stack([of_one(root) for root in first])
 
 
 def exponent_measurements(
@@ -267,13 +265,17 @@ def fixed_point_measurement(
     ours, theirs = found
     if ours is None or theirs is None:
         return None, ours, theirs, None
-    places = [runs.observe(points.points[None])[0] for runs, points in ((system, ours), (copy, theirs))]
     scale = system.observed.reshape(-1, system.observed.shape[2]).std(0)
+    places = [
+        runs.observe(points.points[None])[0] if len(points.points) else np.zeros((0, len(scale)))
+        for runs, points in ((system, ours), (copy, theirs))
+    ]
     match = match_fixed_points(
         places[0] / scale, places[1] / scale, ours.num_unstable, theirs.num_unstable, group="none"
     )
     distance = match.largest_distance
-    near = match.complete and distance is not None and distance <= tolerance
+    # Complete without a distance: neither has any.
+    near = match.complete and (distance is None or distance <= tolerance)
     if not match.complete:
         verdict = LikenessVerdict.different
     else:

@@ -55,7 +55,11 @@ def _maxima(segment: np.ndarray) -> list[np.ndarray | None]:
 
 def _miss(x: np.ndarray, y: np.ndarray) -> float:
     """Root mean square distance of the next maximum in y from that in x after the maximum nearest to it."""
-    nearest = np.abs(y[:, None, 0] - x[None, :, 0]).argmin(axis=1)
+    order = np.argsort(x[:, 0], kind="stable")
+    ranked = x[order, 0]
+    above = np.clip(np.searchsorted(ranked, y[:, 0]), 1, len(x) - 1)
+    is_below = y[:, 0] - ranked[above - 1] <= ranked[above] - y[:, 0]
+    nearest = order[np.where(is_below, above - 1, above)]
     return float(np.sqrt(np.mean((y[:, 1] - x[nearest, 1]) ** 2)) / x[:, 0].std())
 
 

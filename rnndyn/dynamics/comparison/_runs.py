@@ -33,10 +33,13 @@ class Runs(NamedTuple):
         """What is seen of states `(K, T, N)`: `(K, T, n)`."""
         return observe(self.observation, states)
 
+    def segment_length(self, least: int) -> int:
+        """Rows of each piece, of at least so many; 0 where the runs are too short."""
+        return self.observed.shape[1] // -(-least // len(self.observed))
+
     def segments(self, least: int) -> np.ndarray:
         """The runs cut into at least so many pieces of one length, `(R, L, n)`."""
-        per_run = -(-least // len(self.observed))
-        length = self.observed.shape[1] // per_run
+        per_run, length = -(-least // len(self.observed)), self.segment_length(least)
         return self.observed[:, : per_run * length].reshape(-1, length, self.observed.shape[2])
 
 
@@ -89,6 +92,21 @@ def observe(observation: Callable | None, states: np.ndarray) -> np.ndarray:
 def check_system(name: str, runs: Runs) -> None:
     """The system itself has to be fit to be compared with."""
     check_values(name, runs.observed.reshape(-1, runs.observed.shape[2]), varies=True)
+
+
+def check_gaps(name: str, runs: Runs) -> None:
+    """Raise where a recorded run is lost and goes on: samples are missing. Lost for good, it diverged."""
+    if runs.map is not None:
+        return
+    finite = np.isfinite(runs.observed).all(axis=2)
+    goes_on = np.asarray(np.logical_or.accumulate(finite[:, ::-1], axis=1))[:, ::-1]
+    gaps = ~finite & goes_on
+    if gaps.any():
+        run, row = np.argwhere(gaps)[0]
+        raise ValueError(
+            f"{name}: {int(gaps.sum())} rows hold NaN or infinity and finite rows come after them (the first is row "
+            f"{row} of run {run}): samples are missing. Interpolate them, or cut the series there."
+        )
 
 
 def judge_copy(system: Runs, copy: Runs) -> tuple[Any, Runs]:

@@ -17,7 +17,7 @@ from rnndyn.dynamics.comparison._measurements import (
     state_space_measurement,
 )
 from rnndyn.dynamics.comparison._orbits import cycle_measurements, return_measurement
-from rnndyn.dynamics.comparison._runs import Runs, check_system, judge_copy, make_runs
+from rnndyn.dynamics.comparison._runs import Runs, check_gaps, check_system, judge_copy, make_runs
 from rnndyn.dynamics.comparison.fixed_point_matching import FixedPointMatch
 from rnndyn.dynamics.comparison.verdicts import CopyVerdict, LikenessVerdict
 from rnndyn.dynamics.fixed_points.point_list import FixedPoints
@@ -97,8 +97,9 @@ def compare_dynamics(
     **Returns:** a `DynamicsComparison`. A copy that diverges or settles on a point is named as such; what cannot be
     measured of it is `None`.
 
-    **Raises:** `ValueError` for series or states with NaN, other shapes, a system that does not vary, different
-    channels, runs too short for the spectra.
+    **Raises:** `ValueError` for series or states with NaN (a recorded copy that is lost for good diverges; one that
+    goes on has missing samples), other shapes, a system that does not vary, different channels, runs too short for the
+    spectra.
 
     A driver: it computes in float64. The nulls hold for the lengths used; of longer runs every copy is different.
 
@@ -130,6 +131,7 @@ def compare_dynamics(
             copy_states = _copy_starts(system, initial_states, encode, copy_observation)
         copy = make_runs("g", g, copy_states, copy_observation, **lengths, states_name="copy_states")
         _check_channels(system, copy)
+        check_gaps("g", copy)
         became, copy = judge_copy(system, copy)
         ours, theirs = _segments(system, copy, smoothing)
         rows = [state_space_measurement(ours, theirs, num_bins), spectrum_measurement(ours, theirs, smoothing)]
@@ -234,12 +236,15 @@ def _check_channels(system: Runs, copy: Runs) -> None:
 
 def _segments(system: Runs, copy: Runs, smoothing: float) -> tuple[np.ndarray, np.ndarray]:
     """Segments of one length of both."""
+    least = max(16, 2 * int(4 * smoothing + 0.5))
+    for name, runs in (("f", system), ("g", copy)):
+        if runs.segment_length(NUM_SEGMENTS) < least:
+            which = name if runs.map is None else "num_steps"
+            raise ValueError(
+                f"{which}: runs of {runs.observed.shape[1]} rows are cut into segments of "
+                f"{runs.segment_length(NUM_SEGMENTS)}, too short for spectra smoothed over {smoothing:g} bins, which "
+                f"need {least}. Take longer runs or more of them, or lower smoothing."
+            )
     ours, theirs = system.segments(NUM_SEGMENTS), copy.segments(NUM_SEGMENTS)
     length = min(ours.shape[1], theirs.shape[1])
-    least = max(16, 2 * int(4 * smoothing + 0.5))
-    if length < least:
-        raise ValueError(
-            f"num_steps: runs are cut into segments of {length} rows, too short for spectra smoothed over "
-            f"{smoothing:g} bins, which need {least}. Take longer runs, or lower smoothing."
-        )
     return ours[:, :length], theirs[:, :length]

@@ -4,16 +4,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int
-from scipy.optimize import linear_sum_assignment
 
 from rnndyn._validation import check_at_least, check_states
+from rnndyn.dynamics.comparison._arrangements import assign, normal_form, of_one_width, turned_matchings
 from rnndyn.results import Result
-
-_NUM_TURNS = 30
-"""Rounds of matching and turning; a handful suffices, then nothing changes any more."""
-
-_FORBIDDEN = 1e6
-"""The cost of a match between points of different kind, in squared sizes of the set: never worth it."""
 
 
 def match_fixed_points(
@@ -38,12 +32,12 @@ def match_fixed_points(
 
     **Arguments:**
 
-    - `x`, `y`: the points, (K, N) and (L, M); the smaller space is embedded in the larger.
+    - `x`, `y`: the points, (K, N) and (L, M), also none; the smaller space is embedded in the larger.
     - `num_unstable_x`, `num_unstable_y`: how many unstable directions each has, (K,) and (L,).
     - `group`: up to which maps.
     - `connections_x`, `connections_y`: (K, K) and (L, L) booleans, whether an orbit goes from one point to another (see
         `find_connections`). Of the matchings found, one that preserves the most is taken.
-    - `num_starts`: how many turns to start from.
+    - `num_starts`: how many starts to search from.
     - `seed`: of the random ones.
 
     **Returns:** a `FixedPointMatch`.
@@ -51,16 +45,19 @@ def match_fixed_points(
     **Raises:** `ValueError` for other shapes, an unknown group, connections for one of the two only.
 
     From each start, matching (Hungarian method) and turning (Procrustes) take turns until nothing changes. That finds a
-    local optimum; the best of all starts is taken. Sets with fewer points than dimensions are affinely alike whatever
-    they are.
+    local optimum; the best of all starts is taken. Starts are the signs of the principal axes, correspondences of a few
+    points whose distances agree best, and random turns. Sets with fewer points than dimensions are affinely alike
+    whatever they are. `topological_similarity` compares many systems.
 
     ??? cite "Reference"
         N. Maheswaranathan, A. H. Williams, M. D. Golub, S. Ganguli & D. Sussillo (2019), "Universality and
         individuality in neural dynamics across large populations of recurrent networks", NeurIPS; P. J. Besl & N. D.
         McKay (1992), "A method for registration of 3-D shapes", IEEE PAMI 14.
     """
-    check_states("x", x)
-    check_states("y", y)
+    for name, points in (("x", x), ("y", y)):
+        # A system without fixed points is one too: none of the other's has a partner.
+        if np.ndim(points) != 2 or np.shape(points)[0]:
+            check_states(name, points)
     check_at_least("num_starts", num_starts, 1)
     if group not in ("orthogonal", "affine", "none"):
         raise ValueError(f'group: expected "orthogonal", "affine" or "none", got {group!r}.')
@@ -74,19 +71,16 @@ def match_fixed_points(
             raise ValueError(f"num_unstable_{name}: expected one number for each of {len(points)} points.")
         if link is not None and link.shape != (len(points), len(points)):
             raise ValueError(f"connections_{name}: expected shape {(len(points), len(points))}, got {link.shape}.")
-    forbidden = kinds[0][:, None] != kinds[1][None, :]
     if group == "none":
         if first.shape[1] != second.shape[1]:
             raise ValueError('y: expected the state space of x. Pass group="orthogonal" for another one.')
-        candidates = [(_assign(first, second, forbidden), np.eye(first.shape[1]))]
-        placed = second
+        candidates = [(assign(first, second, kinds[0][:, None] != kinds[1]), np.eye(first.shape[1]))]
     else:
-        first, second = _in_common_coordinates(first, second, kinds, whiten=group == "affine")
-        candidates = _turned_matchings(first, second, forbidden, num_starts, np.random.default_rng(seed))
-        placed = second
-    best = min(candidates, key=lambda found: _worth(first, placed, found, links))
-    pairs, turn = best
-    distances = np.linalg.norm(first[pairs[:, 0]] - placed[pairs[:, 1]] @ turn.T, axis=1)
+        whiten = group == "affine"
+        first, second = of_one_width(normal_form(first, whiten=whiten), normal_form(second, whiten=whiten))
+        candidates = turned_matchings(first, second, (kinds[0], kinds[1]), num_starts, np.random.default_rng(seed))
+    pairs, turn = min(candidates, key=lambda found: _worth(first, second, found, links))
+    distances = np.linalg.norm(first[pairs[:, 0]] - second[pairs[:, 1]] @ turn.T, axis=1)
     return FixedPointMatch(
         pairs=pairs,
         distances=distances,
@@ -139,61 +133,6 @@ class FixedPointMatch(Result):
         if self.connection_overlap is not None:
             lines.append(f"  common connections  {self.connection_overlap:.0%}")
         return "\n".join(lines)
-
-
-def _assign(first: np.ndarray, second: np.ndarray, forbidden: np.ndarray) -> np.ndarray:
-    """The cheapest matching of points of one kind, (P, 2)."""
-    cost = np.sum((first[:, None] - second[None]) ** 2, axis=-1)
-    cost = cost / max(np.max(cost), np.finfo(float).tiny) + _FORBIDDEN * forbidden
-    pairs = np.stack(linear_sum_assignment(cost), axis=1)
-    return pairs[~forbidden[pairs[:, 0], pairs[:, 1]]]
-
-
-def _in_common_coordinates(
-    first: np.ndarray, second: np.ndarray, kinds: list[np.ndarray], *, whiten: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Principal coordinates of both sets, in one number of dimensions, of unit root mean square radius."""
-    reduced = []
-    for points in (first, second):
-        deviation = points - points.mean(0)
-        _, sizes, axes = np.linalg.svd(deviation, full_matrices=False)
-        kept = sizes > 1e-9 * max(sizes.max(initial=0.0), np.finfo(float).tiny)
-        coordinates = deviation @ axes[kept].T
-        if whiten:
-            coordinates = coordinates / sizes[kept]
-        radius = np.sqrt(np.mean(np.sum(coordinates**2, axis=1))) if kept.any() else 0.0
-        reduced.append(coordinates / radius if radius > 0 else coordinates)
-    width = max(1, *(points.shape[1] for points in reduced))
-    wide = [np.pad(points, ((0, 0), (0, width - points.shape[1]))) for points in reduced]
-    return wide[0], wide[1]
-
-
-def _turned_matchings(
-    first: np.ndarray, second: np.ndarray, forbidden: np.ndarray, num_starts: int, rng: np.random.Generator
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The matchings that the starts lead to, each with its turn."""
-    width = first.shape[1]
-    signs = [np.array([1.0 if number >> i & 1 else -1.0 for i in range(width)]) for number in range(2 ** min(width, 4))]
-    found: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
-    for start in range(num_starts):
-        turn = np.diag(signs[start]) if start < len(signs) else _random_turn(width, rng)
-        pairs = _assign(first, second @ turn.T, forbidden)
-        for _ in range(_NUM_TURNS):
-            if len(pairs) == 0:
-                break
-            u, _, v = np.linalg.svd(first[pairs[:, 0]].T @ second[pairs[:, 1]])
-            turn = u @ v
-            again = _assign(first, second @ turn.T, forbidden)
-            if np.array_equal(again, pairs):
-                break
-            pairs = again
-        found.setdefault(pairs.tobytes(), (pairs, turn))
-    return list(found.values())
-
-
-def _random_turn(width: int, rng: np.random.Generator) -> np.ndarray:
-    q, r = np.linalg.qr(rng.standard_normal((width, width)))
-    return q * np.sign(np.diag(r))
 
 
 def _worth(first: np.ndarray, second: np.ndarray, found: tuple[np.ndarray, np.ndarray], links: Any) -> tuple:

@@ -17,5 +17,5 @@ from rnndyn.tasks.dynamical_systems.sampling import sample_system as sample_syst
 from rnndyn.tasks.dynamical_systems.series import Series as Series
 from rnndyn.tasks.dynamical_systems.series import Standardization as Standardization
 from rnndyn.tasks.dynamical_systems.series import as_series as as_series
+from rnndyn.tasks.dynamical_systems.stretches import Stretches as Stretches
 from rnndyn.tasks.dynamical_systems.windows import SeriesWindows as SeriesWindows
-from rnndyn.tasks.dynamical_systems.windows import Stretches as Stretches

@@ -9,9 +9,12 @@ from jaxtyping import Float, PRNGKeyArray
 
 from rnndyn._validation import check_at_least
 from rnndyn.results import Result
+from rnndyn.tasks.dynamical_systems.stretches import Stretches
 
 
-def as_series(values: Any, *, dt: float = 1.0, times: Any = None, names: Sequence[str] | None = None) -> "Series":
+def as_series(
+    values: Any, *, dt: float = 1.0, times: Any = None, names: Sequence[str] | None = None, missing: bool = False
+) -> "Series":
     """A series, or several of one system, as everything that learns from series takes them.
 
     **Arguments:**
@@ -21,28 +24,37 @@ def as_series(values: Any, *, dt: float = 1.0, times: Any = None, names: Sequenc
     - `dt`: the time between samples.
     - `times`: the times of the samples (T,), in place of `dt`: equally spaced.
     - `names`: of the N variables; `x0`, `x1`, ... when not given.
+    - `missing`: whether NaN stands for what was not measured. `SeriesWindows`, `shallow_start` and `Series.stretch`
+        then leave it out; whatever else takes series refuses it.
 
     **Returns:** a `Series` in float64.
 
-    **Raises:** `ValueError` for series of unequal lengths, fewer than two samples, NaN or infinity, a variable that
-    never changes, times that are not equally spaced, or names that do not fit.
+    **Raises:** `ValueError` for series of unequal lengths, fewer than two samples, infinity, NaN (without `missing`), a
+    variable that never changes, times that are not equally spaced, or names that do not fit.
     """
     array = _stack(values)
     _, num_steps, num_variables = array.shape
     if num_steps < 2:
         raise ValueError(f"values: expected at least two samples of a series, got {num_steps}.")
-    bad = np.argwhere(~np.isfinite(array))
+    bad = np.argwhere(np.isinf(array) if missing else ~np.isfinite(array))
     if len(bad):
         series, step, variable = bad[0]
+        hint = (
+            "Mark what was not measured by NaN."
+            if missing
+            else "Interpolate them, cut the series there, or pass missing=True to train on what was measured."
+        )
         raise ValueError(
-            f"values: {len(bad)} entries are NaN or infinity, the first in series {series} at step {step}, variable "
-            f"{variable}. Interpolate them, or cut the series where values are missing."
+            f"values: {len(bad)} entries are {'' if missing else 'NaN or '}infinity, the first in series {series} at "
+            f"step {step}, variable {variable}. {hint}"
         )
     names = tuple(f"x{i}" for i in range(num_variables)) if names is None else tuple(map(str, names))
     if len(names) != num_variables:
         raise ValueError(f"names: expected one for each of the {num_variables} variables, got {len(names)}.")
-    flat = array.reshape(-1, num_variables)
-    constant = [name for name, low, high in zip(names, flat.min(axis=0), flat.max(axis=0)) if low == high]
+    # Of no sample at all the least is infinite, and the largest minus that.
+    least = np.where(np.isnan(array), np.inf, array).min(axis=(0, 1))
+    most = np.where(np.isnan(array), -np.inf, array).max(axis=(0, 1))
+    constant = [name for name, low, high in zip(names, least, most) if not low < high]
     if constant:
         raise ValueError(f"values: {', '.join(constant)} never changes: nothing can be learned of it. Leave it out.")
     if times is not None:
@@ -74,7 +86,7 @@ class Series(Result):
     `sample_system`, which check them."""
 
     values: np.ndarray
-    """(K, T, N), float64."""
+    """(K, T, N), float64; NaN where nothing was measured, if they were made so."""
     dt: float
     """The time between samples."""
     names: tuple[str, ...]
@@ -96,8 +108,13 @@ class Series(Result):
         """N."""
         return self.values.shape[2]
 
+    @property
+    def num_missing(self) -> int:
+        """How many entries were not measured."""
+        return int(np.isnan(self.values).sum())
+
     def standardize(self, like: "Series | Standardization | None" = None) -> "Series":
-        """Every variable with mean 0 and standard deviation 1 over all series; `scale` remembers with what.
+        """Every variable with mean 0 and standard deviation 1 over all its samples; `scale` remembers with what.
 
         **Arguments:**
 
@@ -112,8 +129,7 @@ class Series(Result):
         if isinstance(like, Series) and scale is None:
             raise ValueError("like: that series is not standardised.")
         if scale is None:
-            flat = self.values.reshape(-1, self.num_variables)
-            scale = Standardization(flat.mean(axis=0), flat.std(axis=0))
+            scale = Standardization(*_mean_and_deviation(self.values))
         if np.shape(scale.mean) != (self.num_variables,):
             raise ValueError(f"like: expected a scale of {self.num_variables} variables, got {np.shape(scale.mean)}.")
         return Series(scale.apply(self.values), self.dt, self.names, scale)
@@ -135,7 +151,7 @@ class Series(Result):
         level = np.asarray(level, float)
         if not (level >= 0).all():
             raise ValueError(f"level: expected a standard deviation of at least 0, got {level}.")
-        spread = self.values.reshape(-1, self.num_variables).std(axis=0)
+        _, spread = _mean_and_deviation(self.values)
         with jax.enable_x64(True):
             noise = np.asarray(jax.random.normal(key, self.values.shape, "float64"))
         return Series(self.values + level * spread * noise, self.dt, self.names, self.scale)
@@ -152,7 +168,7 @@ class Series(Result):
         if callable(which):
             if self.scale is not None:
                 raise ValueError("which: a function reads values in their own units; observe before `standardize()`.")
-            return as_series(np.asarray(which(self.values), float), dt=self.dt)
+            return as_series(np.asarray(which(self.values), float), dt=self.dt, missing=self.num_missing > 0)
         chosen = [int(i) for i in which]
         if not chosen or not all(-self.num_variables <= i < self.num_variables for i in chosen):
             raise ValueError(f"which: expected indices of the {self.num_variables} variables, got {chosen}.")
@@ -217,14 +233,26 @@ class Series(Result):
         make = lambda values: Series(values, self.dt, self.names, self.scale)
         return make(self.values[:, :num_steps]), make(self.values[:, num_steps + gap :])
 
+    def stretch(self, number: int = 0) -> Stretches:
+        """One of the series as losses of training take it, without a leading axis: zeros where nothing was measured,
+        and the mask `observed` (`None` where all was).
+
+        **Raises:** `ValueError` for a number that is not one of 0, ..., K - 1.
+        """
+        if not 0 <= number < len(self):
+            raise ValueError(f"number: expected 0 to {len(self) - 1}, got {number}.")
+        observed = ~np.isnan(self.values[number])
+        return Stretches(np.where(observed, self.values[number], 0), observed=None if observed.all() else observed)
+
     def table(self) -> str:
-        """Sizes, sampling, and the range of every variable."""
+        """Sizes, sampling, what is missing, and the range of every variable."""
         lines = [
             f"Series: {len(self)} x {self.num_steps} samples every {self.dt:g}"
             + (", standardised" if self.scale is not None else "")
+            + (f", {self.num_missing / self.values.size:.1%} missing" if self.num_missing else "")
         ]
         flat = self.values.reshape(-1, self.num_variables)
-        for name, low, high in zip(self.names[:6], flat.min(axis=0), flat.max(axis=0)):
+        for name, low, high in zip(self.names[:6], np.nanmin(flat, axis=0), np.nanmax(flat, axis=0)):
             lines.append(f"  {name:<8} {low:12.5g} to {high:.5g}")
         if self.num_variables > 6:
             lines.append(f"  and {self.num_variables - 6} more variables")
@@ -275,11 +303,33 @@ def _spacing(times: Any, num_steps: int) -> float:
     return spacing
 
 
-def values_of(series: Any, name: str = "series") -> Float[np.ndarray, "K T N"]:
-    """The values (K, T, N) of a `Series`, or of arrays that `as_series` takes, with the same checks."""
-    if isinstance(series, Series):
-        return series.values
-    try:
-        return as_series(series).values
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+def _mean_and_deviation(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of every variable (N,) over all its samples."""
+    flat = values.reshape(-1, values.shape[2])
+    if np.isnan(flat).any():
+        return np.nanmean(flat, axis=0), np.nanstd(flat, axis=0)
+    return flat.mean(axis=0), flat.std(axis=0)
+
+
+def values_of(series: Any, name: str = "series", *, missing: bool = False) -> Float[np.ndarray, "K T N"]:
+    """The values (K, T, N) of a `Series`, or of arrays that `as_series` takes, with the same checks.
+
+    What leaves out missing samples says so by `missing`; all else refuses a series that has any.
+    """
+    if not isinstance(series, Series):
+        try:
+            series = as_series(series)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    if not missing:
+        check_complete(series, name)
+    return series.values
+
+
+def check_complete(series: Series, name: str = "series") -> None:
+    """Raise a `ValueError` for a series with missing samples."""
+    if series.num_missing:
+        raise ValueError(
+            f"{name}: {series.num_missing} of {series.values.size} entries are missing (NaN), and all of them are "
+            "needed here. Interpolate them, or cut the series where values are missing."
+        )

@@ -9,6 +9,7 @@ from dynamics.maps import Henon
 import rnndyn as rd
 
 START = np.array([0.1, 0.1])
+WAVE = np.sin(0.3 * np.arange(400.0))[:, None] * [1.0, 0.5]
 OPTIONS = {"num_steps": 4000, "num_transient": 500, "smoothing": 10.0}
 
 
@@ -106,6 +107,54 @@ def test_a_copy_that_diverges_is_different_where_the_system_hardly_meets_itself(
     assert far["D_stsp"].copy < far["D_stsp"].system + 2 * far["D_stsp"].system_error
 
 
+@pytest.mark.parametrize("num_bins", [7, 2_000_000_000])
+def test_visited_places_of_all_segments_are_compared_as_by_histograms(num_bins):
+    """Eight series of each, one of the copy partly lost; also on a grid with more cells than an integer can count."""
+    rng = np.random.default_rng(0)
+    system, copy = rng.integers(-2, 3, (2, 8, 16, 3)).astype(float)
+    copy[3, 5:] = 1e6
+    found = rd.compare_dynamics(system, copy, smoothing=1.0, num_candidates=0, num_bins=num_bins)["D_stsp"]
+    rows = system.reshape(-1, 3)
+    lower, upper = rows.min(0) - 0.1 * rows.std(0, ddof=1), rows.max(0) + 0.1 * rows.std(0, ddof=1)
+
+    def divergence(x, y):
+        """Over the cells that either meets, as a dictionary of counts, and all others as one."""
+        counts = []
+        for series in (x, y):
+            places = np.floor(num_bins * (series - lower) / (upper - lower))
+            cells = [tuple(place) for place in places if ((place >= 0) & (place < num_bins)).all()]
+            counts.append({cell: cells.count(cell) for cell in cells})
+        met, number = set(counts[0]) | set(counts[1]), float(num_bins) ** 3
+        total = [sum(count.values()) + 1e-5 * number for count in counts]
+        share = lambda k, cell: (counts[k].get(cell, 0) + 1e-5) / total[k]
+        empty = (number - len(met)) * 1e-5 / total[0] * np.log(total[1] / total[0])
+        return sum(share(0, cell) * np.log(share(0, cell) / share(1, cell)) for cell in met) + empty
+
+    null = [divergence(x, y) for i, x in enumerate(system) for j, y in enumerate(system) if i != j]
+    cross = [divergence(x, y) for x in system for y in copy]
+    # Where cells are many, all numbers are next to nothing.
+    for value, expected in zip((found.system, found.copy), (null, cross)):
+        assert value == pytest.approx(np.mean(expected), rel=1e-9, abs=1e-12)
+    assert found.system_error == pytest.approx(np.std(null, ddof=1), rel=1e-9, abs=1e-12)
+
+
+def exchange(x):
+    """A rotation of the circle cut open: two pieces of an interval change places, and no point stays."""
+    return jnp.where(x < 0.3, x + 0.7, x - 0.3)
+
+
+def test_a_copy_without_fixed_points_is_compared():
+    options = {"num_steps": 1000, "smoothing": 2.0, "num_candidates": 8}
+    found = rd.compare_dynamics(lambda x: 3.9 * x * (1 - x), exchange, np.array([0.1]), **options)
+    row = found["fixed points"]
+    assert (row.system, row.copy) == (2, 0)  # 0 and 1 - 1 / 3.9
+    assert row.message.startswith("different")
+    assert_numbers(found)
+    alike = rd.compare_dynamics(exchange, exchange, np.array([0.1]), **options)["fixed points"]
+    assert (alike.system, alike.copy) == (0, 0)
+    assert alike.message.startswith("as good as identical")
+
+
 class Turned(eqx.Module):
     """A map seen in a turned basis."""
 
@@ -153,11 +202,17 @@ BAD[7] = np.nan
     ("call", "message"),
     [
         (lambda: rd.compare_dynamics(Henon(), Henon()), "initial_states: f is a map"),
+        (lambda: rd.compare_dynamics(WAVE, WAVE[:5], smoothing=1.0), "g: runs of 5 rows are cut into segments of 0"),
+        (lambda: rd.compare_dynamics(WAVE[:5], WAVE, smoothing=1.0), "f: runs of 5 rows are cut into segments of 0"),
+        (
+            lambda: rd.compare_dynamics(WAVE, np.where(np.arange(400)[:, None] == 7, np.nan, WAVE), smoothing=1.0),
+            "g: 1 rows hold NaN or infinity and finite rows come after them",
+        ),
         (lambda: rd.compare_dynamics(BAD, Henon()), "f: 1 of 4000 rows hold NaN"),
         (lambda: rd.compare_dynamics(np.ones((400, 2)), Henon()), "f: 2 of 2 channels are constant"),
         (lambda: rd.compare_dynamics(np.sin(np.ones(5)), Henon()), "f: expected a map, or series"),
         (lambda: rd.compare_dynamics(BAD[8:, :1], BAD[8:]), "g: expected the 1 channels of f, got 2"),
-        (lambda: rd.compare_dynamics(BAD[8:80], BAD[8:80]), "num_steps: runs are cut into segments of 9 rows"),
+        (lambda: rd.compare_dynamics(BAD[8:80], BAD[8:80]), "f: runs of 72 rows are cut into segments of 9, too short"),
         (lambda: rd.compare_dynamics(BAD[8:], Henon(), copy_observation=lambda x: x), "copy_states: g is observed"),
         (lambda: rd.compare_dynamics(BAD[8:], BAD[8:], dt=0.0), "dt: expected a positive"),
         (lambda: rd.compare_dynamics(BAD[8:], BAD[8:], cycle_periods=(0,)), "cycle_periods"),

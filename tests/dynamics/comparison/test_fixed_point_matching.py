@@ -38,6 +38,16 @@ def test_a_missing_corner_is_noticed():
     assert found.residual > 1e-3
 
 
+@pytest.mark.parametrize("group", ["orthogonal", "affine", "none"])
+def test_a_system_without_fixed_points_matches_nothing(group):
+    none, no_kinds = np.zeros((0, 3)), np.zeros(0, int)
+    found = rd.match_fixed_points(CUBE, none, KINDS, no_kinds, group=group)
+    assert len(found.pairs) == 0
+    assert not found.complete
+    assert "0 of 27 and 0 fixed points matched: none" in str(found)
+    assert rd.match_fixed_points(none, none, no_kinds, no_kinds, group=group).complete
+
+
 def test_another_arrangement_is_further_away():
     rng = np.random.default_rng(1)
     found = rd.match_fixed_points(CUBE, rng.standard_normal((27, 3)), KINDS, KINDS)
