@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 from rnndyn._validation import check_at_least, check_states
 from rnndyn.dynamics.destinations import _journeys as journeys
 from rnndyn.dynamics.destinations._arrivals import LONGEST_SETTLING, find_arrivals
+from rnndyn.dynamics.destinations._discs import Stations
 from rnndyn.dynamics.destinations._orbits import Points
 from rnndyn.dynamics.destinations.trapping_balls import TrappingBalls, trapping_balls_of
 from rnndyn.dynamics.destinations.verdicts import DestinationVerdict
@@ -70,7 +71,8 @@ def certify_basins(
     with interval_precision():
         f = let_in(f, states[0])
         arrivals = find_arrivals(f, balls, min(max_steps, LONGEST_SETTLING))
-        found = journeys.follow_states(f, states, arrivals.targets, max_steps, progress=progress)
+        stations = Stations(f, balls, arrivals.rows)
+        found = journeys.follow_states(f, states, arrivals.targets, stations, max_steps, progress=progress)
     arrived = found.balls >= 0
     entered = np.where(arrived, arrivals.rows[found.balls], -1)
     labels = np.where(arrived, balls.owners[entered], -1)

@@ -1,0 +1,155 @@
+"""Discs: sets around an orbit in the metric in which the memory attracts that the orbit is on its way to."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from rnndyn._programs import compiled
+from rnndyn.dynamics.destinations._sets import Ellipsoids
+from rnndyn.dynamics.destinations.trapping_balls import TrappingBalls, ball_bounds
+from rnndyn.dynamics.proofs import interval_arithmetic as ia
+from rnndyn.dynamics.proofs import verified_norms as vn
+from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
+
+_STATION_SIZE = 2.0
+"""Radius of a station in radii of the trapping ball, over which the stretch varies by about what it is below 1 at the
+centre: so much is lost per step in a station."""
+
+_REPEATS = 0.9
+"""Two states as near as this share of the radius of a station share one."""
+
+
+class Discs(NamedTuple):
+    """K sets {|x - c|_j <= d} with |x|_j = |Q_j⁻¹ x|_2: centers c (K, N), homes j (K,) and distances d (K,).
+
+    A home is a row of trapping balls: the one that the orbit is supposed to be near when it is near any.
+    """
+
+    centers: Float[np.ndarray, "K N"]
+    homes: Int[np.ndarray, " K"]
+    distances: Float[np.ndarray, " K"]
+
+    def take(self, rows: np.ndarray) -> "Discs":
+        return Discs(*(field[rows] for field in self))
+
+
+class Stations:
+    """Balls {|x - m|_j <= R_j} on the way of orbits, and by how much F stretches distances in each.
+
+    Orbits that end in one memory soon keep to the slow directions around it, and pass the same places. So the stretch,
+    a bound of |Q_k⁻¹ DF Q_j|_2 over the ball with k the successor of j, is found once for all that pass.
+
+    - `centers` (B, N), `radii` (B,), `inverses` of Q_j enclosed (B, N, N), `successors` (B,): of the trapping balls
+        `rows`, all of a cycle or none.
+    """
+
+    def __init__(self, f: Callable, balls: TrappingBalls, rows: Int[np.ndarray, " B"]) -> None:
+        place = np.full(len(balls.radii), -1)
+        place[rows] = np.arange(len(rows))
+        self.centers, self.radii = balls.centers[rows], balls.radii[rows]
+        self.successors = place[balls.successors[rows]]
+        self.inverses = vn.inverse(point(balls.factors[rows]))
+        self._f, self._factors = f, balls.factors[rows]
+        self._middles = [np.zeros((0, self.centers.shape[1])) for _ in rows]
+        self._stretches = [np.zeros(0) for _ in rows]
+
+    def distance(self, homes: np.ndarray, difference: Interval) -> np.ndarray:
+        """Upper bounds of |v|_j for vectors v (K, N)."""
+        inverse = Interval(self.inverses.lo[homes], self.inverses.hi[homes])
+        return vn.vector_norm_bound(ia.matvec(inverse, difference))
+
+    def ellipsoids(self, discs: Discs) -> Ellipsoids:
+        """Discs with a factor each."""
+        return Ellipsoids(discs.centers, self._factors[discs.homes], discs.distances)
+
+    def homes_of(self, states: np.ndarray, max_steps: int) -> np.ndarray:
+        """The ball that each orbit should be near at its start, so that it is near one at its end.
+
+        In plain floating point: a wrong home makes distances grow, and proves nothing.
+        """
+        ends = np.asarray(jax.device_get(_last_states(self._f, states, max_steps)))
+        away = [np.linalg.norm(np.linalg.solve(q, (ends - c).T), axis=0) for c, q in zip(self.centers, self._factors)]
+        homes = np.argmin(np.where(np.isfinite(away), away, np.inf) / self.radii[:, None], axis=0)
+        predecessors = np.argsort(self.successors)
+        for _ in range(max_steps):
+            homes = predecessors[homes]
+        return homes
+
+    def stretches(self, discs: Discs) -> np.ndarray:
+        """By how much F stretches distances in each disc at most, (K,); infinite where it fits in no station."""
+        out = np.full(len(discs.homes), np.inf)
+        usable = np.isfinite(discs.centers).all(axis=1) & (discs.distances <= self.radii[discs.homes])
+        passing = {home: np.flatnonzero(usable & (discs.homes == home)) for home in np.unique(discs.homes[usable])}
+        room = _STATION_SIZE * self.radii[discs.homes] - discs.distances
+        self._build([(home, self._new(home, discs.centers[rows], room[rows])) for home, rows in passing.items()])
+        for home, rows in passing.items():
+            states, middles = discs.centers[rows], self._middles[home]
+            nearest = np.argmin(_squared_distances(self._scaled(home, states), self._scaled(home, middles)), axis=1)
+            away = self.distance(discs.homes[rows], ia.sub(point(states), point(middles[nearest])))
+            fits = vn.round_up(away + discs.distances[rows]) <= _STATION_SIZE * self.radii[home]
+            out[rows] = np.where(fits, self._stretches[home][nearest], np.inf)
+        return out
+
+    def _scaled(self, home: int, states: np.ndarray) -> np.ndarray:
+        """Q_j⁻¹ (x - c_j), as floating point gives it."""
+        return np.linalg.solve(self._factors[home], (states - self.centers[home]).T).T
+
+    def _new(self, home: int, states: np.ndarray, room: np.ndarray) -> np.ndarray:
+        """States around which stations are missing, so that each state is in one."""
+        scaled = self._scaled(home, states)
+        left = np.arange(len(states))
+        if len(self._middles[home]):
+            nearest = _squared_distances(scaled, self._scaled(home, self._middles[home])).min(axis=1)
+            left = left[nearest > (_REPEATS * room) ** 2]
+        chosen = []
+        while left.size:
+            chosen.append(left[0])
+            apart = np.sum((scaled[left] - scaled[left[0]]) ** 2, axis=1)
+            left = left[1:][apart[1:] > (_REPEATS * room[left[1:]]) ** 2]
+        return states[chosen]
+
+    def _build(self, wanted: list[tuple[int, np.ndarray]]) -> None:
+        """New stations around the states wanted of each home, bounded all at once."""
+        homes = np.repeat([home for home, _ in wanted], [len(states) for _, states in wanted]).astype(int)
+        if not homes.size:
+            return
+        after = self.successors[homes]
+        middles = np.concatenate([states for _, states in wanted])
+        sets = Ellipsoids(middles, self._factors[homes], _STATION_SIZE * self.radii[homes])
+        inverses = self.inverses.map(lambda end: end[after])
+        # Only the stretch is asked for, and it does not depend on the centre that images are compared with.
+        _, stretches = ball_bounds(self._f, sets, self.centers[after], inverses)
+        for home, _ in wanted:
+            self._middles[home] = np.concatenate([self._middles[home], middles[homes == home]])
+            self._stretches[home] = np.concatenate([self._stretches[home], stretches[homes == home]])
+
+
+@np.errstate(all="ignore")
+def discs_around(stations: Stations, boxes: Interval, homes: np.ndarray) -> Discs:
+    """Discs that hold boxes (K, N)."""
+    centers = np.asarray(ia.midpoint(boxes))
+    return Discs(centers, homes, stations.distance(homes, ia.sub(boxes, point(centers))))
+
+
+@np.errstate(all="ignore")
+def carried(stations: Stations, discs: Discs, rounding: np.ndarray) -> np.ndarray:
+    """Distances after one step about centres x' as near to F(c) as `rounding` says, (K,).
+
+    For any y of a disc in a station, |F(y) - x'|_j' <= stretch d + |F(c) - x'|_j'.
+    """
+    return vn.round_up(vn.round_up(stations.stretches(discs) * discs.distances) + rounding)
+
+
+def _squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Between all of x (K, N) and all of y (M, N), as floating point gives them."""
+    return np.maximum((x**2).sum(axis=1)[:, None] - 2 * x @ y.T + (y**2).sum(axis=1), 0.0)
+
+
+@compiled
+def _last_states(f: Callable, states: Float[Array | np.ndarray, "K N"], num_steps: Any) -> Any:
+    """Where orbits are after so many steps."""
+    return jax.lax.fori_loop(0, num_steps, lambda _, x: jax.vmap(f)(x), jnp.asarray(states))
