@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+from scipy.spatial import KDTree
 
 from rnndyn._programs import compiled
 from rnndyn.dynamics.destinations._sets import Ellipsoids
@@ -21,6 +22,9 @@ centre: so much is lost per step in a station."""
 
 _REPEATS = 0.9
 """Two states as near as this share of the radius of a station share one."""
+
+_MOST_ONE_BY_ONE = 100
+"""Stations that are not worth a new tree."""
 
 
 class Discs(NamedTuple):
@@ -54,13 +58,17 @@ class Stations:
         self.successors = place[balls.successors[rows]]
         self.inverses = vn.inverse(point(balls.factors[rows]))
         self._f, self._factors = f, balls.factors[rows]
-        self._middles = [np.zeros((0, self.centers.shape[1])) for _ in rows]
-        self._stretches = [np.zeros(0) for _ in rows]
+        self._stations = [_StationsOfOne(self.centers.shape[1], _STATION_SIZE * radius) for radius in self.radii]
 
     def distance(self, homes: np.ndarray, difference: Interval) -> np.ndarray:
         """Upper bounds of |v|_j for vectors v (K, N)."""
-        inverse = Interval(self.inverses.lo[homes], self.inverses.hi[homes])
-        return vn.vector_norm_bound(ia.matvec(inverse, difference))
+        out = np.full(len(homes), np.inf)
+        for home in np.unique(homes):
+            own = homes == home
+            columns = difference.map(lambda end, own=own: end[own].T)
+            turned = ia.matmul(self.inverses.map(lambda end, home=home: end[home]), columns)
+            out[own] = vn.vector_norm_bound(turned.map(np.transpose))
+        return out
 
     def ellipsoids(self, discs: Discs) -> Ellipsoids:
         """Discs with a factor each."""
@@ -83,15 +91,17 @@ class Stations:
         """By how much F stretches distances in each disc at most, (K,); infinite where it fits in no station."""
         out = np.full(len(discs.homes), np.inf)
         usable = np.isfinite(discs.centers).all(axis=1) & (discs.distances <= self.radii[discs.homes])
-        passing = {home: np.flatnonzero(usable & (discs.homes == home)) for home in np.unique(discs.homes[usable])}
+        passing = {int(j): np.flatnonzero(usable & (discs.homes == j)) for j in np.unique(discs.homes[usable])}
         room = _STATION_SIZE * self.radii[discs.homes] - discs.distances
         self._build([(home, self._new(home, discs.centers[rows], room[rows])) for home, rows in passing.items()])
         for home, rows in passing.items():
-            states, middles = discs.centers[rows], self._middles[home]
-            nearest = np.argmin(_squared_distances(self._scaled(home, states), self._scaled(home, middles)), axis=1)
-            away = self.distance(discs.homes[rows], ia.sub(point(states), point(middles[nearest])))
+            states = discs.centers[rows]
+            known, _, nearest = self._stations[home].nearest(self._scaled(home, states))
+            rows, states, nearest = rows[known], states[known], nearest[known]
+            middles = self._stations[home].middles[nearest]
+            away = self.distance(discs.homes[rows], ia.sub(point(states), point(middles)))
             fits = vn.round_up(away + discs.distances[rows]) <= _STATION_SIZE * self.radii[home]
-            out[rows] = np.where(fits, self._stretches[home][nearest], np.inf)
+            out[rows] = np.where(fits, self._stations[home].stretches[nearest], np.inf)
         return out
 
     def _scaled(self, home: int, states: np.ndarray) -> np.ndarray:
@@ -101,10 +111,8 @@ class Stations:
     def _new(self, home: int, states: np.ndarray, room: np.ndarray) -> np.ndarray:
         """States around which stations are missing, so that each state is in one."""
         scaled = self._scaled(home, states)
-        left = np.arange(len(states))
-        if len(self._middles[home]):
-            nearest = _squared_distances(scaled, self._scaled(home, self._middles[home])).min(axis=1)
-            left = left[nearest > (_REPEATS * room) ** 2]
+        known, distances, _ = self._stations[home].nearest(scaled)
+        left = np.flatnonzero(~known | (distances > _REPEATS * room))
         chosen = []
         while left.size:
             chosen.append(left[0])
@@ -124,8 +132,37 @@ class Stations:
         # Only the stretch is asked for, and it does not depend on the centre that images are compared with.
         _, stretches = ball_bounds(self._f, sets, self.centers[after], inverses)
         for home, _ in wanted:
-            self._middles[home] = np.concatenate([self._middles[home], middles[homes == home]])
-            self._stretches[home] = np.concatenate([self._stretches[home], stretches[homes == home]])
+            own = homes == home
+            self._stations[home].add(middles[own], self._scaled(home, middles[own]), stretches[own])
+
+
+class _StationsOfOne:
+    """The stations of one home; nearest ones are looked up in a tree, and the latest one by one."""
+
+    def __init__(self, size: int, limit: float) -> None:
+        self.middles, self.stretches, self._scaled = np.zeros((0, size)), np.zeros(0), np.zeros((0, size))
+        self._limit, self._tree = limit, None
+        self._num = 0
+        """Of those in the tree."""
+
+    def nearest(self, scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Whether a station is near each state, how near the nearest is, and its number."""
+        distances, numbers = np.full(len(scaled), np.inf), np.zeros(len(scaled), int)
+        if self._tree is not None:
+            distances, numbers = self._tree.query(scaled, distance_upper_bound=self._limit)
+        if self._num < len(self._scaled):
+            squares = _squared_distances(scaled, self._scaled[self._num :])
+            latest = np.argmin(squares, axis=1)
+            to_latest = np.sqrt(squares[np.arange(len(scaled)), latest])
+            nearer = to_latest < distances
+            distances, numbers = np.where(nearer, to_latest, distances), np.where(nearer, self._num + latest, numbers)
+        return distances <= self._limit, distances, numbers
+
+    def add(self, middles: np.ndarray, scaled: np.ndarray, stretches: np.ndarray) -> None:
+        self.middles, self._scaled = np.concatenate([self.middles, middles]), np.concatenate([self._scaled, scaled])
+        self.stretches = np.concatenate([self.stretches, stretches])
+        if len(self._scaled) > 1.1 * self._num + _MOST_ONE_BY_ONE:
+            self._tree, self._num = KDTree(self._scaled), len(self._scaled)
 
 
 @np.errstate(all="ignore")

@@ -46,9 +46,11 @@ def certify_basins(
     keep, that are unstable or given twice; `NotImplementedError` naming the operation when f uses one without an
     interval rule.
 
-    States are carried forward in interval arithmetic, as boxes; where these grow too wide, as near a saddle, again as
-    ellipsoids $\{c + Q y : |y|_2 \le r\}$ with $F(c + Q y) \in F(c) + [DF]\, Q y$ and a factor of the image as next Q,
-    so that only what the map really stretches is stretched (Lohner 1987; Kühn 1998). A state on the boundary of two
+    States are carried forward in interval arithmetic, as boxes; when these have grown, as discs in the metric of the
+    memory they are on their way to, in which distances grow by bounds of |DF| that are found once for all orbits that
+    pass a place; and what is lost so, as near a saddle, as ellipsoids $\{c + Q y : |y|_2 \le r\}$ with $F(c + Q y) \in
+    F(c) + [DF]\, Q y$ and a factor of the image as next Q, so that only what the map really stretches is stretched
+    (Lohner 1987; Kühn 1998). A state on the boundary of two
     basins cannot be proved, and neither can one so near to it that rounding decides. The proof is about the real map
     with the float64 constants of f; what it assumes of the arithmetic is in `docs/certificates.md`.
 
