@@ -42,7 +42,8 @@ def discs_arrive(
         there = iv.up(away + distance) <= iv.down(balls.radii[homes] * multiples[homes])
         inside[rows[now]] = there[now]
         going = ~now & np.isfinite(distance)
-        rows, homes, middle, distance, is_disc = (a[going] for a in (rows, homes, middle, distance, is_disc))
+        rows, homes, is_disc = rows[going], homes[going], is_disc[going]
+        middle, distance = middle[going], distance[going]
         box = box[0][going], box[1][going]
         if not rows.size:
             break

@@ -149,14 +149,14 @@ class _StationsOfOne:
         """Whether a station is near each state, how near the nearest is, and its number."""
         distances, numbers = np.full(len(scaled), np.inf), np.zeros(len(scaled), int)
         if self._tree is not None:
-            distances, numbers = self._tree.query(scaled, distance_upper_bound=self._limit)
+            distances, numbers = map(np.asarray, self._tree.query(scaled, distance_upper_bound=self._limit))
         if self._num < len(self._scaled):
             squares = _squared_distances(scaled, self._scaled[self._num :])
             latest = np.argmin(squares, axis=1)
             to_latest = np.sqrt(squares[np.arange(len(scaled)), latest])
             nearer = to_latest < distances
             distances, numbers = np.where(nearer, to_latest, distances), np.where(nearer, self._num + latest, numbers)
-        return distances <= self._limit, distances, numbers
+        return np.asarray(distances <= self._limit), distances, numbers
 
     def add(self, middles: np.ndarray, scaled: np.ndarray, stretches: np.ndarray) -> None:
         self.middles, self._scaled = np.concatenate([self.middles, middles]), np.concatenate([self._scaled, scaled])

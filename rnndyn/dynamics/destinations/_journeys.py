@@ -104,7 +104,7 @@ def follow_discs(
     for step in range(max_steps + 1):
         away = stations.distance(discs.homes, ia.sub(point(discs.centers), point(balls.centers[discs.homes])))
         inside = vn.round_up(away + discs.distances) <= balls.radii[discs.homes]
-        bad = ~np.isfinite(discs.centers).all(axis=1)
+        bad = np.asarray(~np.isfinite(discs.centers).all(axis=1))
         wide = ~(discs.distances <= stations.radii[discs.homes])
         ball = np.where(inside, discs.homes, -1)
         sets_of = lambda which, discs=discs: stations.ellipsoids(discs.take(which))
