@@ -23,8 +23,8 @@ class ContractionProof(Judged):
     - `generators` G (N, M): what the inputs of the last steps have done, one column for each input and step.
     - `axes` A (N, N): slopes were bounded on the set c + G w + A y, |w_k| <= 1, |y| <= 1; no columns for a box.
       `radius`: the tube of all c + G w + d with |d|_P <= radius is kept; infinite for a box.
-    - `lower`, `upper`: the box of inputs. `counterexample`: an input (I,) that, held, lets nearby states separate, or
-      no entries. `reason`: what stood in the way.
+    - `lower`, `upper`: the box of inputs. `counterexample`: an input (I,) that, held, lets nearby states separate,
+      those that it leads to or those near one that it keeps, or no entries. `reason`: what stood in the way.
     - `core`: where every state of a box contracts, the proof of a smaller rate in a tube that is kept: every
       trajectory approaches those in it. `None` where there is none.
     """

@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from rnndyn._validation import check_state
 from rnndyn.dynamics.chaos._metric import ProvedMetric, proved_metric
-from rnndyn.dynamics.chaos._separation import separating_input
+from rnndyn.dynamics.chaos._separation import repelling_state, separating_input
 from rnndyn.dynamics.chaos._tubes import tube
 from rnndyn.dynamics.chaos.contraction_proof import ContractionProof, refused
 from rnndyn.dynamics.chaos.verdicts import ContractionVerdict
@@ -58,7 +58,8 @@ def prove_contraction(
     diagonal multipliers) and proved by one matrix inequality in outward-rounded arithmetic. First on the region, then
     on a tube: all that inputs of the box do to the state that the middle one holds, to first order and for as many
     steps back as matter, and an ellipsoid around for the rest, which is shown to be kept. Both are sufficient and not
-    necessary.
+    necessary. A counterexample is an input that, held, lets the states that it leads to separate, or that keeps a state
+    which nearby ones leave: its derivative has powers that grow, so that it contracts in no metric.
 
     Jaeger (2001), *The "echo state" approach to analysing and training recurrent neural networks*; Yildiz, Jaeger &
     Kiebel (2012), *Re-visiting the echo state property*; Lohmiller & Slotine (1998), *On contraction analysis for
@@ -103,6 +104,14 @@ def _prove(
     local, best = tube(g, low, high, start)
     if local is not None:
         return local
+    repeller = repelling_state(g, low, high, start, seed)
+    if repeller is not None:
+        words = (
+            ": held, it keeps a state that nearby ones leave, by a multiplier of modulus "
+            f"{repeller.multiplier:.4g}. No set that holds this state contracts, in any metric; smaller boxes around "
+            "this input do not help."
+        )
+        return refused(size, low, high, repeller.input, ContractionVerdict.counterexample, words)
     numbers = f": the best rate was {rate_in_box:.4g} on the region"
     numbers += "" if box is not None else " (none was found: give `region`)"
     numbers += f", {best:.4g} on a tube. A smaller box of inputs may help."

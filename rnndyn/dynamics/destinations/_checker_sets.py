@@ -4,6 +4,7 @@ import numpy as np
 
 from rnndyn.dynamics.destinations import _checker_intervals as iv
 from rnndyn.dynamics.destinations._checker_cells import CellStep
+from rnndyn.dynamics.destinations._checker_discs import discs_arrive
 from rnndyn.dynamics.destinations.trapping_balls import TrappingBalls
 
 
@@ -58,14 +59,7 @@ def states_arrive(
     multiples: np.ndarray,
 ) -> np.ndarray:
     """Which states lie, after so many steps, within so many times the radius of a ball."""
-    inside = np.zeros(len(states), bool)
-    lo, hi = states.copy(), states.copy()
-    for t in range(int(steps.max(initial=0)) + 1):
-        now = np.flatnonzero(steps == t)
-        if now.size:
-            inside[now] = _is_box_inside((lo[now], hi[now]), balls, entered[now], multiples[entered[now]])
-        going = steps > t
-        lo[going], hi[going] = step.over_boxes((lo[going], hi[going]))
+    inside = discs_arrive(step, states, steps, entered, balls, multiples)
     left = np.flatnonzero(~inside)
     size = states.shape[1]
     sets = (states[left], np.broadcast_to(np.eye(size), (len(left), size, size)), np.zeros(len(left)))
@@ -77,14 +71,6 @@ def states_arrive(
         if (steps[left] > t).any():
             sets = advance(step, *sets)
     return inside
-
-
-def _is_box_inside(box: iv.Pair, balls: TrappingBalls, which: np.ndarray, share: np.ndarray) -> np.ndarray:
-    inverse, loss = iv.inverses_of(balls.factors[which])
-    away = (
-        iv.vector_norm(iv.apply(inverse, iv.sub(box, iv.exactly(balls.centers[which])))) / (1 - loss) * (1 + 8 * iv.U)
-    )
-    return (loss < 1) & (away <= iv.down(balls.radii[which] * share))
 
 
 def is_inside(

@@ -1,28 +1,29 @@
 """Sets followed until each is wholly inside a ball."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
+from rnndyn.dynamics.destinations._discs import Discs, Stations, carried, discs_around
 from rnndyn.dynamics.destinations._sets import (
     Balls,
     Ellipsoids,
     advance,
     ball_of_each,
-    ball_of_each_box,
     enclose_in_chunks,
     place_of_each,
 )
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
-from rnndyn.dynamics.proofs.interval_arithmetic import Interval
+from rnndyn.dynamics.proofs import verified_norms as vn
+from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
 
 ARRIVED, TRAVELLING, BLURRED, NOT_FINITE = range(4)
 
-_WIDEST_BOX = 1e-3
-"""Boxes wider than this, relative to the spread of the balls, are given up: ellipsoids take over from the start."""
+_HANDED_OVER = (1e-3, 1e-8)
+"""How wide boxes are when discs take over, in radii of a trapping ball; tried one after the other."""
 
 _LONGEST = 1.0
 """Ellipsoids whose axes, squared and summed, exceed this share of the spread of the balls are given up."""
@@ -64,37 +65,72 @@ def _none(num: int) -> Journeys:
 
 
 def follow_states(
-    f: Callable, states: Float[np.ndarray, "K N"], balls: Balls, max_steps: int, *, progress: bool
+    f: Callable,
+    states: Float[np.ndarray, "K N"],
+    balls: Balls,
+    stations: Stations,
+    max_steps: int,
+    *,
+    progress: bool,
 ) -> Journeys:
-    """Follow states: first as boxes, which is cheap, and those whose boxes grow too wide again as ellipsoids."""
-    found = follow_boxes(f, states, balls, max_steps)
-    left = np.flatnonzero(found.ends == BLURRED)
+    """Follow states as boxes and discs, which is cheap, and those that grow too wide again as ellipsoids."""
+    homes = stations.homes_of(states, max_steps)
+    found, left = _none(len(states)), np.arange(len(states))
+    for size in _HANDED_OVER:
+        part = follow_discs(f, states[left], homes[left], size, balls, stations, max_steps)
+        _write(found, left, part)
+        left = left[part.ends == BLURRED]
     if left.size:
         num, size = len(left), states.shape[1]
         eyes = np.broadcast_to(np.eye(size), (num, size, size)).copy()
         again = follow_sets(f, Ellipsoids(states[left], eyes, np.zeros(num)), balls, max_steps, progress=progress)
-        for whole, part in zip(found, again):
-            whole[left] = part
+        _write(found, left, again)
     return found
 
 
-def follow_boxes(f: Callable, states: np.ndarray, balls: Balls, max_steps: int) -> Journeys:
-    """Follow states by interval arithmetic alone, for as long as the boxes stay small."""
+def follow_discs(
+    f: Callable, states: np.ndarray, homes: np.ndarray, size: float, balls: Balls, stations: Stations, max_steps: int
+) -> Journeys:
+    """Follow states as boxes, and from when a box exceeds `size` radii of the ball that is its home as discs.
+
+    Boxes grow by the sums of the moduli of derivatives, even where F brings all states together. A disc grows or
+    shrinks as distances do in the metric of the memory that it is on its way to. The later discs take over, the fewer
+    stations they need, and the sooner, the more may they grow.
+    """
     num = len(states)
     out = _none(num)
-    widest = _WIDEST_BOX * _spread(balls)
-    boxes, rows = ia.point(states), np.arange(num)
+    rows, is_disc = np.arange(num), np.zeros(num, bool)
+    boxes, discs = ia.point(states), Discs(states, homes, np.zeros(num))
     for step in range(max_steps + 1):
-        ball = ball_of_each_box(boxes, balls)
-        width = np.max(boxes.hi - boxes.lo, axis=1)
-        bad = ~np.isfinite(boxes.lo).all(axis=1) | ~np.isfinite(boxes.hi).all(axis=1)
-        rows, boxes = _settle(out, rows, step, ball, bad, width > widest, boxes, balls, step == max_steps)
+        away = stations.distance(discs.homes, ia.sub(point(discs.centers), point(balls.centers[discs.homes])))
+        inside = vn.round_up(away + discs.distances) <= balls.radii[discs.homes]
+        bad = np.asarray(~np.isfinite(discs.centers).all(axis=1))
+        wide = ~(discs.distances <= stations.radii[discs.homes])
+        ball = np.where(inside, discs.homes, -1)
+        sets_of = lambda which, discs=discs: stations.ellipsoids(discs.take(which))
+        going = _settle(out, rows, step, ball, bad, wide, sets_of, balls, step == max_steps)
+        rows, boxes, discs, is_disc = (
+            rows[going],
+            Interval(boxes.lo[going], boxes.hi[going]),
+            discs.take(going),
+            is_disc[going],
+        )
         if rows.size == 0 or step == max_steps:
             break
-        enclosure = enclose_in_chunks(f, boxes)
-        unknown = (np.asarray(enclosure.jumps) | np.asarray(enclosure.undefined))[:, None]
-        boxes = Interval(np.where(unknown, np.nan, enclosure.value.lo), np.where(unknown, np.nan, enclosure.value.hi))
+        images = _image_boxes(
+            f, Interval(*(np.where(is_disc[:, None], discs.centers, end) for end in (boxes.lo, boxes.hi)))
+        )
+        before, discs = discs, discs_around(stations, images, stations.successors[discs.homes])
+        discs.distances[is_disc] = carried(stations, before.take(is_disc), discs.distances[is_disc])
+        boxes, is_disc = images, is_disc | ~(discs.distances < size * stations.radii[discs.homes])
     return out
+
+
+def _image_boxes(f: Callable, boxes: Interval) -> Interval:
+    """Boxes that hold F of boxes; NaN where F may jump or leave its domain."""
+    enclosure = enclose_in_chunks(f, boxes)
+    unknown = (np.asarray(enclosure.jumps) | np.asarray(enclosure.undefined))[:, None]
+    return Interval(np.where(unknown, np.nan, enclosure.value.lo), np.where(unknown, np.nan, enclosure.value.hi))
 
 
 def follow_sets(
@@ -117,7 +153,8 @@ def follow_sets(
         bad = ~np.isfinite(sets.radii)
         with np.errstate(all="ignore"):
             length = sets.radii * np.linalg.norm(sets.factors, axis=(1, 2))
-        rows, sets = _settle(out, rows, step, ball, bad, length > longest, sets, balls, step == max_steps)
+        going = _settle(out, rows, step, ball, bad, length > longest, sets.take, balls, step == max_steps)
+        rows, sets = rows[going], sets.take(going)
         if rows.size == 0 or step == max_steps:
             break
         sets = advance(f, sets, *(np.broadcast_to(a, (rows.size, *np.shape(a))) for a in args))
@@ -125,21 +162,30 @@ def follow_sets(
 
 
 def _settle(
-    out: Journeys, rows: Any, step: int, ball: Any, bad: Any, wide: Any, sets: Any, balls: Balls, is_last: bool
-) -> tuple[Any, Any]:
-    """Write down what has come to an end at this step, and keep the rest."""
+    out: Journeys,
+    rows: np.ndarray,
+    step: int,
+    ball: np.ndarray,
+    bad: np.ndarray,
+    wide: np.ndarray,
+    sets_of: Callable[[np.ndarray], Ellipsoids],
+    balls: Balls,
+    is_last: bool,
+) -> np.ndarray:
+    """Write down what has come to an end at this step; which have not."""
     ends = np.select([ball >= 0, bad, wide], [ARRIVED, NOT_FINITE, BLURRED], TRAVELLING)
     out.balls[rows], out.steps[rows], out.ends[rows] = ball, step, ends
     going = ends == TRAVELLING
     lost = (ends == BLURRED) | (going & is_last)
     if lost.any():
-        lost_rows = rows[lost]
-        out.nearest[lost_rows], out.far[lost_rows], out.wide[lost_rows] = place_of_each(_kept(sets, lost), balls)
-    return rows[going], _kept(sets, going)
+        places = place_of_each(sets_of(lost), balls)
+        out.nearest[rows[lost]], out.far[rows[lost]], out.wide[rows[lost]] = places
+    return going
 
 
-def _kept(sets: Any, rows: np.ndarray) -> Any:
-    return sets.take(rows) if isinstance(sets, Ellipsoids) else Interval(sets.lo[rows], sets.hi[rows])
+def _write(out: Journeys, rows: np.ndarray, part: Journeys) -> None:
+    for whole, found in zip(out, part):
+        whole[rows] = found
 
 
 def _spread(balls: Balls) -> float:

@@ -144,32 +144,12 @@ def ball_of_each(sets: Ellipsoids, balls: Balls) -> np.ndarray:
 
 
 @np.errstate(all="ignore")
-def ball_of_each_box(boxes: Interval, balls: Balls) -> np.ndarray:
-    """The ball that wholly holds each box, -1 where none is shown to."""
-    centers = np.asarray(ia.midpoint(boxes))
-    found = np.full(len(centers), -1)
-    near, distance = _nearest(centers, balls)
-    rows = np.flatnonzero(distance < balls.radii[near])
-    if rows.size:
-        chosen = near[rows]
-        inverse = Interval(balls.inverses.lo[chosen], balls.inverses.hi[chosen])
-        offset = ia.sub(Interval(boxes.lo[rows], boxes.hi[rows]), point(balls.centers[chosen]))
-        inside = vn.vector_norm_bound(ia.matvec(inverse, offset)) <= balls.radii[chosen]
-        found[rows[inside]] = chosen[inside]
-    return found
-
-
-@np.errstate(all="ignore")
-def place_of_each(sets: Ellipsoids | Interval, balls: Balls) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def place_of_each(sets: Ellipsoids, balls: Balls) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The nearest ball of each set, its distance from the centre and its largest half-width in radii of that ball.
 
     In plain floating point, for messages only.
     """
-    if isinstance(sets, Ellipsoids):
-        centers, axes = sets.centers, sets.factors * sets.radii[:, None, None]
-    else:
-        centers = np.asarray(ia.midpoint(sets))
-        axes = np.asarray(ia.radius_about(sets, centers))[:, :, None] * np.eye(centers.shape[1])
+    centers, axes = sets.centers, sets.factors * sets.radii[:, None, None]
     near, away = _nearest(centers, balls)
     relative = np.asarray(ia.midpoint(balls.inverses))[near] / balls.radii[near, None, None]
     usable = np.asarray(np.isfinite(axes).all(axis=(1, 2)))

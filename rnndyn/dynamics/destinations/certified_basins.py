@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 from rnndyn._validation import check_at_least, check_states
 from rnndyn.dynamics.destinations import _journeys as journeys
 from rnndyn.dynamics.destinations._arrivals import LONGEST_SETTLING, find_arrivals
+from rnndyn.dynamics.destinations._discs import Stations
 from rnndyn.dynamics.destinations._orbits import Points
 from rnndyn.dynamics.destinations.trapping_balls import TrappingBalls, trapping_balls_of
 from rnndyn.dynamics.destinations.verdicts import DestinationVerdict
@@ -45,9 +46,11 @@ def certify_basins(
     keep, that are unstable or given twice; `NotImplementedError` naming the operation when f uses one without an
     interval rule.
 
-    States are carried forward in interval arithmetic, as boxes; where these grow too wide, as near a saddle, again as
-    ellipsoids $\{c + Q y : |y|_2 \le r\}$ with $F(c + Q y) \in F(c) + [DF]\, Q y$ and a factor of the image as next Q,
-    so that only what the map really stretches is stretched (Lohner 1987; Kühn 1998). A state on the boundary of two
+    States are carried forward in interval arithmetic, as boxes; when these have grown, as discs in the metric of the
+    memory they are on their way to, in which distances grow by bounds of |DF| that are found once for all orbits that
+    pass a place; and what is lost so, as near a saddle, as ellipsoids $\{c + Q y : |y|_2 \le r\}$ with $F(c + Q y) \in
+    F(c) + [DF]\, Q y$ and a factor of the image as next Q, so that only what the map really stretches is stretched
+    (Lohner 1987; Kühn 1998). A state on the boundary of two
     basins cannot be proved, and neither can one so near to it that rounding decides. The proof is about the real map
     with the float64 constants of f; what it assumes of the arithmetic is in `docs/certificates.md`.
 
@@ -70,7 +73,8 @@ def certify_basins(
     with interval_precision():
         f = let_in(f, states[0])
         arrivals = find_arrivals(f, balls, min(max_steps, LONGEST_SETTLING))
-        found = journeys.follow_states(f, states, arrivals.targets, max_steps, progress=progress)
+        stations = Stations(f, balls, arrivals.rows)
+        found = journeys.follow_states(f, states, arrivals.targets, stations, max_steps, progress=progress)
     arrived = found.balls >= 0
     entered = np.where(arrived, arrivals.rows[found.balls], -1)
     labels = np.where(arrived, balls.owners[entered], -1)

@@ -81,6 +81,23 @@ def test_a_single_unit_has_the_rate_of_its_weight():
     assert 0.7 <= proof.rate < 0.72
 
 
+def test_a_state_that_is_kept_and_left_refutes_contraction():
+    # x' = tanh(1.5 x + u) keeps x = 0 at u = 0, where the slope is 1.5. Trajectories that start beside it leave for the
+    # stable x = +-0.86, where they contract, so that following them finds no counterexample.
+    net = Driven(np.array([[1.5]]), np.ones((1, 1)))
+    proof = rd.prove_contraction(net, -1e-3 * np.ones(1), 1e-3 * np.ones(1), state=np.zeros(1))
+    assert not proof.proved
+    assert "multiplier of modulus 1.5" in proof.reason
+    # A kept state and its slope at the input that is named, by bisection of x = tanh(1.5 x + u).
+    low, high = -0.3, 0.3
+    for _ in range(100):
+        middle = 0.5 * (low + high)
+        low, high = (low, middle) if np.tanh(1.5 * middle + proof.counterexample[0]) > middle else (middle, high)
+    assert 1.5 * (1 - np.tanh(1.5 * low + proof.counterexample[0]) ** 2) > 1.4
+    # Beside the stable state the same inputs do contract.
+    assert rd.prove_contraction(net, -1e-3 * np.ones(1), 1e-3 * np.ones(1), state=np.array([0.8])).proved
+
+
 def test_inputs_that_are_no_box_are_named():
     with pytest.raises(ValueError, match="lower, upper"):
         rd.prove_contraction(network(0.5), np.ones(2), -np.ones(2), state=np.zeros(20))

@@ -3,7 +3,10 @@
 import dataclasses
 import re
 
+import equinox as eqx
+import jax
 import numpy as np
+import optax
 import pytest
 from networks_from_data import flip_flop_gru, flip_flop_vanilla
 
@@ -83,6 +86,10 @@ def test_the_second_program_accepts_and_refuses_what_is_perturbed_or_permuted(gr
         )
         if k < 12:
             assert not rd.check_basins(one, cell).accepted
+    # Nor is a state where it is said to be before it has come there.
+    for k in np.argsort(-basins.steps)[:4]:
+        early = dataclasses.replace(basins, steps=basins.steps - (np.arange(64) == k))
+        assert f"state {k}:" in rd.check_basins(early, cell).reason
 
 
 @pytest.fixture(scope="module")
@@ -183,3 +190,50 @@ def test_memories_that_are_cycles_are_certified_and_checked_too(vanilla):
     assert found.proved.all()
     check = rd.check_connections(found, cell)
     assert check.accepted, check.reason
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("make", "size", "num"), [(rd.VanillaCell, 64, 256), (rd.GRUCell, 32, 32)])
+def test_larger_networks_are_proved_too(make, size, num):
+    """Trained here, for a short time: the memories of the gated ones are slow, and so are proofs and checks of them."""
+    task = {"num_bits": 3, "num_steps": 48, "pulse_probability": 0.2}
+    cell_key, readout_key, fit_key, trial_key = jax.random.split(jax.random.key(0), 4)
+    fitted = rd.fit(
+        rd.RNN(make(3, size, key=cell_key), eqx.nn.Linear(size, 3, key=readout_key)),
+        rd.training.over_trials(rd.training.mean_squared_error),
+        rd.tasks.batches("flip_flop", 32, **task),
+        optax.adam,
+        learning_rate=optax.cosine_decay_schedule(1e-2, 600, alpha=0.01),
+        num_steps=600,
+        max_grad_norm=1.0,
+        key=fit_key,
+        progress=False,
+    )
+    model = fitted.last_model
+    cell, f = model.cell, rd.as_map(model.cell)
+    visited = np.asarray(jax.vmap(model.states)(rd.tasks.batches("flip_flop", 8, **task)(trial_key).inputs))
+    visited = visited.reshape(-1, size).astype(float)
+    states = visited[:num]
+    points = rd.find_cycles(f, visited[:128], 1, progress=False)
+    stable = points.points[(np.abs(points.multipliers) < 1).all(axis=1)]
+    assert len(stable) >= 8
+    basins = rd.certify_basins(f, stable, states, progress=False)
+    assert basins.balls.proved.all()
+    assert basins.proved.mean() >= 0.99
+    ends = states
+    step = jax.jit(jax.vmap(f))
+    for _ in range(2000):
+        ends = np.asarray(step(ends.astype(np.float32)))
+    nearest = np.argmin(np.linalg.norm(ends[:, None] - basins.balls.centers, axis=2), axis=1)
+    np.testing.assert_array_equal(basins.labels[basins.proved], nearest[basins.proved])
+    check = rd.check_basins(basins, cell)
+    assert check.accepted, check.reason
+    order = np.roll(np.arange(len(stable)), 1)
+    wrong = dataclasses.replace(
+        basins,
+        states=basins.states[:2],
+        labels=order[basins.labels[:2]],
+        entered=order[basins.entered[:2]],
+        steps=basins.steps[:2],
+    )
+    assert not rd.check_basins(wrong, cell).accepted
