@@ -113,12 +113,21 @@ class TextPart(eqx.Module):
         for start in range(0, len(self), _CHUNK):
             yield self.ids(start, start + _CHUNK)
 
-    def stream(self, batch_size: int, num_steps: int) -> "TextStream":
+    def stream(self, batch_size: int, num_steps: int, *, restart_every: int | None = None) -> "TextStream":
         """Consecutive windows from `batch_size` places, for `rnndyn.training.truncated_bptt`.
 
-        **Raises:** `ValueError` when a window is longer than what each place has to read.
+        **Arguments:**
+
+        - `batch_size`: B, the places, evenly over the text.
+        - `num_steps`: T, characters of a window.
+        - `restart_every`: windows after which a place goes on from the state that the model starts from, each place at
+          another time. Without it the states of a whole pass are never reset, and a network with memories that do
+          not fade may come to predict well from the states it happens to be in, and badly from its start.
+
+        **Raises:** `ValueError` when a window is longer than what each place has to read, or `restart_every` is below
+        1.
         """
-        return TextStream(self, batch_size, num_steps)
+        return TextStream(self, batch_size, num_steps, restart_every)
 
     def windows(self, batch_size: int, num_steps: int, *, key: PRNGKeyArray) -> "TextWindows":
         """Windows from places drawn at random, as batches `(inputs, targets)`, for `rnndyn.training.over_trials`.
@@ -140,10 +149,13 @@ class TextStream(eqx.Module):
     part: TextPart
     batch_size: int
     num_steps: int
+    restart_every: int | None
 
-    def __init__(self, part: TextPart, batch_size: int, num_steps: int):
+    def __init__(self, part: TextPart, batch_size: int, num_steps: int, restart_every: int | None = None):
         _check_window(len(part), batch_size, num_steps, shared=False)
-        self.part, self.batch_size, self.num_steps = part, batch_size, num_steps
+        if restart_every is not None:
+            check_at_least("restart_every", restart_every, 1)
+        self.part, self.batch_size, self.num_steps, self.restart_every = part, batch_size, num_steps, restart_every
 
     @property
     def num_windows(self) -> int:
@@ -152,9 +164,12 @@ class TextStream(eqx.Module):
 
     def __iter__(self) -> Iterator[Window]:
         places = np.arange(self.batch_size) * (len(self.part) // self.batch_size)
+        # One place after the other starts anew, so that every update sees about as many fresh states.
+        period = self.restart_every or self.num_windows
+        turns = np.arange(self.batch_size) * (period if self.restart_every else 0) // self.batch_size
         for index in range(self.num_windows):
             inputs, targets = _inputs_and_targets(self.part, places + index * self.num_steps, self.num_steps)
-            yield Window(inputs, targets, None, np.full(self.batch_size, index == 0))
+            yield Window(inputs, targets, None, np.equal(index % period, turns) | (index == 0))
 
 
 class TextWindows(eqx.Module):

@@ -94,6 +94,15 @@ def test_stream_gives_every_place_its_text_in_order(text):
     assert [bool(window.is_start.all()) for window in windows] == [True] + [False] * (len(windows) - 1)
 
 
+def test_places_of_a_stream_start_anew_one_after_the_other(text):
+    starts = np.array([window.is_start for window in text.train.stream(3, 10, restart_every=6)])
+    assert len(starts) > 12
+    for place, turn in enumerate((0, 2, 4)):
+        assert np.flatnonzero(starts[:, place]).tolist() == sorted({0, *range(turn, len(starts), 6)})
+    with pytest.raises(ValueError, match="restart_every: expected at least 1"):
+        text.train.stream(3, 10, restart_every=0)
+
+
 def test_random_windows_are_of_the_text_and_fixed_by_the_key(text):
     draw = lambda seed: [batch for batch, _ in zip(text.train.windows(4, 20, key=jax.random.key(seed)), range(5))]
     whole = text.train.text()
