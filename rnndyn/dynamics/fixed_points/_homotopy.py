@@ -9,9 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.linalg import LinAlgError, get_lapack_funcs
 
-from rnndyn._programs import compiled
+from rnndyn._programs import compiled, value_and_jacobian
 from rnndyn.dynamics.fixed_points.verdicts import PathVerdict
-from rnndyn.dynamics.numerics.evaluation import value_and_jacobian
 
 FIRST_STEP, LONGEST_STEP, SHORTEST_STEP = 0.02, 0.3, 1e-9
 """Arclength, with the states measured by their root mean square in units of the scale. A step is long where the

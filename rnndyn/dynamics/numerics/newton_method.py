@@ -10,6 +10,7 @@ from jax.scipy.linalg import lu_factor, lu_solve
 from jax.scipy.sparse.linalg import gmres
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
+from rnndyn._programs import value_and_jacobian
 from rnndyn.dynamics.numerics.evidence import rounding_floor
 from rnndyn.dynamics.numerics.torus import difference
 
@@ -178,7 +179,7 @@ class NewtonMethod:
 
     def _linear_model(self, x: Array, g: Array) -> LinearModel:
         if self.linear_solver == "dense":
-            jacobian = jax.jacfwd(self.f)(x)
+            _, jacobian = value_and_jacobian(self.f, x)
             row_sum = jnp.max(jnp.sum(jnp.abs(jacobian), axis=1))
             identity = jnp.eye(x.size, dtype=x.dtype)
             dg = jacobian - identity
