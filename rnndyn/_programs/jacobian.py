@@ -38,7 +38,7 @@ def value_and_jacobian(f: Callable[[Array], Array], x: Float[Array, " N"]) -> tu
 
 
 class _Diagonal(NamedTuple):
-    """The tangent of a vector whose entry i moves with entry `first` + i of the state alone, at the rate `entries[i]`."""
+    """The tangent of a vector whose entry i moves with entry `first` + i of the state alone, at rate `entries[i]`."""
 
     entries: Array
     first: int
@@ -115,7 +115,9 @@ def _column_by_column(eqn: Any, values: Sequence[Any], size: int, ambient: Any) 
     return [_Columns(out, first) for out in jax.vmap(column, in_axes=-1, out_axes=-1)(*stacks)]
 
 
-_LINEAR = frozenset(["dot_general", "slice", "split", "squeeze", "reshape", "broadcast_in_dim", "transpose", "reduce_sum"])
+_LINEAR = frozenset(
+    ["dot_general", "slice", "split", "squeeze", "reshape", "broadcast_in_dim", "transpose", "reduce_sum"]
+)
 """Linear in the one operand that moves."""
 
 

@@ -26,6 +26,9 @@ from rnndyn.dynamics.numerics.torus import difference, embedded
 FIRST_BLOCK = 32
 """Candidates of the first block: enough to meet a point whose basin is a tenth of them, 96 times of 100."""
 
+AROUND_ONE = 8
+"""Seeds around a root that is the only one: there is no other that they could lie between."""
+
 KNOWN_ENDS = 512
 """Ends of the same round that are looked at to tell whether a rescued one is new."""
 
@@ -199,13 +202,15 @@ class FixedPointSearch:
         weights = rng.beta(4.0, 4.0, (num, 1))
         pairs = rng.integers(len(pool), size=(2, num))
         between = weights * pool[pairs[0]] + (1 - weights) * pool[pairs[1]]
+        if len(roots) == 1:
+            between = between[:AROUND_ONE]
         towards = self.candidates[rng.integers(len(self.candidates), size=num)]
         weights = rng.uniform(size=(num, 1))
         mixed = weights * pool[pairs[0]] + (1 - weights) * towards
         # Quartiles, so that one candidate far out does not scatter the rest.
         low, high = np.quantile(self.candidates, [0.25, 0.75], axis=0)
         spread = np.sqrt(np.mean((high - low) ** 2)) / 1.35 + 1e-3 * self.scale
-        parts = [between + 0.05 * spread * rng.standard_normal((num, size)), mixed]
+        parts = [between + 0.05 * spread * rng.standard_normal(between.shape), mixed]
         box = draw_box(self.region, self.period)
         if uniform and box is not None:
             parts.append(rng.uniform(box[0], box[1], (2 * num, size)))
