@@ -73,5 +73,5 @@ def test_a_cell_costs_no_product_of_two_matrices(kind):
     f = rd.as_map(cell, np.zeros(1, np.float32))
     state = np.zeros(2 * size if kind == "lstm" else size, np.float32)
     cost = jax.jit(lambda x: value_and_jacobian(f, x)[1]).lower(state).compile().cost_analysis()
-    # Entries of the matrix and of the gates' matrices, a few operations each; one product of two matrices is 2 N^3.
-    assert cost["flops"] < 64 * state.size**2 < 2 * state.size**3 / 1.5
+    # One product of two (N, N) matrices is 2 N^3 operations.
+    assert cost["flops"] < state.size**3
