@@ -49,7 +49,7 @@ def evaluate(jaxpr: Any, variables: Sequence[Any], values: Sequence[Any], ambien
     env = dict(zip(variables, values))
     for eqn in jaxpr.eqns:
         operands = [v.val if isinstance(v, jex.Literal) else env[v] for v in eqn.invars]
-        env.update(zip(eqn.outvars, _bind(eqn, operands, ambient)))
+        env.update(zip(eqn.outvars, bind_equation(eqn, operands, ambient)))
     return [v.val if isinstance(v, jex.Literal) else env[v] for v in jaxpr.outvars]
 
 
@@ -176,12 +176,13 @@ def _run(closed: Any, args: Sequence[Any], hoisted: dict[int, Any]) -> list[Any]
         if opened and (name in ("jit", "pjit") or any(True for body in opened for _ in _constants(body))):
             outs = _REWRITTEN[name](eqn, operands, hoisted)
         else:
-            outs = _bind(eqn, operands)
+            outs = bind_equation(eqn, operands)
         env.update(zip(eqn.outvars, outs))
     return [read(v) for v in inner.outvars]
 
 
-def _bind(eqn: Any, operands: Sequence[Any], ambient: Any = None) -> Sequence[Any]:
+def bind_equation(eqn: Any, operands: Sequence[Any], ambient: Any = None) -> Sequence[Any]:
+    """The results of one equation; `ambient` is the context that is not put back (see `ambient_context`)."""
     params = eqn.primitive.get_bind_params(eqn.params)
     if eqn.ctx is ambient:
         outs = eqn.primitive.bind(*operands, **params)

@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
-from scipy.linalg import LinAlgError, get_lapack_funcs
+from jax.scipy.linalg import lu_factor, lu_solve
+from jaxtyping import Array, Bool, Float, Int
 
-from rnndyn._programs import compiled
+from rnndyn._programs import compiled, value_and_jacobian
 from rnndyn.dynamics.fixed_points.verdicts import PathVerdict
-from rnndyn.dynamics.numerics.evaluation import value_and_jacobian
 
 FIRST_STEP, LONGEST_STEP, SHORTEST_STEP = 0.02, 0.3, 1e-9
 """Arclength, with the states measured by their root mean square in units of the scale. A step is long where the
@@ -22,6 +21,12 @@ MAX_CHORDS = 6
 
 ON_PATH = 1e-7
 """Residuals along the way, in units of the scale: only the end has to be exact, and Newton's method sees to that."""
+
+
+USUAL_POINTS = 16
+"""Room for so many crossings is made for any path, so that all share one compilation."""
+
+_ON_THE_WAY, _ARRIVED, _LOST = 0, 1, 2
 
 
 class Path(NamedTuple):
@@ -64,114 +69,124 @@ def follow_path(
     constructive with probability one*; E. Allgower & K. Georg (2003), *Introduction to Numerical Continuation Methods*.
     """
     a = np.asarray(start, np.float64)
-    size = a.size
-    unit = scale * np.sqrt(size)  # of the states, so that |(x - a)/unit| is a root mean square in units of the scale
-    image, jacobian = _value(f, a)
-    z = np.zeros(size + 1)  # (x - a) / unit, s
-    row, direction = np.append(np.zeros(size), 1.0), None
-    step, length = FIRST_STEP, 0.0
-    points: list[np.ndarray] = []
-    verdict, num_steps = PathVerdict.out_of_steps, 0
-    while num_steps < max_steps:
-        num_steps += 1
-        # Scaled: H / unit, of (x - a) / unit and s.
-        matrix = np.empty((size + 1, size + 1), order="F")
-        matrix[:size, :size] = -z[-1] * jacobian
-        matrix[np.arange(size), np.arange(size)] += 1.0
-        matrix[:size, -1] = (a - image) / unit
-        matrix[-1] = row
-        try:
-            factors = _Factors(matrix)
-        except LinAlgError:
-            verdict = PathVerdict.lost
-            break
-        tangent = factors.solve(np.append(np.zeros(size), 1.0))
-        tangent /= np.linalg.norm(tangent)
-        # The bordering row is the last tangent: a positive product with it keeps the direction.
-        if direction is not None and tangent @ direction < 0:
-            tangent = -tangent
-        moved = None
-        while step >= SHORTEST_STEP:
-            moved, quality = _correct(f, a, unit, z + step * tangent, tangent, factors, step)
-            if moved is not None:
-                break
-            step /= 3
-        if moved is None:
-            verdict = PathVerdict.lost
-            break
-        crossing = (z[-1] - 1) * (moved[-1] - 1) <= 0 and moved[-1] != z[-1] and z[-1] != 1
-        if crossing:
-            share = (1 - z[-1]) / (moved[-1] - z[-1])
-            points.append(a + unit * (z + share * (moved - z))[:-1])
-        length += float(np.linalg.norm(moved - z))
-        direction = (moved - z) / np.linalg.norm(moved - z)
-        z, row = moved, tangent
-        if len(points) >= max_points:
-            verdict = PathVerdict.arrived
-            break
-        # Only numbers that rounding spoils bring a path back to its start; past s = 2 it does not come back soon.
-        if z[-1] < -1e-6 or z[-1] > 2 or not np.isfinite(z).all():
-            verdict = PathVerdict.arrived if points else PathVerdict.lost
-            break
-        step = min(LONGEST_STEP, step * float(np.clip(np.sqrt(0.15 / max(quality, 1e-3)), 0.5, 2.0)))
-        image, jacobian = _value(f, a + unit * z[:-1])
-    return Path(np.array(points).reshape(-1, size), verdict, num_steps, length)
+    room = max(max_points, USUAL_POINTS)
+    end = jax.device_get(_follow(f, a, scale * np.sqrt(a.size), np.int64(max_steps), np.int64(max_points), room))
+    verdict = (PathVerdict.out_of_steps, PathVerdict.arrived, PathVerdict.lost)[int(end.outcome)]
+    return Path(end.points[: int(end.num_points)], verdict, int(end.num_steps), float(end.length))
 
 
-def _correct(f, a, unit, z, tangent, factors, step):
-    """Back onto the path, in the plane across the tangent: `(z, rate)`, or `None` where it does not converge.
+class _OnPath(NamedTuple):
+    """A place on the path, z = ((x - a) / unit, s), with the direction it was reached in and what was met so far."""
 
-    The rate is by how much the first corrections shrink: small where the path is straight and the step may grow.
+    z: Float[Array, " N+1"]
+    row: Float[Array, " N+1"]
+    direction: Float[Array, " N+1"]
+    step: Float[Array, ""]
+    length: Float[Array, ""]
+    points: Float[Array, "M N"]
+    num_points: Int[Array, ""]
+    num_steps: Int[Array, ""]
+    outcome: Int[Array, ""]
+
+
+class _Correction(NamedTuple):
+    """A way back onto the path: the place, the last move, by how much the first ones shrank, and whether it is there.
+
+    The rate is small where the path is straight and the step may grow.
     """
-    start, before, rate = z, np.inf, 0.0
-    for k in range(MAX_CHORDS + 1):
+
+    z: Float[Array, " N+1"]
+    before: Float[Array, ""]
+    rate: Float[Array, ""]
+    number: Int[Array, ""]
+    arrived: Bool[Array, ""]
+    failed: Bool[Array, ""]
+
+
+@compiled
+def _follow(f: Any, a: Any, unit: Any, max_steps: Any, max_points: Any, room: int) -> _OnPath:
+    """The whole path in one program: its steps are too small to be worth a call each."""
+    a, unit = jnp.asarray(a), jnp.asarray(unit)  # |(x - a)/unit| is a root mean square in units of the scale
+    zeros = jnp.zeros(a.size + 1)
+    last = zeros.at[-1].set(1.0)
+    count = jnp.zeros((), int)
+    points = jnp.full((room, a.size), jnp.nan)
+    start = _OnPath(zeros, last, last, jnp.asarray(FIRST_STEP), jnp.zeros(()), points, count, count, count)
+
+    def goes_on(at: _OnPath) -> Array:
+        return (at.outcome == _ON_THE_WAY) & (at.num_steps < max_steps)
+
+    def advance(at: _OnPath) -> _OnPath:
+        image, jacobian = value_and_jacobian(f, a + unit * at.z[:-1])
+        # Scaled: H / unit, of (x - a) / unit and s.
+        upper = jnp.concatenate([jnp.eye(a.size) - at.z[-1] * jacobian, ((a - image) / unit)[:, None]], axis=1)
+        factors = lu_factor(jnp.concatenate([upper, at.row[None]]))
+        tangent = lu_solve(factors, last)
+        tangent = tangent / jnp.linalg.norm(tangent)
+        # The bordering row is the last tangent: a positive product with it keeps the direction.
+        tangent = jnp.where(tangent @ at.direction < 0, -tangent, tangent)
+
+        def correct_from(step: Array) -> _Correction:
+            return _correct(f, a, unit, at.z + step * tangent, factors, step)
+
+        def shorter(trial: tuple[Array, _Correction]) -> tuple[Array, _Correction]:
+            return trial[0] / 3, correct_from(trial[0] / 3)
+
+        fails = lambda trial: ~trial[1].arrived & (trial[0] >= 3 * SHORTEST_STEP) & jnp.all(jnp.isfinite(tangent))
+        step, found = jax.lax.while_loop(fails, shorter, (at.step, correct_from(at.step)))
+        z, moved = found.z, found.z - at.z
+        crosses = found.arrived & ((at.z[-1] - 1) * (z[-1] - 1) <= 0) & (z[-1] != at.z[-1]) & (at.z[-1] != 1)
+        met = a + unit * (at.z + (1 - at.z[-1]) / moved[-1] * moved)[:-1]
+        points = jnp.where(crosses, at.points.at[at.num_points].set(met), at.points)
+        num_points = at.num_points + crosses
+        distance = jnp.linalg.norm(moved)
+        # Only numbers that rounding spoils bring a path back to its start; past s = 2 it does not come back soon.
+        left = (z[-1] < -1e-6) | (z[-1] > 2) | ~jnp.all(jnp.isfinite(z))
+        outcome = jnp.where(left, jnp.where(num_points > 0, _ARRIVED, _LOST), _ON_THE_WAY)
+        outcome = jnp.where(num_points >= max_points, _ARRIVED, outcome)
+        outcome = jnp.where(found.arrived, outcome, _LOST)
+        growth = jnp.clip(jnp.sqrt(0.15 / jnp.maximum(found.rate, 1e-3)), 0.5, 2.0)
+        return _OnPath(
+            z,
+            tangent,
+            moved / distance,
+            jnp.minimum(LONGEST_STEP, step * growth),
+            at.length + jnp.where(found.arrived, distance, 0.0),
+            points,
+            num_points,
+            at.num_steps + 1,
+            outcome,
+        )
+
+    return jax.lax.while_loop(goes_on, advance, start)
+
+
+def _correct(f: Any, a: Array, unit: Array, start: Array, factors: Any, step: Array) -> _Correction:
+    """Back onto the path, in the plane across the tangent, with the factors at hand."""
+
+    def defect(z: Array) -> Array:
         x = a + unit * z[:-1]
-        image = _image(f, x)
-        defect = (x - (1 - z[-1]) * a - z[-1] * image) / unit
-        if not np.isfinite(defect).all():
-            return None, np.inf
-        if np.linalg.norm(defect) <= ON_PATH:
-            return z, rate
-        if k == MAX_CHORDS:
-            break
-        move = factors.solve(np.append(defect, 0.0))
-        size = float(np.linalg.norm(move))
-        if k:
-            rate = max(rate, size / before)
+        return (x - (1 - z[-1]) * a - z[-1] * f(x)) / unit
+
+    def judge(now: _Correction, residual: Array) -> _Correction:
+        size = jnp.linalg.norm(residual)
+        on_path = size <= ON_PATH
+        failed = now.failed | ~jnp.isfinite(size) | (~on_path & (now.number >= MAX_CHORDS))
+        return now._replace(arrived=on_path & ~failed, failed=failed)
+
+    def correct(carry: tuple[_Correction, Array]) -> tuple[_Correction, Array]:
+        now, residual = carry
+        move = lu_solve(factors, jnp.append(residual, 0.0))
+        size, first = jnp.linalg.norm(move), now.number == 0
+        rate = jnp.where(first, now.rate, jnp.maximum(now.rate, size / now.before))
         # What corrects as far as the step went, or hardly converges, may be on another piece of the path.
-        if (k and size > 0.5 * before) or np.linalg.norm(z - move - start) > 0.5 * step:
-            return None, np.inf
-        z, before = z - move, size
-    return None, np.inf
+        lost = (~first & (size > 0.5 * now.before)) | ~(jnp.linalg.norm(now.z - move - start) <= 0.5 * step)
+        z = now.z - move
+        residual = defect(z)
+        return judge(_Correction(z, size, rate, now.number + 1, now.arrived, lost), residual), residual
 
-
-class _Factors:
-    """LU factors of a matrix, which is overwritten, for many right-hand sides."""
-
-    def __init__(self, matrix: np.ndarray) -> None:
-        factor, self._solve = get_lapack_funcs(("getrf", "getrs"), (matrix,))
-        self.lu, self.pivots, info = factor(matrix, overwrite_a=True)
-        if info != 0 or not np.isfinite(self.lu[-1, -1]):
-            raise LinAlgError
-
-    def solve(self, right: np.ndarray) -> np.ndarray:
-        return self._solve(self.lu, self.pivots, right)[0]
-
-
-def _value(f: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    image, jacobian = jax.device_get(_image_and_jacobian(f, x))
-    return image, jacobian
-
-
-def _image(f: Any, x: np.ndarray) -> np.ndarray:
-    return np.asarray(_one_image(f, x))
-
-
-@compiled
-def _image_and_jacobian(f: Any, x: Any) -> tuple[Array, Array]:
-    return value_and_jacobian(f, jnp.asarray(x))
-
-
-@compiled
-def _one_image(f: Any, x: Any) -> Array:
-    return f(jnp.asarray(x))
+    none = jnp.zeros((), bool)
+    residual = defect(start)
+    begin = _Correction(start, jnp.asarray(jnp.inf), jnp.zeros(()), jnp.zeros((), int), none, none)
+    going = lambda carry: ~(carry[0].arrived | carry[0].failed)
+    return jax.lax.while_loop(going, correct, (judge(begin, residual), residual))[0]

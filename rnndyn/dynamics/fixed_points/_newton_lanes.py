@@ -76,9 +76,11 @@ class NewtonLanes:
                 busy = owner >= 0
                 if not busy.any():
                     break
-                before = lanes.x
-                lanes = NewtonState(*_writable(jax.device_get(self._step(lanes))))
-                root = self._joined(before, lanes.x, busy & ~lanes.converged & ~lanes.stalled)
+                before, sizes = lanes.x, _sizes(lanes.g)
+                lanes = NewtonState(lanes.problem, *map(np.array, self._step(lanes)))  # pyright: ignore
+                # A step that leaves half of the residual has not come a thousand times closer to anything.
+                near = busy & ~lanes.converged & ~lanes.stalled & (_sizes(lanes.g) < 0.5 * sizes)
+                root = self._joined(before, lanes.x, near)
                 lanes.x[root >= 0] = self.anchors[root[root >= 0]]
                 lanes.g[root >= 0] = 0.0
                 lanes.converged[root >= 0] = True
@@ -111,7 +113,8 @@ class NewtonLanes:
         target.num_steps[free], target.num_slow[free], target.converged[free] = 0, 0, False
         target.stalled[free] = ~np.isfinite(g).all(axis=1)
 
-    def _step(self, lanes: NewtonState) -> NewtonState:
+    def _step(self, lanes: NewtonState) -> tuple[Any, ...]:
+        """The fields of the next iterates, but for the problem."""
         return deal_rows(lambda part: _step_lanes(self.f, part, self.linear_solver, self.period), lanes)
 
     def _joined(self, before: np.ndarray, after: np.ndarray, open_lanes: np.ndarray) -> np.ndarray:
@@ -147,17 +150,23 @@ def _num_lanes(size: int, linear_solver: str) -> int:
     bytes_per_lane = 8 * size * (6 * size if linear_solver == "dense" else 64)
     # On a CPU the lanes of long states only wait for the slowest (a few of them crawl for many steps while the others
     # are empty), those of short ones share the overhead of a step; an accelerator is filled.
-    most = (512 if size <= 16 else 32 if size <= 64 else 8) if jax.default_backend() == "cpu" else 4096
+    most = (
+        (512 if size <= 16 else 32 if size <= 64 else 16 if size <= 128 else 8)
+        if jax.default_backend() == "cpu"
+        else 4096
+    )
     return max(1, min(most, MEMORY_BUDGET // bytes_per_lane))
 
 
-def _writable(tree: Any) -> Any:
-    return jax.tree.map(np.array, tree)
+def _sizes(g: np.ndarray) -> np.ndarray:
+    """The lengths of the rows."""
+    return np.sqrt(np.einsum("ij,ij->i", g, g))
 
 
 @compiled
-def _step_lanes(f: Any, lanes: Any, linear_solver: str, period: Any) -> NewtonState:
+def _step_lanes(f: Any, lanes: Any, linear_solver: str, period: Any) -> tuple[Array, ...]:
     """One step of every lane."""
     # How many steps are left is looked at on the host.
     method = NewtonMethod(f, linear_solver=linear_solver, max_steps=1, period=period, patience=HURRIED)
-    return jax.vmap(method.step)(jax.tree.map(jnp.asarray, lanes))
+    _, *moved = jax.vmap(method.step)(jax.tree.map(jnp.asarray, lanes))
+    return tuple(moved)

@@ -26,6 +26,9 @@ from rnndyn.dynamics.numerics.torus import difference, embedded
 FIRST_BLOCK = 32
 """Candidates of the first block: enough to meet a point whose basin is a tenth of them, 96 times of 100."""
 
+AROUND_ONE = 8
+"""Seeds around a root that is the only one: there is no other that they could lie between."""
+
 KNOWN_ENDS = 512
 """Ends of the same round that are looked at to tell whether a rescued one is new."""
 
@@ -95,6 +98,7 @@ class FixedPointSearch:
         self.num_candidates = self.num_arrived = 0
         self._rescue_pays = True
         self.roots = empty_roots(candidates.shape[1])
+        self._met_otherwise = candidates[:0]
         self._unconverged: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self._images = images_of(f, candidates)
         self.scale = robust_scale(np.concatenate([candidates, self._images]))
@@ -123,8 +127,8 @@ class FixedPointSearch:
         """Run `starts` in random order until more of them would find little; returns those that were not run.
 
         Every block is as large as all before it; `after_first` is called when one has run. The share of candidates that
-        met a point no other met estimates how likely the next one is to find a new point (I. J. Good 1953, *The
-        population frequencies of species and the estimation of population parameters*).
+        met a point no other met, nor any path, estimates how likely the next one is to find a new point (I. J. Good
+        1953, *The population frequencies of species and the estimation of population parameters*).
         """
         left = starts[np.random.default_rng([seed, 1]).permutation(len(starts))]
         size, first_done = FIRST_BLOCK, False
@@ -135,13 +139,19 @@ class FixedPointSearch:
                 first_done = True
                 after_first()
             left = left[size:]
-            num_singles = int(np.sum(self.roots.hits == 1))
+            num_singles = self._num_met_once()
             # Where nothing at all was found there is another way in a region only.
             may_stop = self.num_found > 0 or self.region is not None
             if may_stop and num_before == self.num_found and num_singles <= MOST_UNSEEN * self.num_candidates:
                 break
             size = self.num_candidates
         return left
+
+    def _num_met_once(self) -> int:
+        """How many roots would not be known without one of the candidates."""
+        singles = self.roots.points[self.roots.hits == 1]
+        distances = np.max(np.abs(difference(singles[:, None], self._met_otherwise, self.period)), axis=2)
+        return int(np.sum(np.min(distances, axis=1, initial=np.inf) > 1e-6 * self.scale))
 
     def run(self, starts: np.ndarray) -> None:
         """Run Newton's method from `starts` and add the roots that are new."""
@@ -172,6 +182,7 @@ class FixedPointSearch:
         sizes = np.maximum(np.max(np.abs(ends), axis=1), self.scale)
         ok = polished.residuals <= rounding_floor(sizes, row_sums)
         if ok.any():
+            self._met_otherwise = np.concatenate([self._met_otherwise, polished.points[ok, 0]])
             self._add(polished.points[ok, 0], hit=0)
             self._lanes.add_anchors(polished.points[ok, 0])
         return bool(ok.any())
@@ -199,13 +210,15 @@ class FixedPointSearch:
         weights = rng.beta(4.0, 4.0, (num, 1))
         pairs = rng.integers(len(pool), size=(2, num))
         between = weights * pool[pairs[0]] + (1 - weights) * pool[pairs[1]]
+        if len(roots) == 1:
+            between = between[:AROUND_ONE]
         towards = self.candidates[rng.integers(len(self.candidates), size=num)]
         weights = rng.uniform(size=(num, 1))
         mixed = weights * pool[pairs[0]] + (1 - weights) * towards
         # Quartiles, so that one candidate far out does not scatter the rest.
         low, high = np.quantile(self.candidates, [0.25, 0.75], axis=0)
         spread = np.sqrt(np.mean((high - low) ** 2)) / 1.35 + 1e-3 * self.scale
-        parts = [between + 0.05 * spread * rng.standard_normal((num, size)), mixed]
+        parts = [between + 0.05 * spread * rng.standard_normal(between.shape), mixed]
         box = draw_box(self.region, self.period)
         if uniform and box is not None:
             parts.append(rng.uniform(box[0], box[1], (2 * num, size)))

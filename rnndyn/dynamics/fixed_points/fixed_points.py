@@ -80,8 +80,8 @@ def find_fixed_points(
         not sum up, and up to 3, followed on past s = 1, where more than 16 units have several points.
     - `all_candidates`: run every candidate. By default those for more than 16 units are run in blocks, each as large as
         all before it, in random order, until a block finds nothing new and at most one candidate in a hundred met a
-        point that no other met: by Good and Turing's estimate that is how likely the next one finds something. The rest
-        are `num_spared`, unless the index sum says that points are missing.
+        point that no other met, nor any path: by Good and Turing's estimate that is how likely the next one finds
+        something. The rest are `num_spared`, unless the index sum says that points are missing.
     - `seed`: of the random mixtures.
     - `progress`: show a bar when it takes longer than two seconds.
     - `devices`: JAX devices, or a `jax.sharding.Mesh` of them, that share the work; also those of other processes

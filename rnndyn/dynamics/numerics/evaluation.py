@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from rnndyn._programs import compiled
+from rnndyn._programs import compiled, value_and_jacobian
 from rnndyn.dynamics.numerics.drivers import map_in_chunks
 
 
@@ -77,12 +77,6 @@ def states_after(f: Callable[[Array], Array], starts: Any, num_steps: Any) -> Ar
 def images_and_jacobians(f: Callable[[Array], Array], points: Any) -> tuple[Array, Array]:
     """F(x) and DF(x) at every point, `(K, N)` and `(K, N, N)`."""
     return jax.vmap(lambda x: value_and_jacobian(f, x))(jnp.asarray(points))
-
-
-def value_and_jacobian(f: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:
-    """F(x) and DF(x) from one pass; a dense layer in `f` becomes one matrix product."""
-    push = lambda v: jax.jvp(f, (x,), (v,))
-    return jax.vmap(push, out_axes=(None, 1))(jnp.eye(x.size, dtype=x.dtype))
 
 
 @compiled

@@ -10,6 +10,7 @@ from jax.scipy.linalg import lu_factor, lu_solve
 from jax.scipy.sparse.linalg import gmres
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
+from rnndyn._programs import value_and_jacobian
 from rnndyn.dynamics.numerics.evidence import rounding_floor
 from rnndyn.dynamics.numerics.torus import difference
 
@@ -67,6 +68,22 @@ NUM_CHORDS = 3
 hundreds of units, and with three the order of convergence goes from 2 to 5 per factorisation."""
 
 
+MAX_TRIALS = 8
+"""Ever shorter steps by one model, each at most a quarter of the one before."""
+
+
+class _Trial(NamedTuple):
+    """A step that was tried: the radius for the next one, where it led, and whether it is taken or none will be."""
+
+    radius: Float[Array, ""]
+    x: Float[Array, " N"]
+    g: Float[Array, " N"]
+    length: Float[Array, ""]
+    accept: Bool[Array, ""]
+    hopeless: Bool[Array, ""]
+    number: Int[Array, ""]
+
+
 class NewtonMethod:
     """The iteration as `init`, `step`, `done`, `result`: for a loop over one state, or over lanes of many.
 
@@ -111,34 +128,43 @@ class NewtonMethod:
     def step(self, state: NewtonState) -> NewtonState:
         problem, x, g = state.problem, state.x, state.g
         model = self._linear_model(x, g)
-        product = model.product
-        along = product(model.gradient)
+        along = model.product(model.gradient)
         cauchy = -model.gradient * _ratio(model.gradient @ model.gradient, along @ along)
         newton_step = jnp.where(jnp.all(jnp.isfinite(model.step)), model.step, cauchy)
-        step = _dogleg(cauchy, newton_step, state.radius)
-        x_new = jnp.clip(x + step, problem.lower, problem.upper)
-        step = x_new - x
-        g_new = self.residual(x_new)
-
-        length, size = jnp.linalg.norm(step), jnp.linalg.norm(g)
-        predicted = size - jnp.linalg.norm(g + product(step))
-        actual = jnp.where(jnp.all(jnp.isfinite(g_new)), size - jnp.linalg.norm(g_new), -jnp.inf)
-        quality = actual / jnp.where(predicted > 0, predicted, jnp.inf)
-        # 1e-4, 1/4 and 3/4 are the textbook constants; the method is insensitive to them.
-        accept = (actual > 1e-4 * predicted) & (predicted > 0)
-        radius = jnp.where(quality < 0.25, 0.25 * length, state.radius)
-        radius = jnp.where((quality > 0.75) & (length > 0.99 * state.radius), 2 * state.radius, radius)
-        # A step below the spacing of floats cannot be told from none: the point is a minimum of |G|.
-        eps = jnp.finfo(x.dtype).eps
-        too_short = length <= 4 * eps * jnp.maximum(jnp.max(jnp.abs(x)), problem.scale)
-        flat = predicted <= 1e-9 * size
+        size = jnp.linalg.norm(g)
         # At the floor a step is taken where it does no harm: it often gains the final digit.
         at_floor = jnp.max(jnp.abs(g)) <= self._floor(x, problem.scale, model.row_sum)
-        accept = jnp.where(at_floor, actual >= 0, accept)
-        x_end, g_end = jnp.where(accept, x_new, x), jnp.where(accept, g_new, g)
+        shortest = 4 * jnp.finfo(x.dtype).eps * jnp.maximum(jnp.max(jnp.abs(x)), problem.scale)
+
+        def attempt(trial: _Trial) -> _Trial:
+            x_new = jnp.clip(x + _dogleg(cauchy, newton_step, trial.radius), problem.lower, problem.upper)
+            step = x_new - x
+            g_new = self.residual(x_new)
+            length = jnp.linalg.norm(step)
+            predicted = size - jnp.linalg.norm(g + model.product(step))
+            actual = jnp.where(jnp.all(jnp.isfinite(g_new)), size - jnp.linalg.norm(g_new), -jnp.inf)
+            quality = actual / jnp.where(predicted > 0, predicted, jnp.inf)
+            # 1e-4, 1/4 and 3/4 are the textbook constants; the method is insensitive to them.
+            accept = (actual > 1e-4 * predicted) & (predicted > 0)
+            radius = jnp.where(quality < 0.25, 0.25 * length, trial.radius)
+            radius = jnp.where((quality > 0.75) & (length > 0.99 * trial.radius), 2 * trial.radius, radius)
+            accept = jnp.where(at_floor, actual >= 0, accept)
+            # A step below the spacing of floats cannot be told from none: the point is a minimum of |G|.
+            hopeless = (length <= shortest) | (predicted <= 1e-9 * size)
+            return _Trial(radius, x_new, g_new, length, accept, hopeless, trial.number + 1)
+
+        def goes_on(trial: _Trial) -> Array:
+            return ~(trial.accept | at_floor | trial.hopeless) & (trial.number < MAX_TRIALS)
+
+        # What a shorter step brings is one evaluation of F; another model would be the same.
+        none = jnp.zeros((), bool)
+        start = _Trial(state.radius, x, g, jnp.zeros_like(size), none, none, jnp.zeros((), jnp.int32))
+        trial = jax.lax.while_loop(goes_on, attempt, attempt(start))
+        accept = trial.accept
+        x_end, g_end = jnp.where(accept, trial.x, x), jnp.where(accept, trial.g, g)
         converged = at_floor
         if model.solve is not None:
-            x_end, g_end = self._chords(model.solve, problem, x_end, g_end, accept, length)
+            x_end, g_end = self._chords(model.solve, problem, x_end, g_end, accept, trial.length)
             # The corrections stand for the last step that a method without them takes from the floor.
             converged |= accept & (jnp.max(jnp.abs(g_end)) <= self._floor(x_end, problem.scale, model.row_sum))
         num_slow = jnp.where(size - jnp.linalg.norm(g_end) < self.patience.fraction * size, state.num_slow + 1, 0)
@@ -146,11 +172,11 @@ class NewtonMethod:
             problem,
             x_end,
             g_end,
-            radius,
+            trial.radius,
             jnp.where(at_floor, state.num_steps, state.num_steps + 1),
             num_slow,
             converged,
-            state.stalled | (~converged & (too_short | flat | (num_slow >= self.patience.num_steps))),
+            state.stalled | (~converged & (trial.hopeless | (num_slow >= self.patience.num_steps))),
         )
 
     def _chords(
@@ -158,15 +184,16 @@ class NewtonMethod:
     ) -> tuple[Array, Array]:
         """Corrections with the factors at hand, for as long as each halves the residual and none is a leap."""
 
-        def correct(_: Any, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-            x, g, going = carry
+        def correct(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+            x, g, going, number = carry
             moved = jnp.clip(x - solve(g), problem.lower, problem.upper)
             left = self.residual(moved)
             better = going & (jnp.linalg.norm(left) < 0.5 * jnp.linalg.norm(g))
             better = better & (jnp.linalg.norm(moved - x) <= longest)
-            return jnp.where(better, moved, x), jnp.where(better, left, g), better
+            return jnp.where(better, moved, x), jnp.where(better, left, g), better, number + 1
 
-        x, g, _ = jax.lax.fori_loop(0, NUM_CHORDS, correct, (x, g, going))
+        goes_on = lambda carry: carry[2] & (carry[3] < NUM_CHORDS)
+        x, g, _, _ = jax.lax.while_loop(goes_on, correct, (x, g, going, jnp.zeros((), jnp.int32)))
         return x, g
 
     @staticmethod
@@ -178,7 +205,7 @@ class NewtonMethod:
 
     def _linear_model(self, x: Array, g: Array) -> LinearModel:
         if self.linear_solver == "dense":
-            jacobian = jax.jacfwd(self.f)(x)
+            _, jacobian = value_and_jacobian(self.f, x)
             row_sum = jnp.max(jnp.sum(jnp.abs(jacobian), axis=1))
             identity = jnp.eye(x.size, dtype=x.dtype)
             dg = jacobian - identity

@@ -106,3 +106,31 @@ def test_bad_input():
     with pytest.raises(ValueError, match="linear_solver"):
         rd.newton(cosine, np.zeros(2), linear_solver="magic")
     assert not rd.newton(cosine, np.array([np.nan])).converged
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_refused_step_is_shortened_without_another_jacobian():
+    # Plain Python: Newton's method for arctan(x) = 0 from 20, whose first step overshoots thirtyfold, cut to a trust
+    # radius that a refusal quarters and a good step doubles; then up to three steps with the same slope, while each halves the residual.
+    x, radius, num_jacobians, num_trials = 20.0, 2000.0, 0, 0
+    size = lambda x: abs(np.arctan(x))
+    while size(x) > 1e-12:
+        slope, num_jacobians = 1 / (1 + x**2), num_jacobians + 1
+        while True:
+            step, num_trials = np.clip(-np.arctan(x) / slope, -radius, radius), num_trials + 1
+            quality = (size(x) - size(x + step)) / (slope * abs(step))
+            radius = (
+                0.25 * abs(step) if quality < 0.25 else radius * 2 ** (quality > 0.75 and abs(step) > 0.99 * radius)
+            )
+            if quality > 1e-4:
+                break
+        x += step
+        for _ in range(3):
+            moved = x - np.arctan(x) / slope
+            if size(moved) >= 0.5 * size(x) or abs(moved - x) > abs(step):
+                break
+            x = moved
+    assert num_trials == num_jacobians + 5
+    result = rd.newton(lambda x: x + jnp.arctan(x), np.array([20.0]), scale=1000.0)
+    assert result.converged and abs(result.point[0]) < 1e-6
+    assert result.num_steps <= num_jacobians
