@@ -46,7 +46,7 @@ STREAMS = ("motion", "colour")
 class Config:
     """Everything that decides the result."""
 
-    num_networks: int = 3
+    num_networks: int = 5
     num_units: int = 48
     lengths: tuple[int, ...] = (40, 80)
     """Steps of a trial, the second half of it silent, in each stage of training."""

@@ -8,6 +8,8 @@ import pytest
 import rnndyn as rd
 from rnndyn._programs import value_and_jacobian
 
+pytestmark = pytest.mark.newest
+
 SIZE = 6
 RNG = np.random.default_rng(0)
 W, V = RNG.standard_normal((2, SIZE, SIZE))
