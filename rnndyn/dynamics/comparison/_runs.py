@@ -99,7 +99,7 @@ def check_gaps(name: str, runs: Runs) -> None:
     if runs.map is not None:
         return
     finite = np.isfinite(runs.observed).all(axis=2)
-    goes_on = np.asarray(np.logical_or.accumulate(finite[:, ::-1], axis=1))[:, ::-1]
+    goes_on = np.flip(np.maximum.accumulate(np.flip(finite, axis=1), axis=1), axis=1)
     gaps = ~finite & goes_on
     if gaps.any():
         run, row = np.argwhere(gaps)[0]
