@@ -111,7 +111,8 @@ def test_bad_input():
 @pytest.mark.usefixtures("x64")
 def test_a_refused_step_is_shortened_without_another_jacobian():
     # Plain Python: Newton's method for arctan(x) = 0 from 20, whose first step overshoots thirtyfold, cut to a trust
-    # radius that a refusal quarters and a good step doubles; then up to three steps with the same slope, while each halves the residual.
+    # radius that a refusal quarters and a good step doubles; then up to three steps with the same slope, while each
+    # halves the residual.
     x, radius, num_jacobians, num_trials = 20.0, 2000.0, 0, 0
     size = lambda x: abs(np.arctan(x))
     while size(x) > 1e-12:
@@ -132,5 +133,6 @@ def test_a_refused_step_is_shortened_without_another_jacobian():
             x = moved
     assert num_trials == num_jacobians + 5
     result = rd.newton(lambda x: x + jnp.arctan(x), np.array([20.0]), scale=1000.0)
-    assert result.converged and abs(result.point[0]) < 1e-6
+    assert result.converged
+    assert abs(result.point[0]) < 1e-6
     assert result.num_steps <= num_jacobians
