@@ -26,7 +26,7 @@ from rnndyn import plotting
 
 CAPTION = """Dynamical motifs that tasks share in one network (Yang et al. 2019; Driscoll, Shenoy & Sussillo 2024).
 
-Three networks with a rule input for each of six tasks: respond on a ring at the place of a stimulus (pro) or opposite
+Five networks with a rule input for each of six tasks: respond on a ring at the place of a stimulus (pro) or opposite
 to it (anti), at once (react), after a delay with the stimulus on (delay), or after a memory without it (memory). One of
 them in **b**, **c**, **d**.
 
@@ -65,7 +65,7 @@ class Config:
     """Starting points of each search for fixed points."""
     settle_steps: int = 50_000
     """Steps with the input held after which the state is at its attractor: some units of a GRU take thousands."""
-    num_seeds: int = 3
+    num_seeds: int = 5
     """Networks; the figure shows the first, the report all."""
     seed: Seed = 0
 

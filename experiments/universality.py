@@ -23,7 +23,7 @@ from rnndyn import plotting
 
 CAPTION = """Three kinds of networks represent a task differently, with the same fixed points (Maheswaranathan 2019).
 
-Four networks of each of three kinds learn to hold two bits, and four to generate sine waves.
+Five networks of each of three kinds learn to hold two bits, and five to generate sine waves.
 
 - **a, b, c** fixed points of one flip-flop network of each kind, first two principal components: grey, trajectories
   at the task; black circles, stable; orange crosses, one unstable direction; blue diamonds, two. All have the
@@ -57,7 +57,7 @@ class Config:
     """Of each kind."""
     learning_rates: tuple[float, ...] = (5e-3, 1e-2, 1.5e-2)
     """Of each kind at the start; they fall to a hundredth along a cosine."""
-    num_seeds: int = 4
+    num_seeds: int = 5
     num_updates: tuple[int, int] = (700, 1100)
     """The most for the flip-flop and for the sine wave."""
     num_steps: tuple[int, int] = (32, 50)
