@@ -50,7 +50,7 @@ class Config:
     """Everything that decides the result."""
 
     num_units: int = 300
-    num_networks: int = 3
+    num_networks: int = 5
     eigenvalue_gain: float = 0.6
     overlaps: tuple[float, ...] = (0.9, 1.2, 1.5, 1.8, 2.1)
     """Overlaps of the eigenvalues and equilibria."""
