@@ -36,7 +36,7 @@ silent. Portraits are of one network, the rest of all.
 - **e** the angle between the selection vector (left eigenvector of the slow mode) and the inputs of motion (pink) and
   colour (green), one dot for each slow point; bars, medians of the networks; dotted, 90 degrees.
 - **f** output at the end of a silence as long as a trial, over the output at its beginning; a colour for each network;
-  dashed, held for ever. Much of what lies between is held, and drifts slowly apart.
+  dashed, held for ever. Some networks hold what lies between, and it drifts slowly apart; others let it go.
 """
 
 STREAMS = ("motion", "colour")
@@ -319,7 +319,7 @@ def draw_weights(ax: Any, result: ContextIntegration) -> None:
     """How much each stream weighs, over the time at which it comes."""
     num_bins = len(result.networks[0].contexts[0].weights)
     times = (np.arange(num_bins) + 0.5) * (result.length - result.length // 2) / num_bins
-    labels = {0: "counts", 1: "does not"}
+    labels = {0: "stream that counts", 1: "other"}
     for network in result.networks:
         for k, context in enumerate(network.contexts):
             for other, color in ((0, "black"), (1, "grey")):
@@ -333,7 +333,8 @@ def draw_weights(ax: Any, result: ContextIntegration) -> None:
                 )
     ax.set(title="c  weight of evidence", xlabel="step at which it comes", ylabel="weight in the answer")
     ax.set_ylim(bottom=min(ax.get_ylim()[0], -0.3))
-    ax.legend(title="stream", title_fontsize=7, loc="center right")
+    ax.set_ylim(bottom=ax.get_ylim()[0] - 0.2)
+    ax.legend(loc="lower right", ncol=2, columnspacing=0.8, handlelength=1.2, borderaxespad=0)
 
 
 def draw_time_constants(ax: Any, result: ContextIntegration) -> None:
