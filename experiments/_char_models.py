@@ -25,8 +25,8 @@ CELLS = {
 RESTART_EVERY = 32
 """Windows after which a place of the text goes on from the state of rest. Without it a network may score well in
 training and badly from rest: a vanilla network of 40 thousand parameters, trained with Adam at a rate of 1.6e-2, ended
-at 3.0 bits per character of the text it was reading and at 6.6 of held-out text, its states kept in other corners of
-the cube by units that never switch. With it, at 2.6 and 2.6."""
+at 3.0 bits per character of the text it was reading and at 6.6 of held-out text, which it reads from rest: memories that
+do not fade stood otherwise in training. With it, at 2.6 and 2.6."""
 
 MOMENTUM = 0.85
 """At 200 thousand parameters and 300 updates, validation text takes 2.41 bits per character with it and 2.42 with 0.9;
@@ -89,9 +89,9 @@ def optimizer(rate: float, num_updates: int) -> optax.GradientTransformation:
     """Muon for the matrices, Adam for the biases, with rates that rise for a twentieth of the updates and then fall.
 
     A step of Muon is the orthogonal factor of the momentum, so that all directions in which a matrix may change move
-    alike (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"). A GRU of 40 thousand
-    parameters is at 2.34 bits per held-out character after 450 updates with it, and at 2.87 with Adam, each at the best
-    of its rates.
+    alike (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"). With
+    word vectors of 32 and a momentum of 0.9, a GRU of 40 thousand parameters is at 2.34 bits per held-out character
+    after 450 updates; with Adam at a rate of 1.2e-2 it is at 2.87.
     """
     rise = max(num_updates // 20, 1)
 

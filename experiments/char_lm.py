@@ -55,7 +55,7 @@ class Config(Training):
 
     Three kinds of 40 thousand parameters, in a minute and a half of one core: `--cells vanilla GRU LSTM
     --num-parameters 40000 --num-updates 450`, each at the best of four rates with `--learning-rates 0.02 0.04 0.08
-    0.16`. They end within .03 bits per character of each other.
+    0.16`. They end within a tenth of a bit per character of each other.
     """
 
     path: str | None = None

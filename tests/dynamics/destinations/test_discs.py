@@ -7,7 +7,7 @@ import pytest
 import rnndyn as rd
 from rnndyn.dynamics.destinations import _journeys as journeys
 from rnndyn.dynamics.destinations._arrivals import find_arrivals
-from rnndyn.dynamics.destinations._discs import Discs, Stations
+from rnndyn.dynamics.destinations._discs import Discs, Stations, carried
 from rnndyn.dynamics.numerics.drivers import let_in
 from rnndyn.dynamics.proofs.krawczyk import interval_precision
 
@@ -37,6 +37,19 @@ def test_states_that_boxes_lose_arrive_when_the_closed_form_says_so(turning):
     expected = np.ceil(np.log(np.linalg.norm(states, axis=1) / largest) / -np.log(0.97))
     assert expected.min() > 60
     np.testing.assert_array_equal(found.steps, expected)
+
+
+def test_a_step_takes_a_disc_to_the_closed_form_and_no_digit_less(turning):
+    balls = rd.prove_trapping_balls(turning, np.zeros((1, SIZE)))
+    states = balls.radii[0] * np.random.default_rng(2).normal(size=(10, SIZE)) @ balls.factors[0].T
+    distances, rounding = balls.radii[0] * np.linspace(0.1, 1, 10), balls.radii[0] * np.linspace(0.2, 0, 10)
+    with interval_precision():
+        stations = Stations(let_in(turning, states[0]), balls, np.arange(1))
+        found = carried(stations, Discs(states, np.zeros(10, int), distances), rounding)
+    # The metric is a multiple of the Euclidean one, to some 1e-8, in which the map shrinks every distance by 0.97.
+    exact = 0.97 * distances + rounding
+    assert np.all(found >= exact)
+    np.testing.assert_allclose(found, exact, rtol=1e-7)
 
 
 def curved(x):
