@@ -25,8 +25,8 @@ CELLS = {
 RESTART_EVERY = 32
 """Windows after which a place of the text goes on from the state of rest. Without it a network may score well in
 training and badly from rest: a vanilla network of 40 thousand parameters, trained with Adam at a rate of 1.6e-2, ended
-at 3.0 bits per character of the text it was reading and at 6.6 of held-out text, which it reads from rest: memories that
-do not fade stood otherwise in training. With it, at 2.6 and 2.6."""
+at 3.0 bits per character of the text it was reading and at 6.6 of held-out text, which it reads from rest:
+memories that do not fade stood otherwise in training. With it, at 2.6 and 2.6."""
 
 MOMENTUM = 0.85
 """At 200 thousand parameters and 300 updates, validation text takes 2.41 bits per character with it and 2.42 with 0.9;
