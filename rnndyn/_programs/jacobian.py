@@ -16,8 +16,8 @@ _LOOPS = ("while", "scan", "cond")
 hangs on its tangent (an integrator that controls their error) has no linear part of its own."""
 
 
-def value_and_jacobian(f: Callable[[Array], Array], x: Float[Array, " N"]) -> tuple[Array, Float[Array, "N N"]]:
-    r"""$F(x)$ and $DF(x)$.
+def value_and_jacobian(f: Callable[[Array], Array], x: Float[Array, " N"]) -> tuple[Array, Float[Array, "M N"]]:
+    r"""$F(x)$, of M entries, and $DF(x)$.
 
     A network multiplies constant matrices with slopes of its units, $DF = \operatorname{diag}(d) W$. Tangents of the N
     unit vectors, pushed through it at once, make of that a product of two (N, N) matrices, though the first of them is

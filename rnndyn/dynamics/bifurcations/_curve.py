@@ -113,12 +113,13 @@ class Curve:
         rows, ends = trace_curve(self.system, *given, num_rows)
         return read_trace(self.system, zeta.size, frame, np.asarray(rows), np.asarray(ends))
 
-    def _nodes(self, trace: Trace) -> list[Node]:
-        """The points of a trace with their multipliers."""
-        if not trace.num_points:
+    def _nodes(self, trace: Trace, most: int = CHUNK) -> list[Node]:
+        """The points of a trace, up to `most` of them, with their multipliers."""
+        fields = (trace.zetas, trace.tangents, trace.residuals, trace.monodromies)
+        zetas, tangents, residuals, monodromies = (np.asarray(a)[:most] for a in fields)
+        if not len(zetas):
             return []
-        zetas, tangents, monodromies = (np.asarray(a) for a in (trace.zetas, trace.tangents, trace.monodromies))
-        rows = zip(zetas, tangents, trace.residuals.tolist(), self.multipliers(zetas, monodromies))
+        rows = zip(zetas, tangents, residuals.tolist(), self.multipliers(zetas, monodromies))
         return [Node(*row, tuple(np.asarray(column[i]) for column in trace.frames)) for i, row in enumerate(rows)]
 
     def multipliers(self, zetas: np.ndarray, monodromies: np.ndarray) -> list[np.ndarray]:
@@ -156,11 +157,12 @@ class Curve:
         """
         nodes = [start]
         while True:
-            last = nodes[-1]
-            trace = self._trace(last.frame, last.zeta, last.tangent, step, CHUNK)
+            last, room = nodes[-1], max_points - len(nodes)
+            trace = self._trace(last.frame, last.zeta, last.tangent, step, min(CHUNK, room + 1))
             step, status = float(trace.step), int(trace.status)
             first_new = len(nodes)
-            nodes += self._nodes(trace)
+            # What is too many is known to be there; its multipliers, which take longest, are not asked for.
+            nodes += self._nodes(trace, room)
             jump = first_jump(self, nodes[first_new - 1 :])
             if jump is not None:
                 jump += first_new - 1
@@ -173,8 +175,8 @@ class Curve:
             closed = self._close(nodes, first_new)
             if closed is not None and len(closed) <= max_points:
                 return closed, BranchVerdict.closed
-            if len(nodes) > max_points:
-                return nodes[:max_points], _VERDICTS[RUNNING]
+            if trace.num_points > room and jump is None:
+                return nodes, _VERDICTS[RUNNING]
             if status == LEFT_INTERVAL:
                 end = self._on_bound(nodes[-2], nodes[-1])
                 return nodes[:-1] + ([] if end is None else [end]), _VERDICTS[status]

@@ -125,7 +125,10 @@ def partners_along(
     for first in range(0, len(a), each):
         block = slice(first, first + each)
         on, row = np.nonzero(rows[block])
-        distances = np.abs(mu[a[block][on], row][:, None] - mu[b[block][on]])
+        gaps = mu[a[block][on], row][:, None] - mu[b[block][on]]
+        distances = np.sqrt(
+            np.real(gaps) ** 2 + np.imag(gaps) ** 2
+        )  # `abs`, which minds overflow, takes three times as long
         distances[np.isnan(distances)] = np.inf
         nearest = np.argmin(distances, axis=1) if on.size else np.zeros(0, int)
         partners[block][on, row] = nearest

@@ -27,6 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from rnndyn._programs import value_and_jacobian
+
 Frame = tuple[Array | np.ndarray, ...]
 
 
@@ -73,16 +75,12 @@ class CycleSystem(eqx.Module):
         return (jnp.roll(images, 1, axis=0) - self.points(z)).ravel()
 
     def evaluate(self, z: Array, frame: Frame = ()) -> Evaluation:
-        images, jacobians = jax.vmap(self._linearize_step)(self.step_arguments(z))
+        images, jacobians = jax.vmap(lambda y: value_and_jacobian(self.step, y))(self.step_arguments(z))
         residual = (jnp.roll(images, 1, axis=0) - self.points(z)).ravel()
         in_states, in_parameters = jacobians[..., : self.num_units], jacobians[..., self.num_units :]
         left = shooting_matrix(in_states, 1.0)
         right = jnp.roll(in_parameters, 1, axis=0).reshape(self.num_states, self.num_parameters)
         return Evaluation(residual, jnp.concatenate([left, right], axis=1), in_states, frame)
-
-    def _linearize_step(self, y: Array) -> tuple[Array, Array]:
-        image, push = jax.linearize(self.step, y)
-        return image, jax.vmap(push)(jnp.eye(y.size, dtype=y.dtype)).T
 
     def curvature(self, z: Array, v: Float[Array, "p N_plus_q"], w: Float[Array, "p N"]) -> Float[Array, " n"]:
         """The gradient in z of sum_i w_i . DF(x_i, q) v_i, with v and w held. Forward mode only."""
@@ -152,7 +150,7 @@ class NeimarkSackerSystem(eqx.Module):
 
                 return jax.vmap(push)(vectors), None
 
-            return jax.lax.scan(body, jnp.concatenate([v.T, (m @ v).T]), cycle.step_arguments(z))[0]
+            return _along(body, jnp.concatenate([v.T, (m @ v).T]), cycle.step_arguments(z))
 
         changes = jax.jacfwd(pushed)(z_cycle)
         of_v, of_mv = changes[:2], changes[2:]
@@ -235,7 +233,12 @@ def push_around(system: CycleSystem, z: Array, v: Float[Array, " N"]) -> Float[A
     def body(v: Array, y: Array) -> tuple[Array, None]:
         return jax.jvp(system.step, (y,), (jnp.concatenate([v, jnp.zeros(system.num_parameters, v.dtype)]),))[1], None
 
-    return jax.lax.scan(body, v, system.step_arguments(z))[0]
+    return _along(body, v, system.step_arguments(z))
+
+
+def _along(body: Callable, carry: Array, rows: Float[Array, "p n"]) -> Array:
+    """The carry of a `scan`; of one row without a loop, which takes longer to compile than what is in it."""
+    return body(carry, rows[0])[0] if len(rows) == 1 else jax.lax.scan(body, carry, rows)[0]
 
 
 def monodromy(step_jacobians: Float[Array, "p N N"]) -> Float[Array, "N N"]:

@@ -14,7 +14,7 @@ from rnndyn._programs import compiled
 from rnndyn.dynamics.growth._qr_schedule import FADING, next_interval, rate_of_loss
 from rnndyn.dynamics.growth._scan import scan_steps
 from rnndyn.dynamics.growth._step_qr import step_qr
-from rnndyn.dynamics.numerics.frames import log_abs_det, push_frame, shared_min
+from rnndyn.dynamics.numerics.frames import log_abs_det, push_frame, quick_qr, shared_min
 
 NUM_BLOCKS = 64
 _NUM_CHECKED_BLOCKS = 4
@@ -84,24 +84,23 @@ def run_frame(
     if is_key or _is_traced(f, x0, inputs, frame):
         return _scanned(f, x0, inputs, frame, plan, int(plan.num_transient + plan.num_steps), remat_every)
     total = int(plan.num_transient + plan.num_steps)
-    carry = _start(x0, frame, plan, np)
+    carry, while_careful = _start(x0, frame, plan, np), 64
     if inputs is None:
-        return _looped(f, carry, None, plan, np.zeros((), np.int32), np.full((), total, np.int32))
+        return _run_between(f, carry, None, plan, 0, total, while_careful)[0]
     rows = np.asarray(inputs)  # sliced and padded on the host, where that compiles nothing
     size = _chunk_size(rows)
     for start in range(0, total, size):
         part = rows[start : start + size]
         padded = np.zeros((size, *rows.shape[1:]), rows.dtype)
         padded[: len(part)] = part
-        first, last = (np.full((), t, np.int32) for t in (start, start + len(part)))
-        carry = _looped(f, carry, padded, plan, first, last)
+        carry, while_careful = _run_between(f, carry, padded, plan, start, start + len(part), while_careful)
     return carry
 
 
 def run_frame_forward(f: Callable, x0: Array, frame: Array, plan: Plan) -> Run:
     """`run_frame` of an autonomous map inside of a traced function, in a loop whose length is traced too: other lengths
     of the same number of blocks run the same program. Forward mode only."""
-    return _looped(f, _start(x0, frame, plan, jnp), None, plan, 0, plan.num_transient + plan.num_steps)
+    return _looped(f, _start(x0, frame, plan, jnp), None, plan, 0, 0, plan.num_transient + plan.num_steps)
 
 
 def _is_traced(f, x0, inputs, frame) -> bool:
@@ -145,15 +144,63 @@ def _scanned(f, x0, inputs, frame, plan, total, remat_every) -> Run:
     return scan_steps(step, _start(x0, frame, plan, jnp), (times, inputs), total, remat_every)
 
 
+def _run_between(
+    f: Callable, carry: Run, rows: np.ndarray | None, plan: Plan, start: int, stop: int, while_careful: int
+) -> tuple[Run, int]:
+    """Steps `start` to `stop`, with `rows` of inputs from the first of them on: by `_quickly` up to a step that needs
+    more than that, then by `_looped` for `while_careful` steps, and so on; and how many it shall be the next time.
+
+    Most runs never need more, and what such a step needs takes longer to compile than all the rest.
+    """
+    first, at, last = (np.full((), t, np.int32) for t in (start, start, stop))
+    while int(at) < stop:
+        carry, at = _quickly(f, carry, rows, plan, first, at, last)
+        if int(at) < stop:
+            until = np.minimum(last, int(at) + while_careful, dtype=np.int32)
+            carry = _looped(f, carry, rows, plan, first, at, until)
+            # Twice as long each time, so that where it happens often little is lost to trying.
+            at, while_careful = until, 2 * while_careful
+    return carry, while_careful
+
+
 @compiled
-def _looped(f, carry, rows, plan, start, stop) -> Run:
+def _looped(f, carry, rows, plan, first, start, stop) -> Run:
     def step(t, carry):
-        return _step(f, plan, carry, t, None if rows is None else rows[t - start])
+        return _step(f, plan, carry, t, None if rows is None else rows[t - first])
 
     return jax.lax.fori_loop(start, stop, step, carry)
 
 
+@compiled
+def _quickly(f, carry, rows, plan, first, start, stop) -> tuple[Run, Array]:
+    """The run up to the first step that needs more than `quick_qr`, and its number; `stop` if none does."""
+
+    def step(state):
+        t, carry, _ = state
+        new, good = _try_step(f, plan, carry, t, None if rows is None else rows[t - first], _quick_qr)
+        # The frame is the old one already.
+        kept = jax.tree.map(
+            lambda new, old: jnp.where(good, new, old), new._replace(frame=()), carry._replace(frame=())
+        )
+        return jnp.where(good, t + 1, t), kept._replace(frame=new.frame), good
+
+    def unfinished(state):
+        return (state[0] < stop) & state[2]
+
+    t, carry, _ = jax.lax.while_loop(unfinished, step, (start, carry, jnp.asarray(True)))
+    return carry, t
+
+
+def _quick_qr(f, x, args, frame, vectors, one_step, exact):
+    return quick_qr(vectors, exact)
+
+
 def _step(f: Callable, plan: Plan, carry: Run, t: Array, u: Array | None) -> Run:
+    return _try_step(f, plan, carry, t, u, lambda *args: (True, step_qr(*args)))[0]
+
+
+def _try_step(f: Callable, plan: Plan, carry: Run, t: Array, u: Array | None, decompose) -> tuple[Run, Any]:
+    """The run one step further, and whether `decompose` was good enough; if not, the frame is that before the step."""
     num_units, num_exponents = carry.frame.shape
     args = () if u is None else (u,)
     edges, checked = jnp.asarray(plan.edges), jnp.asarray(plan.checked)
@@ -182,20 +229,23 @@ def _step(f: Callable, plan: Plan, carry: Run, t: Array, u: Array | None) -> Run
 
     # Blocks end with an orthonormal frame, so that their sums are exact.
     def qr(vectors):
-        q, log_diagonal, condition = step_qr(f, carry.x, args, carry.frame, vectors, since_qr == 1, ends)
+        good, (q, log_diagonal, condition) = decompose(f, carry.x, args, carry.frame, vectors, since_qr == 1, ends)
         alive = jnp.where(jnp.isneginf(log_diagonal), 0, log_diagonal)  # a destroyed direction asks for no QR
         rate = jnp.maximum(rate_of_loss(vectors, alive, condition, since_qr), FADING * carry.rate)
         interval = jnp.where(plan.qr_every > 0, plan.qr_every, next_interval(rate, since_qr))
-        return q, log_diagonal, condition, 1 / jnp.sum(q**4, axis=0), rate, interval
+        if good is not True:
+            q = jnp.where(good, q, carry.frame)
+        return q, log_diagonal, condition, 1 / jnp.sum(q**4, axis=0), rate, interval, good
 
     def no_qr(vectors):
         nothing = jnp.zeros(num_exponents, vectors.dtype)
-        return vectors, nothing, jnp.ones_like(nothing), nothing, carry.rate, until_qr
+        return vectors, nothing, jnp.ones_like(nothing), nothing, carry.rate, until_qr, True
 
     # Nothing that is computed after a direction was destroyed says anything more about it.
     gone = jnp.any(jnp.isneginf(carry.log_growth), axis=0)
-    frame, log_diagonal, condition, participation, rate, until_qr = jax.lax.cond(due, qr, no_qr, vectors)
-    return Run(
+    found = jax.lax.cond(due, qr, no_qr, vectors)
+    frame, log_diagonal, condition, participation, rate, until_qr, good = found
+    run = Run(
         x=x,
         frame=frame,
         log_growth=carry.log_growth.at[index].add(jnp.where(counts, log_diagonal, 0)),
@@ -208,3 +258,4 @@ def _step(f: Callable, plan: Plan, carry: Run, t: Array, u: Array | None) -> Run
         rate=rate,
         first_nonfinite=first_nonfinite,
     )
+    return run, good

@@ -18,6 +18,10 @@ _CHOLESKY_ON_CPU = (16, 192)
 (benchmarks/lyapunov.py). On accelerators it is, for any number."""
 
 
+_MOST_PASSES = 6
+"""Of Cholesky QR: three reach rounding from any condition below 1 / eps, one more after each breakdown."""
+
+
 def random_frame(num_units: int, num_vectors: int, dtype: Any, seed: int = 0) -> Float[Array, "N k"]:
     """A fixed orthonormal frame in general position; another `seed` gives an independent one.
 
@@ -132,11 +136,90 @@ def _cholesky_qr_once(vectors):
     gram = _gram(scaled)
     factor = _cholesky(gram)
     q = _solve_right(scaled, factor)
-    probes = _probes(vectors.shape[1], vectors.dtype)
-    error = jnp.max(jnp.sum((q.T @ (q @ probes) - probes) ** 2, axis=0))
-    good = jnp.where(error <= float(jnp.finfo(q.dtype).eps) ** 0.5, 1, 0)
+    good = jnp.where(_squared_defect(q) <= float(jnp.finfo(q.dtype).eps) ** 0.5, 1, 0)
     diagonal = jnp.diagonal(factor)
     return good, (q, jnp.log(diagonal) + jnp.log(scale), jnp.sqrt(jnp.diagonal(gram)) / diagonal)
+
+
+def quick_qr(
+    vectors: Float[Array, "N k"], exact: Bool[Array, ""]
+) -> tuple[Bool[Array, ""], tuple[Float[Array, "N k"], Float[Array, " k"], Float[Array, " k"]]]:
+    """Whether Cholesky QR was good enough, and what it found: what `orthonormalize` finds where `exact`, and
+    `nearly_orthonormalize` elsewhere. Their other ways take several times as long to compile: this is for a loop that
+    can stop, and let them do what is left. Without a derivative, and for one frame, not a batch.
+
+    As many passes as it takes, each R times those before. A factorisation that breaks down is repeated with a shift
+    (Fukaya et al. 2020, "Shifted Cholesky QR for computing the QR factorization of ill-conditioned matrices").
+    """
+    eps = float(jnp.finfo(vectors.dtype).eps)
+    scale = _column_scale(vectors)
+    scaled = vectors / scale
+    if vectors.shape[1] <= _CHOLESKY_ON_CPU[1]:
+        converged, q, log_diagonal = _cholesky_passes(scaled, exact, _MOST_PASSES)
+    else:
+        # One pass costs less than Householder QR, two cost more.
+        one = lambda scaled: _cholesky_passes(scaled, False, 1)
+        none = lambda scaled: (jnp.asarray(False), scaled, jnp.zeros_like(scaled[0]))
+        first = jax.lax.cond(exact, none, one, scaled)
+        converged, q, log_diagonal = jax.lax.platform_dependent(
+            first,
+            scaled,
+            exact,
+            cpu=lambda first, scaled, exact: jax.lax.cond(first[0], lambda scaled: first, _by_householder, scaled),
+            default=lambda first, scaled, exact: _cholesky_passes(scaled, exact, _MOST_PASSES),
+        )
+    length, diagonal = jnp.linalg.norm(scaled, axis=0), jnp.exp(log_diagonal)
+    # Each row of Q was solved for by itself, so its rounding errors are relative to the row here too.
+    condition = jax.lax.cond(
+        jnp.max(length / diagonal) <= eps**-0.5,
+        lambda q: length / diagonal,
+        lambda q: _seen(scaled, length, q) * length / diagonal,
+        q,
+    )
+    return converged & (jnp.max(condition) <= eps**-0.5), (q, log_diagonal + jnp.log(scale), condition)
+
+
+def _cholesky_passes(scaled, exact, most):
+    num_units, num_vectors = scaled.shape
+    eps = float(jnp.finfo(scaled.dtype).eps)
+    shift = 11 * (num_units + num_vectors + 1) * eps  # of the squared norm: theirs, with their bound on the rounding
+
+    def is_done(before, defect):
+        return jnp.where(exact, before <= 1e-2, defect <= eps**0.5)
+
+    def one_pass(carry):
+        q, log_diagonal, _, defect, k = carry
+        gram = _gram(q)
+        # Only after a breakdown is there no defect to know.
+        shifted = jnp.where(jnp.isnan(defect), shift * jnp.trace(gram), 0)
+        factor = _cholesky(gram + shifted * jnp.eye(num_vectors, dtype=q.dtype))
+        new = _solve_right(q, factor)
+        found = _squared_defect(new)
+        broken = ~jnp.isfinite(found)
+        return (
+            jnp.where(broken, q, new),
+            log_diagonal + jnp.where(broken, 0, jnp.log(jnp.diagonal(factor))),
+            defect,
+            jnp.where(broken, jnp.nan, found),
+            k + 1,
+        )
+
+    unknown = jnp.full((), jnp.inf, scaled.dtype)
+    start = (scaled, jnp.zeros_like(scaled[0]), unknown, unknown, 0)
+    unfinished = lambda carry: (carry[4] < most) & ~is_done(*carry[2:4])
+    q, log_diagonal, before, defect, _ = jax.lax.while_loop(unfinished, one_pass, start)
+    return is_done(before, defect), q, log_diagonal
+
+
+def _by_householder(scaled):
+    q, diagonal = _sorted_householder(scaled)
+    return jnp.asarray(True), q, jnp.log(diagonal)
+
+
+def _squared_defect(q):
+    """About |Q^T Q - 1|_F^2, from four fixed vectors."""
+    probes = _probes(q.shape[1], q.dtype)
+    return jnp.max(jnp.sum((q.T @ (q @ probes) - probes) ** 2, axis=0))
 
 
 def _probes(size: int, dtype: Any) -> Float[Array, "k 4"]:
@@ -219,20 +302,30 @@ def householder_qr(
     """`orthonormalize` by LAPACK with the rows sorted by size, whatever they are like; without a derivative rule."""
     scale = _column_scale(vectors)
     scaled = vectors / scale
+    q, diagonal = _sorted_householder(scaled)
+    length = jnp.linalg.norm(scaled, axis=0)
+    # A zero column has nothing to cancel: its growth is exactly 0 and ln 0 = -inf is the truth.
+    condition = jnp.where(length > 0, jnp.maximum(1, _seen(scaled, length, q) * length / diagonal), 1)
+    return q, jnp.log(diagonal) + jnp.log(scale), condition
+
+
+def _sorted_householder(scaled):
+    """Q and the diagonal of R, positive, by LAPACK on the rows by falling size."""
     order = jnp.argsort(-jnp.max(jnp.abs(scaled), axis=1))
     q, r = jnp.linalg.qr(scaled[order])
     q = jnp.zeros_like(q).at[order].set(q)
     diagonal = jnp.diagonal(r)
-    q = q * jnp.where(diagonal < 0, -1, 1).astype(q.dtype)
-    diagonal = jnp.abs(diagonal)
-    length = jnp.linalg.norm(scaled, axis=0)
-    # A rounding error of row n is relative to the row, in the columns that took part so far: its mean square share.
+    return q * jnp.where(diagonal < 0, -1, 1).astype(q.dtype), jnp.abs(diagonal)
+
+
+def _seen(scaled, length, q):
+    """How much of a column's rounding errors its q sees: that of row n is relative to the row, in the columns that took
+    part so far, and as large as its mean square share of them."""
+    num_units, num_vectors = scaled.shape
     shares = (scaled / jnp.where(length > 0, length, 1)) ** 2
-    shares = jnp.cumsum(shares, axis=1) / jnp.arange(1, shares.shape[1] + 1, dtype=shares.dtype)
-    seen = jnp.minimum(1, jnp.sqrt(vectors.shape[0] * jnp.sum(q**2 * shares, axis=0)))
-    # A zero column has nothing to cancel: its growth is exactly 0 and ln 0 = -inf is the truth.
-    condition = jnp.where(length > 0, jnp.maximum(1, seen * length / diagonal), 1)
-    return q, jnp.log(diagonal) + jnp.log(scale), condition
+    so_far = jnp.triu(jnp.ones((num_vectors, num_vectors), scaled.dtype))  # a product compiles faster than a cumsum
+    shares = shares @ so_far / jnp.arange(1, num_vectors + 1, dtype=shares.dtype)
+    return jnp.minimum(1, jnp.sqrt(num_units * jnp.sum(q**2 * shares, axis=0)))
 
 
 def _gram(vectors):
