@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
-from scipy import stats
+from scipy import special
 
 from rnndyn._validation import check_at_least, check_states
 from rnndyn.dynamics.attractors._search import UNBOUNDED, UNDECIDED, AttractorSearch
@@ -148,7 +148,7 @@ class Attractors(Result):
         if not 0 < level < 1:
             raise ValueError(f"level: expected a probability between 0 and 1, got {level}.")
         num, share = len(self.labels), self.basin_fractions
-        z = stats.norm.ppf(0.5 + level / 2)
+        z = special.ndtri(0.5 + level / 2)
         middle = (share + z**2 / (2 * num)) / (1 + z**2 / num)
         half = z / (1 + z**2 / num) * np.sqrt(share * (1 - share) / num + z**2 / (4 * num**2))
         return middle - half, middle + half

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import ArrayLike
-from scipy.stats import rankdata
 
 from rnndyn._validation import check_at_least
 from rnndyn.results import Result
@@ -61,6 +60,9 @@ def label_clustering(
     alike = label[i] == label[j]
     if not alike.any() or alike.all():
         raise ValueError("labels: expected pairs of one label and pairs of different ones among those compared.")
+    # Here: `scipy.stats` is a quarter of the time in which the whole library is imported, and only this asks for it.
+    from scipy.stats import rankdata
+
     # Ranks within each group, on one scale: groups differ in how far apart their members are.
     ranks = np.zeros(len(i))
     for number in np.unique(group[i]):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
-from scipy import stats
+from scipy import special
 
 from rnndyn._validation import check_at_least
 from rnndyn.dynamics.growth._arguments import check_dt, check_growth_arguments
@@ -189,7 +189,7 @@ class LyapunovSpectrum(Judged):
         """Lower and upper ends of the interval that holds each exponent with probability `level` (Student's t)."""
         if not 0 < level < 1:
             raise ValueError(f"level: expected a probability between 0 and 1, got {level}.")
-        half_width = stats.t.ppf(0.5 + level / 2, np.asarray(self.degrees_of_freedom)) * np.asarray(self.stderr)
+        half_width = special.stdtrit(np.asarray(self.degrees_of_freedom), 0.5 + level / 2) * np.asarray(self.stderr)
         exponents = np.asarray(self.exponents)
         return exponents - half_width, exponents + half_width
 
