@@ -12,6 +12,7 @@ import jax
 
 from benchmarks import (
     attractors,
+    batches,
     cold_starts,
     continuation,
     cycles,
@@ -32,6 +33,7 @@ BENCHMARKS: dict[str, Callable[[], str]] = {
     "cycles": cycles.report,
     "long_process": long_process.report,
     "attractors": attractors.report,
+    "batches": batches.report,
     "continuation": continuation.report,
     "lyapunov": lambda: table(lyapunov.rows()),
     "similarity": similarity.report,

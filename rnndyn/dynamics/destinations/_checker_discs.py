@@ -9,7 +9,9 @@ from rnndyn.dynamics.destinations.trapping_balls import TrappingBalls
 _BOX = 1e-5
 """A state is followed as a box until that is so many radii of its ball wide."""
 _PLACE = 2.0
-"""Size of the places in which derivatives are bounded, in radii of the ball that orbits through them are to enter."""
+"""Size of the places in which derivatives are bounded, in radii of the ball that orbits through them are to enter,
+halved until bounds of the entries of DF show a contraction over it."""
+_NUM_HALVINGS = 12
 _BATCH = 32
 
 
@@ -81,13 +83,24 @@ class _Places:
         self.step, self.metrics = step, metrics
         self.middles: dict[int, np.ndarray] = {}
         self.bounds: dict[int, np.ndarray] = {}
+        self.sizes: dict[int, float] = {}
+
+    def _size_of(self, j: int) -> float:
+        if j not in self.sizes:
+            size = float(self.metrics.balls.radii[j])
+            for _ in range(_NUM_HALVINGS):
+                if self._bound(j, self.metrics.balls.centers[j][None], size)[0] < 1:
+                    break
+                size = size / 2
+            self.sizes[j] = _PLACE * size
+        return self.sizes[j]
 
     def stretch(self, homes: np.ndarray, states: np.ndarray, distances: np.ndarray) -> np.ndarray:
         """Bounds of |DF| over discs, infinite over those that lie in no place."""
         out = np.full(len(homes), np.inf)
         for j in np.unique(homes).tolist():
-            rows = np.flatnonzero((homes == j) & (distances <= self.metrics.balls.radii[j]))
-            size = _PLACE * self.metrics.balls.radii[j]
+            rows = np.flatnonzero((homes == j) & (distances <= self._size_of(j)))
+            size = self._size_of(j)
             self._visit(j, states[rows], 0.9 * (size - distances[rows]))
             if rows.size:
                 which = np.argmin(self._apart(j, states[rows], self.middles[j]), axis=1)
@@ -116,11 +129,11 @@ class _Places:
         for first in range(0, len(new), _BATCH):
             middles = np.array(new[first : first + _BATCH])
             self.middles[j] = np.concatenate([self.middles[j], middles])
-            self.bounds[j] = np.concatenate([self.bounds[j], self._bound(j, middles)])
+            self.bounds[j] = np.concatenate([self.bounds[j], self._bound(j, middles, self.sizes[j])])
 
-    def _bound(self, j: int, middles: np.ndarray) -> np.ndarray:
+    def _bound(self, j: int, middles: np.ndarray, size: float) -> np.ndarray:
         balls, after = self.metrics.balls, int(self.metrics.balls.successors[j])
         factors = np.broadcast_to(balls.factors[j], (len(middles), *balls.factors[j].shape))
-        _, linear = self.step.over_balls(middles, factors, np.full(len(middles), _PLACE * balls.radii[j]))
+        _, linear = self.step.over_balls(middles, factors, np.full(len(middles), size))
         turned = iv.apply_matrix((self.metrics.inverse[after][None], self.metrics.zero[after][None]), linear)
         return iv.spectral_norm(turned) * self.metrics.share[after]

@@ -114,6 +114,15 @@ def inverses_of(factors: np.ndarray) -> tuple[Pair, np.ndarray]:
     return (approximate, zero), loss
 
 
+def _gram(a: np.ndarray) -> np.ndarray:
+    """A'A, summed over as many rows as there are columns at a time: so its error is that of square matrices."""
+    num = max(a.shape[1], 16)
+    return sum(
+        (a[first : first + num].T @ a[first : first + num] for first in range(0, len(a), num)),
+        start=np.zeros((a.shape[1], a.shape[1])),
+    )
+
+
 def spectral_norm(a: Pair) -> np.ndarray:
     """Upper bounds of the spectral norm: s, if s² I - C'C is positive definite, plus that of the radii."""
     center = middle_of(a)
@@ -123,7 +132,7 @@ def spectral_norm(a: Pair) -> np.ndarray:
     center = np.where(usable[:, None, None], center, 0.0)
     found = np.linalg.norm(center, 2, axis=(-2, -1)) * (1 + 2e-15 * (num + 2) ** 2)
     for k in np.flatnonzero(usable & (found > 0)):
-        gram = center[k].T @ center[k]
+        gram = _gram(center[k])
         # The rounding of the product and of the factorisation, and s² rounded.
         slack = (4 * num * U * np.trace(gram) + 8 * U * found[k] ** 2) * (1 + num * U) + 1e-280
         slack += 2 * (num + 2) * U * num * found[k] ** 2
@@ -137,5 +146,7 @@ def spectral_norm(a: Pair) -> np.ndarray:
         weights = np.swapaxes(radius, 1, 2) @ (radius @ weights)
         largest = weights.max(axis=1, keepdims=True)
         weights = np.where(largest > 0, np.maximum(weights / largest, 1e-6), 1.0)
-    ratios = (np.swapaxes(radius, 1, 2) @ (radius @ weights)) / weights * (1 + 8 * (num + 2) * U) + TINY
+    ratios = (np.swapaxes(radius, 1, 2) @ (radius @ weights)) / weights * (
+        1 + 8 * (num + a[0].shape[-2] + 2) * U
+    ) + TINY
     return np.where(usable, (found + np.sqrt(ratios.max(axis=(1, 2)))) * (1 + 4 * U), np.inf)

@@ -20,7 +20,13 @@ def balls_fail(balls: TrappingBalls, step: CellStep) -> str:
     offsets = (
         iv.vector_norm(iv.apply(inverse, iv.sub(value, iv.exactly(balls.centers[after])))) / (1 - loss) * (1 + 8 * iv.U)
     )
-    rates = iv.spectral_norm(iv.apply_matrix(inverse, linear)) / (1 - loss) * (1 + 8 * iv.U)
+    norms = iv.spectral_norm(iv.apply_matrix(inverse, linear))
+    gained = np.flatnonzero((balls.multipliers[rows] > 0).any(axis=1))
+    if gained.size:
+        turned = tuple(end[gained] for end in inverse)
+        found = _gain_norms(step, *rows_of((centers, factors, radii), gained), turned, balls.multipliers[rows[gained]])
+        norms[gained] = np.minimum(norms[gained], found)
+    rates = norms / (1 - loss) * (1 + 8 * iv.U)
     claimed, rate = balls.offsets[rows], balls.rates[rows]
     for i, k in enumerate(rows):
         if not (loss[i] < 1 and offsets[i] <= claimed[i]):
@@ -32,6 +38,50 @@ def balls_fail(balls: TrappingBalls, step: CellStep) -> str:
         if not (rate[i] < 1 and iv.up(claimed[i] + iv.up(rate[i] * radii[i])) <= radii[i]):
             return f"ball {k}: offset + rate r = {claimed[i] + rate[i] * radii[i]:.12g} exceeds r = {radii[i]:.12g}."
     return ""
+
+
+def _gain_norms(
+    step: CellStep,
+    centers: np.ndarray,
+    factors: np.ndarray,
+    radii: np.ndarray,
+    inverse: iv.Pair,
+    multipliers: np.ndarray,
+) -> np.ndarray:
+    """|R DF Q| over balls, R the numbers of `inverse`: |(A, L^-1/2 B'A, (1 + |B L^-1/2|²)^1/2 L^1/2 C)| + ||B| e|.
+
+    DF Q y = E (y, v) with |v_i| <= |(C y)_i| + e_i |y|; (A B) = R E, and 2 a v <= a² / l + l v² for every l > 0.
+    """
+    into, bounds, slopes = step.gains_over_balls(centers, factors, radii)
+    out, size = np.full(len(radii), np.inf), centers.shape[1]
+    for k in range(len(radii)):
+        # Multipliers of other gains, or of none, prove nothing.
+        if not (multipliers.shape[1] == bounds.shape[1] and np.all(multipliers[k] > 0)):
+            continue
+        turned = iv.apply_matrix(*(tuple(end[k : k + 1] for end in pair) for pair in (inverse, into)))
+        a, b = (tuple(end[0][:, part] for end in turned) for part in (slice(size), slice(size, None)))
+        middle = iv.middle_of(b)
+        transposed = middle.T[None], iv.radius_about(b, middle).T[None]
+        lo, hi = iv.apply_matrix(transposed, tuple(end[None] for end in a))
+        slope = tuple(end[k] for end in slopes)
+        middle, bound = iv.middle_of(slope), bounds[k]
+        used = iv.mul(iv.exactly(bound[:, None]), iv.exactly(middle))
+        left = iv.up(bound * iv.vector_norm(iv.exactly(iv.radius_about(slope, middle))))
+        root = np.sqrt(multipliers[k])
+        spread = iv.spectral_norm(tuple(end[None] for end in _divided(b, root)))[0]
+        factor = iv.up(np.sqrt(iv.up(1 + iv.up(spread**2))))
+        pulled = tuple(end.T for end in _divided((lo[0].T, hi[0].T), root))
+        grown = iv.mul(iv.mul(iv.exactly(root[:, None]), iv.exactly(np.full((1, 1), factor))), used)
+        stack = tuple(np.concatenate([a[end], pulled[end], grown[end]])[None] for end in (0, 1))
+        size_b = np.maximum(np.abs(b[0]), np.abs(b[1]))
+        rest = (size_b @ left) * (1 + 4 * len(left) * iv.U) + iv.TINY
+        out[k] = iv.up(iv.spectral_norm(stack)[0] + iv.vector_norm(iv.exactly(rest)))
+    return np.where(np.isnan(out), np.inf, out)
+
+
+def _divided(x: iv.Pair, root: np.ndarray) -> iv.Pair:
+    """The columns of x by positive numbers."""
+    return iv.down(x[0] / root), iv.up(x[1] / root)
 
 
 def arrivals_fail(balls: TrappingBalls, multiples: np.ndarray, settling: np.ndarray, step: CellStep) -> str:

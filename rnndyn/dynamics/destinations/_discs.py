@@ -17,8 +17,9 @@ from rnndyn.dynamics.proofs import verified_norms as vn
 from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
 
 _STATION_SIZE = 2.0
-"""Radius of a station in radii of the trapping ball, over which the stretch varies by about what it is below 1 at the
-centre: so much is lost per step in a station."""
+"""Radius of a station in radii of the largest ball over which F is seen to contract by bounds of the entries of DF: the
+stretch varies over it by about what it is below 1 at the centre, and so much is lost per step in a station."""
+_NUM_HALVINGS = 12
 
 _REPEATS = 0.9
 """Two states as near as this share of the radius of a station share one."""
@@ -58,7 +59,22 @@ class Stations:
         self.successors = place[balls.successors[rows]]
         self.inverses = vn.inverse(point(balls.factors[rows]))
         self._f, self._factors = f, balls.factors[rows]
-        self._stations = [_StationsOfOne(self.centers.shape[1], _STATION_SIZE * radius) for radius in self.radii]
+        self.sizes = _STATION_SIZE * self._plainly_contracted()
+        self._stations = [_StationsOfOne(self.centers.shape[1], size) for size in self.sizes]
+
+    def _plainly_contracted(self) -> np.ndarray:
+        """Radii of balls around the memories, at most their own, over which bounds of entries show a contraction.
+
+        A trapping ball may be larger, by a bound that is too dear for stations.
+        """
+        radii, after = self.radii.copy(), self.successors
+        for _ in range(_NUM_HALVINGS):
+            sets = Ellipsoids(self.centers, self._factors, radii)
+            _, rates = ball_bounds(self._f, sets, self.centers[after], self.inverses.map(lambda end: end[after]))
+            if (rates < 1).all():
+                break
+            radii = np.where(rates < 1, radii, radii / 2)
+        return radii
 
     def distance(self, homes: np.ndarray, difference: Interval) -> np.ndarray:
         """Upper bounds of |v|_j for vectors v (K, N)."""
@@ -90,9 +106,9 @@ class Stations:
     def stretches(self, discs: Discs) -> np.ndarray:
         """By how much F stretches distances in each disc at most, (K,); infinite where it fits in no station."""
         out = np.full(len(discs.homes), np.inf)
-        usable = np.isfinite(discs.centers).all(axis=1) & (discs.distances <= self.radii[discs.homes])
+        usable = np.isfinite(discs.centers).all(axis=1) & (discs.distances <= self.sizes[discs.homes])
         passing = {int(j): np.flatnonzero(usable & (discs.homes == j)) for j in np.unique(discs.homes[usable])}
-        room = _STATION_SIZE * self.radii[discs.homes] - discs.distances
+        room = self.sizes[discs.homes] - discs.distances
         self._build([(home, self._new(home, discs.centers[rows], room[rows])) for home, rows in passing.items()])
         for home, rows in passing.items():
             states = discs.centers[rows]
@@ -100,7 +116,7 @@ class Stations:
             rows, states, nearest = rows[known], states[known], nearest[known]
             middles = self._stations[home].middles[nearest]
             away = self.distance(discs.homes[rows], ia.sub(point(states), point(middles)))
-            fits = vn.round_up(away + discs.distances[rows]) <= _STATION_SIZE * self.radii[home]
+            fits = vn.round_up(away + discs.distances[rows]) <= self.sizes[home]
             out[rows] = np.where(fits, self._stations[home].stretches[nearest], np.inf)
         return out
 
@@ -127,7 +143,7 @@ class Stations:
             return
         after = self.successors[homes]
         middles = np.concatenate([states for _, states in wanted])
-        sets = Ellipsoids(middles, self._factors[homes], _STATION_SIZE * self.radii[homes])
+        sets = Ellipsoids(middles, self._factors[homes], self.sizes[homes])
         inverses = self.inverses.map(lambda end: end[after])
         # Only the stretch is asked for, and it does not depend on the centre that images are compared with.
         _, stretches = ball_bounds(self._f, sets, self.centers[after], inverses)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
@@ -10,19 +11,27 @@ from rnndyn.dynamics.destinations._metrics import metrics
 from rnndyn.dynamics.destinations._orbits import Points, as_cycles, check_stable, jacobians_along, orbit_product
 from rnndyn.dynamics.destinations._sets import Balls, Ellipsoids, enclose_sets, image_radii
 from rnndyn.dynamics.destinations.verdicts import BallVerdict
-from rnndyn.dynamics.numerics.drivers import let_in
+from rnndyn.dynamics.numerics.drivers import let_in, map_in_chunks
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
 from rnndyn.dynamics.proofs import verified_norms as vn
+from rnndyn.dynamics.proofs.gain_forms import gain_forms, gain_norms
 from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
 from rnndyn.dynamics.proofs.krawczyk import interval_precision
 from rnndyn.results import Judged, first_verdict, is_verdict
 
 _CLAIM_SLACK = 1e-10
-"""What is claimed of a ball exceeds what was computed by this share (offsets, which are mere rounding: by this share of
-the radius), so that a checker with other roundings agrees."""
+"""What is claimed of a ball exceeds what was computed by this share, so that a checker with other roundings agrees."""
+_OFFSET_SLACK = 5e-10
+"""The same of offsets, which are mere rounding: as a share of the radius."""
 
 _TEMPERS = (0.2, 0.5, 0.8)
 """How far the rate that a metric is made for lies between the spectral radius and 1: each is tried."""
+
+_FEW_UNITS = 16
+"""For so few units bounds of the entries of a derivative are sharp enough."""
+_PLAIN_ENOUGH, _HOPELESS = 1.0, 4.0
+"""Between these rates by bounds of entries a sharper bound is worth its cost."""
+_GAINS_CHUNK = 8
 
 _NUM_SHRINKS = 24
 _NUM_BISECTIONS = 6
@@ -77,6 +86,8 @@ class TrappingBalls(Judged):
     - `owners`: which of the K fixed points or cycles each row belongs to, (M,).
     - `offsets`: claimed upper bounds of $|F(c_j) - c_{j+1}|_{Q_{j+1}}$, (M,).
     - `rates`: claimed upper bounds of $q_j$, (M,).
+    - `multipliers`: of the V gains with which a rate holds (`docs/proofs_basins.md`), (M, V); zeros for a rate that
+        bounds of the entries of DF give.
     - `result`: a batch (K,) of `BallVerdict`; `reasons`: K texts, which inequality stood in the way and by how much;
         empty where a ball is proved.
     """
@@ -87,6 +98,7 @@ class TrappingBalls(Judged):
     owners: Int[np.ndarray, " M"]
     offsets: Float[np.ndarray, " M"]
     rates: Float[np.ndarray, " M"]
+    multipliers: Float[np.ndarray, "M V"]
     result: BallVerdict
     reasons: tuple[str, ...]
 
@@ -169,7 +181,9 @@ def trapping_balls_of(f: Callable[[Array], Array], points: Points | TrappingBall
             f = let_in(f, points.centers[0])
             sets = Ellipsoids(points.centers[rows], points.factors[rows], points.radii[rows])
             after = points.successors[rows]
-            offsets, rates = ball_bounds(f, sets, points.centers[after], vn.inverse(point(points.factors[after])))
+            inverses = vn.inverse(point(points.factors[after]))
+            offsets, rates = ball_bounds(f, sets, points.centers[after], inverses)
+            rates, _ = sharper_rates(f, sets, inverses, rates)
         # Computed again, from another program of the same map, they differ by rounding: the claims have room for that.
         claimed_offsets, claimed_rates = points.offsets[rows], points.rates[rows]
         holds = (offsets <= claimed_offsets) & (rates <= claimed_rates) & (claimed_rates < 1)
@@ -192,6 +206,7 @@ class _Candidate(NamedTuple):
     radius: float
     offsets: np.ndarray
     rates: np.ndarray
+    multipliers: np.ndarray
     tried: float
     """The radius that offsets and rates are of."""
 
@@ -199,7 +214,7 @@ class _Candidate(NamedTuple):
     def none(cls, cycle: np.ndarray) -> "_Candidate":
         period, size = cycle.shape
         eye = np.broadcast_to(np.eye(size), (period, size, size))
-        return cls(eye, 0.0, np.full(period, np.inf), np.full(period, np.inf), np.nan)
+        return cls(eye, 0.0, np.full(period, np.inf), np.full(period, np.inf), np.zeros((period, 0)), np.nan)
 
     @property
     def reach(self) -> np.ndarray:
@@ -242,37 +257,38 @@ def _largest_balls(f: Callable, cycles: list[np.ndarray], factors: list[np.ndarr
         if not open_:
             break
         passed = _try(f, [cycles[k] for k in open_], [factors[k] for k in open_], trial[open_])
-        for k, (offsets, rates) in zip(open_, passed):
+        for k, (offsets, rates, multipliers) in zip(open_, passed):
             reach = offsets + rates * trial[k] * (1 + 4e-16)
             if np.all(rates < 1) and np.all(vn.round_up(reach) <= trial[k]):
                 low[k] = trial[k]
-                best[k] = _Candidate(factors[k], float(trial[k]), offsets, rates, float(trial[k]))
+                best[k] = _Candidate(factors[k], float(trial[k]), offsets, rates, multipliers, float(trial[k]))
             else:
                 high[k] = trial[k]
-                failed = _Candidate(factors[k], 0.0, offsets, rates, float(trial[k]))
+                failed = _Candidate(factors[k], 0.0, offsets, rates, multipliers, float(trial[k]))
                 best[k] = failed if failed.is_better_than(best[k]) else best[k]
     return best
 
 
 def _try(
     f: Callable, cycles: list[np.ndarray], factors: list[np.ndarray], radii: np.ndarray
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Claims of offsets and rates of every cycle, at the given radius."""
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Claims of offsets and rates, with multipliers, of every cycle, at the given radius."""
     lengths = [len(cycle) for cycle in cycles]
     sets = Ellipsoids(np.concatenate(cycles), np.concatenate(factors), np.repeat(radii, lengths))
     following = np.concatenate([np.roll(cycle, -1, axis=0) for cycle in cycles])
     inverses = vn.inverse(point(np.concatenate([np.roll(q, -1, axis=0) for q in factors])))
     offsets, rates = ball_bounds(f, sets, following, inverses)
-    offsets = offsets * (1 + _CLAIM_SLACK) + sets.radii * _CLAIM_SLACK
+    rates, multipliers = sharper_rates(f, sets, inverses, rates)
+    offsets = offsets * (1 + _CLAIM_SLACK) + sets.radii * _OFFSET_SLACK
     rates = rates * (1 + _CLAIM_SLACK)
     ends = np.cumsum(lengths)[:-1]
-    return list(zip(np.split(offsets, ends), np.split(rates, ends)))
+    return list(zip(np.split(offsets, ends), np.split(rates, ends), np.split(multipliers, ends)))
 
 
 def ball_bounds(
     f: Callable, sets: Ellipsoids, following: np.ndarray, inverses: Interval
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Upper bounds of |F(c) - c'| and of |DF| over each ball, in the norms of the balls."""
+    """Upper bounds of |F(c) - c'| and of |DF| over each ball, in the norms of the balls; see also `sharper_rates`."""
     enclosure = enclose_sets(f, sets)
     with np.errstate(all="ignore"):
         _, rates = image_radii(enclosure, sets.radii, following, inverses)
@@ -281,9 +297,41 @@ def ball_bounds(
     return offsets, rates
 
 
+def sharper_rates(
+    f: Callable, sets: Ellipsoids, inverses: Interval, rates: Float[np.ndarray, " K"], num_reweighted: int = 16
+) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, "K m"]]:
+    """Upper bounds of |DF| over each ball, where `rates` that come from bounds of its entries miss a contraction.
+
+    And the multipliers they hold with, zeros where the rates are as they were. For few units intervals lose little, and
+    where they lose more than `_HOPELESS` allows nothing else will help.
+    """
+    nothing = np.zeros((len(rates), 0))
+    rows = np.flatnonzero((rates >= _PLAIN_ENOUGH) & (rates < _HOPELESS))
+    if sets.centers.shape[1] <= _FEW_UNITS or not rows.size:
+        return rates, nothing
+    try:
+        form = map_in_chunks(
+            lambda batch: jax.device_get(gain_forms(f, *batch)),
+            tuple(sets.take(rows)),
+            bytes_per_item=8 * 400 * sets.centers.shape[1] ** 2,
+            description="Enclosing",
+            progress=False,
+            least_size=_GAINS_CHUNK,
+            most_size=_GAINS_CHUNK,
+        )
+    except NotImplementedError:  # an operation that has no gains: what intervals say stands
+        return rates, nothing
+    found, multipliers = gain_norms(form, inverses.map(lambda end: end[rows]), num_reweighted)
+    better = found < rates[rows]
+    out, used = rates.copy(), np.zeros((len(rates), multipliers.shape[1]))
+    out[rows[better]], used[rows[better]] = found[better], multipliers[better]
+    return out, used
+
+
 def _assemble(cycles: list[np.ndarray], best: list[_Candidate], jacobians: list[np.ndarray]) -> TrappingBalls:
     lengths = [len(cycle) for cycle in cycles]
     proved = np.array([candidate.radius > 0 for candidate in best])
+    most = max(candidate.multipliers.shape[1] for candidate in best)
     return TrappingBalls(
         centers=np.concatenate(cycles),
         factors=np.concatenate([candidate.factors for candidate in best]),
@@ -291,6 +339,7 @@ def _assemble(cycles: list[np.ndarray], best: list[_Candidate], jacobians: list[
         owners=np.repeat(np.arange(len(cycles)), lengths),
         offsets=np.concatenate([candidate.offsets for candidate in best]),
         rates=np.concatenate([candidate.rates for candidate in best]),
+        multipliers=np.concatenate([np.pad(c.multipliers, [(0, 0), (0, most - c.multipliers.shape[1])]) for c in best]),
         result=first_verdict((proved, BallVerdict.proved), otherwise=BallVerdict.not_contracting),
         reasons=tuple(candidate.words(_spectral_radius(chain)) for candidate, chain in zip(best, jacobians)),
     )

@@ -33,7 +33,7 @@ def find_large_fixed_point(
     num_multipliers: int = 8,
     tol: float = 1e-12,
     max_steps: int = 30,
-    max_products: int = 2000,
+    max_products: int = 1000,
     seed: int = 0,
 ) -> "LargeFixedPoint":
     r"""Find a fixed point of a map of many thousand units, and its leading multipliers, without a Jacobian.

@@ -10,7 +10,7 @@ has two: d(ab) = b da + a db, evaluated by the mean value theorem along the segm
 1997, *System analysis via integral quadratic constraints*.)
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -50,7 +50,7 @@ class SectorForm(NamedTuple):
     high: Float[Array | np.ndarray, " m"]
 
 
-class _Quantity(NamedTuple):
+class Quantity(NamedTuple):
     """A quantity at the centre, over the set with its derivatives along the axes, and as a sum of generators."""
 
     at: Any
@@ -86,9 +86,9 @@ def _sector_form(
     here = ia.ball(jnp.asarray(center), jnp.asarray(reach))
     at = Dual(here if axes is None else point(jnp.asarray(center)), None)
     tangent = point(jnp.eye(size)) if axes is None else point(jnp.asarray(axes).T)
-    state = _Quantity(at, Dual(here, tangent), point(jnp.eye(size)))
-    walk = _Walk(size, axes is not None, num_segments)
-    (out,) = walk.evaluate(closed.jaxpr, closed.consts, [state, _Quantity(inputs, inputs, None)])
+    state = Quantity(at, Dual(here, tangent), point(jnp.eye(size)))
+    walk = Walk(size, axes is not None, num_segments)
+    (out,) = walk.evaluate(closed.jaxpr, closed.consts, [state, Quantity(inputs, inputs, None)])
     count = walk.count
     into = _rows(walk.padded(out.form, count)) if out.form is not None else point(jnp.zeros((size, count)))
     rows = [_rows(walk.padded(form, count)) for form in walk.taken]
@@ -99,7 +99,7 @@ def _sector_form(
     return SectorForm(dual(out.at).value, into, gains, low, high)
 
 
-class _Walk:
+class Walk:
     """The generators met so far while a jaxpr is evaluated."""
 
     def __init__(self, count: int, has_axes: bool, num_segments: int) -> None:
@@ -107,15 +107,16 @@ class _Walk:
         self.taken: list[Interval] = []
         self.low: list[Array] = []
         self.high: list[Array] = []
+        self.trouble = Trouble()
 
-    def evaluate(self, jaxpr: Any, consts: Sequence[Any], args: Sequence[_Quantity]) -> list[_Quantity]:
-        env: dict[Any, Any] = dict(zip(jaxpr.constvars, (_Quantity(c, c, None) for c in consts)))
+    def evaluate(self, jaxpr: Any, consts: Sequence[Any], args: Sequence[Quantity]) -> list[Quantity]:
+        env: dict[Any, Any] = dict(zip(jaxpr.constvars, (Quantity(c, c, None) for c in consts)))
         env |= dict(zip(jaxpr.invars, args))
 
-        def read(var: Any) -> _Quantity:
+        def read(var: Any) -> Quantity:
             if isinstance(var, jax.extend.core.Literal):
                 value = jnp.asarray(var.val)
-                return _Quantity(value, value, None)
+                return Quantity(value, value, None)
             return env[var]
 
         for eqn in jaxpr.eqns:
@@ -128,46 +129,56 @@ class _Walk:
             env.update(zip(eqn.outvars, outs))
         return [read(var) for var in jaxpr.outvars]
 
-    def _equation(self, eqn: Any, operands: list[_Quantity]) -> list[_Quantity]:
+    def _equation(self, eqn: Any, operands: list[Quantity]) -> list[Quantity]:
         name = eqn.primitive.name
-        trouble = Trouble()
         at = evaluate_equation(eqn, [q.at for q in operands], Trouble())
-        over = evaluate_equation(eqn, [q.over for q in operands], trouble)
+        over = evaluate_equation(eqn, [q.over for q in operands], self.trouble)
         formed = [k for k, q in enumerate(operands) if q.form is not None]
         depends = [k for k, q in enumerate(operands) if isinstance(q.over, Dual) and q.over.tangent is not None]
         if not depends:
-            return [_Quantity(a, o, None) for a, o in zip(at, over)]
+            return [Quantity(a, o, None) for a, o in zip(at, over)]
         if formed != depends:
             raise NotImplementedError(f"g: `{name}` of a decision that depends on the state: no metric is looked for.")
         if self.has_axes:
-            over = [self._tightened(a, o) for a, o in zip(at, over)]
+            over = [self.tightened(a, o) for a, o in zip(at, over)]
         if not all(isinstance(o, Dual) and is_real(o.value.lo) for o in over):
-            return [_Quantity(a, o, None) for a, o in zip(at, over)]
+            return [Quantity(a, o, None) for a, o in zip(at, over)]
         others = [q.over for k, q in enumerate(operands) if k not in formed]
         exact = all(not isinstance(x, Dual) or x.value.is_exact for x in others)
         is_linear = only_moves(eqn) or name in _LINEAR
         is_linear = is_linear or (name in _BILINEAR and len(formed) == 1 and exact)
         is_linear = is_linear or (name == "div" and formed == [0] and exact)
-        forms = self._propagated(eqn, operands) if is_linear else [self._gains(eqn, operands, formed, over)]
-        return [_Quantity(a, o, form) for a, o, form in zip(at, over, forms)]
+        forms = self._propagated(eqn, operands) if is_linear else [self.gains(eqn, operands, formed, over)]
+        return [Quantity(a, o, form) for a, o, form in zip(at, over, forms)]
 
-    def _propagated(self, eqn: Any, operands: list[_Quantity]) -> list[Interval | None]:
-        def side(q: _Quantity) -> Any:
+    def _propagated(self, eqn: Any, operands: list[Quantity]) -> list[Interval | None]:
+        def side(q: Quantity) -> Any:
             if q.form is None:
                 return q.over
             return Dual(q.over.value, self.padded(q.form, self.count))
 
         return [o.tangent for o in evaluate_equation(eqn, [side(q) for q in operands], Trouble())]
 
-    def _gains(self, eqn: Any, operands: list[_Quantity], formed: list[int], over: list[Any]) -> Interval:
+    def gains(self, eqn: Any, operands: list[Quantity], formed: list[int], over: list[Any]) -> Interval:
         """New generators, one for each entry of each operand, with the slopes of the operation along it."""
+        shape = over[0].value.shape
+        first = self.count
+        for k, slope in self.slopes(eqn, operands, formed, shape):
+            self.taken.append(operands[k].form)  # pyright: ignore[reportArgumentType]
+            self.low.append(slope.lo)
+            self.high.append(slope.hi)
+            self.count += int(np.prod(shape))
+        return self.fresh(first, shape)
+
+    def slopes(
+        self, eqn: Any, operands: list[Quantity], formed: list[int], shape: tuple[int, ...]
+    ) -> Iterator[tuple[int, Interval]]:
+        """Which operands an elementwise operation depends on, and the bounds of its slopes along each."""
         if eqn.primitive.name not in _ELEMENTWISE:
             raise NotImplementedError(
                 f"g: `{eqn.primitive.name}` of the state is neither linear nor elementwise: no sector form."
             )
-        shape = over[0].value.shape
         same = len(eqn.invars) == 2 and eqn.invars[0] is eqn.invars[1]
-        first = self.count
         for k in formed[:1] if same else formed:
             if operands[k].over.value.shape != shape:
                 raise NotImplementedError(f"g: `{eqn.primitive.name}` of the state is not elementwise: no sector form.")
@@ -178,16 +189,16 @@ class _Walk:
                 for j, q in enumerate(operands)
             ]
             (out,) = evaluate_equation(eqn, sides, Trouble())
-            self.taken.append(operands[k].form)  # pyright: ignore[reportArgumentType]
-            self.low.append(out.tangent.lo[0])
-            self.high.append(out.tangent.hi[0])
-            self.count += int(np.prod(shape))
+            yield k, out.tangent.map(lambda end: end[0])
+
+    def fresh(self, first: int, shape: tuple[int, ...]) -> Interval:
+        """The sum of the generators from the number `first` on, of each entry."""
         number = int(np.prod(shape))
         blocks = (self.count - first) // number
         rows = np.concatenate([np.zeros((first, number)), *[np.eye(number)] * blocks])
         return point(jnp.asarray(rows.reshape(self.count, *shape)))
 
-    def _tightened(self, at: Any, over: Any) -> Any:
+    def tightened(self, at: Any, over: Any) -> Any:
         if not isinstance(over, Dual) or over.tangent is None or not is_real(over.value.lo):
             return over
         size, here = ia.magnitude(over.tangent), dual(at).value
