@@ -32,6 +32,7 @@ saddles on the edges, 6 on the faces, one in the centre.
 - **d** validation error of every network over training, coloured by kind; dotted, the error at which training stops.
 - **e** multipliers of the points of panel a, in the same colours and marks; grey disc, the unit circle.
 - **f** the number of points of every network, stacked by stability in the colours of panel a, under the textbook's.
+  2-cycles were searched once, from states of trials: there may be more.
 """
 
 CELLS = {"GRU": rd.GRUCell, "LSTM": rd.LSTMCell, "vanilla": rd.VanillaCell}
@@ -207,6 +208,7 @@ def report(result: FlipFlop) -> str:
             + "".join(f" {count:5d}" for count in network.counts)
             + f" {points.index_sum:7d} {residual}  {network.num_cycles} ({network.num_stable_cycles})"
         )
+    lines.append("2-cycles were searched once, from states of trials: there may be more")
     return "\n".join(lines)
 
 

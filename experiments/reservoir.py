@@ -20,7 +20,8 @@ from rnndyn import plotting
 
 CAPTION = """Echo state networks continue chaos (Pathak et al. 2017).
 
-Random networks of 300 units, of which one linear regression is learned, run on their own predictions.
+Three random networks of 300 units, of which one linear regression is learned, run on their own predictions: three draws
+show what can happen, not how often.
 
 - **a** the Lorenz system (black) and a network (orange) from the same past.
 - **b** for how long each network's predictions stay valid: dots, starts; bars, medians.
@@ -247,6 +248,7 @@ def report(result: ReservoirStudy) -> str:
         "valid for 5 Lyapunov times in the median": np.median(result.valid_times, axis=1) >= 5,
     }
     lines += [f"  {name}: {int(np.sum(held))} of {number} networks" for name, held in wanted.items()]
+    lines.append(f"  {number} draws show what can happen, not how often")
     for row, times in enumerate(result.delay_valid):
         lines.append(
             f"Mackey-Glass, network {row + 1}: valid for {np.median(times):.0f} units of time in the median of "
