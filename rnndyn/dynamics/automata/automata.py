@@ -111,6 +111,12 @@ def as_automaton(automaton: Any) -> Automaton:
             ) from error
     else:
         transitions, accepting = automaton.transitions, automaton.accepting
+    if isinstance(transitions, list | tuple) and len({np.size(row) for row in transitions}) > 1:
+        counts = [np.size(row) for row in transitions]
+        raise ValueError(
+            f"automaton: it is not total: state {np.argmin(counts)} has {min(counts)} transitions, others have "
+            f"{max(counts)}. Add a state that rejects and stays."
+        )
     transitions, accepting = np.asarray(transitions), np.asarray(accepting)
     if transitions.ndim != 2 or transitions.size == 0:
         raise ValueError(f"automaton: expected transitions of shape (Q, S), got {transitions.shape}.")

@@ -68,6 +68,9 @@ def prove_contraction(
     """
     check_state("state", state)
     low, high = (np.asarray(x, dtype=np.float64) for x in (lower, upper))
+    for name, corner in (("lower", low), ("upper", high)):
+        if np.isnan(corner).any():
+            raise ValueError(f"{name}: expected numbers, got NaN.")
     if low.ndim != 1 or low.shape != high.shape or not (low <= high).all():
         raise ValueError(
             f"lower, upper: expected the corners (I,) of a box of inputs, got shapes {low.shape} and {high.shape}"

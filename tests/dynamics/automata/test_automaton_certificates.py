@@ -220,6 +220,7 @@ def test_results_are_saved(proof, tmp_path):
     ("change", "message"),
     [
         ({"automaton": ([[0, 2], [1, 0]], [1, 0])}, "not total"),
+        ({"automaton": ([[0, 1], [1]], [1, 0])}, "not total: state 1 has 1 transitions"),
         ({"automaton": ([[0, 1], [1, 0]], [1])}, "accepting"),
         ({"symbols": np.zeros((3, 2))}, "symbols: expected one input for each"),
         ({"symbols": np.array([[0.0, np.nan], [1.0, 0.0]])}, "symbols: expected finite"),

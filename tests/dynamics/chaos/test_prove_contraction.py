@@ -101,3 +101,5 @@ def test_a_state_that_is_kept_and_left_refutes_contraction():
 def test_inputs_that_are_no_box_are_named():
     with pytest.raises(ValueError, match="lower, upper"):
         rd.prove_contraction(network(0.5), np.ones(2), -np.ones(2), state=np.zeros(20))
+    with pytest.raises(ValueError, match="lower: expected numbers, got NaN"):
+        rd.prove_contraction(network(0.5), np.array([np.nan, 0]), np.ones(2), state=np.zeros(20))
