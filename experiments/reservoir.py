@@ -311,7 +311,7 @@ def draw_exponents(axes: Any, result: ReservoirStudy) -> None:
                   markersize=2, label="networks" if row == 0 else None)  # fmt: skip
     axes.set(xlabel="index", ylabel=r"exponent / time", xlim=(0.5, result.exponents.shape[1] + 0.5))
     axes.set_xticks(range(1, result.exponents.shape[1] + 1))
-    axes.legend(loc="upper right", fontsize=6.5, borderaxespad=0.1, handlelength=1)
+    axes.legend(loc="center left", fontsize=6.5, borderaxespad=0.1, handlelength=1)
     axes.set_title("c  exponents")
 
 
