@@ -26,16 +26,16 @@ Counting: five LSTMs with open gates count a^n b^n far beyond training, five GRU
 Networks read n times a and then b, and tell after every symbol whether the b have caught up with the a. A string
 a^n b^n is recognised when that answer turns on with the n-th b and neither before nor after. The forget gates of the
 LSTMs were open before training, which puts the counting direction in; GRUs began as usual. Five networks of each kind,
-from different initial weights, read up to 100 a's in training; the report has the range of n that each gets right.
+from different initial weights: three LSTMs are right up to n = 256, the others up to 234 and 149, the GRUs to 98-104.
 
 - **a** with which b the answer turns on, one line for each network, against n; dotted, the right one; grey, the
-  lengths of training. The lines of a network end where its answer never turns on.
+  lengths of training; dots, the largest n up to which each is right. A line ends where its answer never turns on.
 - **b** the coordinate of the state that follows the count best while a long string is read, scaled by its range, of the
   first network of each kind: a cell of an LSTM counts up and down, the state of a GRU runs into a limit.
 - **c** how far apart the states after n and n + 1 times a are. What is nearer than the rounding of float32 (dashed)
   cannot be told apart by any later symbol.
-- **d** the largest modulus of the multipliers of the map that reads an a, at the states that it passes. One of the
-  LSTM's stays near 1: its direction is the counter.
+- **d** the largest modulus of the multipliers of the map that reads an a, at the states that it passes. That of
+  the LSTMs stays at 1 and its direction is the counter; a GRU can have one near 1 as well, and its steps shrink (c).
 """
 
 CELLS = {"LSTM": rd.LSTMCell, "GRU": rd.GRUCell}
@@ -256,6 +256,8 @@ def plot(result: Counting) -> Figure:
         color = plotting.CELL_COLORS[network.cell]
         label = None if network.cell in seen else network.cell
         axes[0].plot(n, np.where(network.turns > 0, network.turns, np.nan), color=color, linewidth=0.9, label=label)
+        last = network.exact[1]
+        axes[0].plot(last, last, "o", color=color, markersize=3, markeredgecolor="black", markeredgewidth=0.4, zorder=5)
         if network.cell not in seen:
             unit = network.states[:, network.counter]
             scaled = (unit - unit.min()) / max(np.ptp(unit), 1e-12)
@@ -269,5 +271,5 @@ def plot(result: Counting) -> Figure:
     axes[0].legend(loc="upper left")
     axes[1].set(title="b  a counter", xlabel="symbols read", ylabel="state, scaled")
     axes[2].set(title="c  after n and n + 1", xlabel="number of a, n", ylabel="distance of states")
-    axes[3].set(title="d  while reading a", xlabel="number of a, n", ylabel="largest |multiplier|")
+    axes[3].set(title="d  while reading a", xlabel="number of a, n", ylabel="largest |multiplier|", ylim=(0.95, 1.05))
     return figure
