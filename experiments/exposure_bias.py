@@ -204,15 +204,7 @@ class Loss:
 
 def judge(models: Any, test: jax.Array, starts: jax.Array, config: Config) -> tuple[np.ndarray, np.ndarray]:
     """The error of one step (E,), and the steps until each free run is lost (E, K)."""
-    cells = models.cell
-
-    @eqx.filter_jit
-    def free(cells: Any, starts: jax.Array) -> tuple[jax.Array, jax.Array]:
-        step = lambda cell: jax.vmap(lambda x: cell(x, jnp.zeros(0)))(test[:-1])
-        runs = lambda cell: jax.vmap(lambda i: rd.trajectory(rd.as_map(cell), test[i], config.num_free))(starts)
-        return eqx.filter_vmap(step)(cells), eqx.filter_vmap(runs)(cells)
-
-    predicted, runs = free(cells, starts)
+    predicted, runs = free(models.cell, test, starts, config.num_free)
     errors = np.sqrt(np.mean((np.asarray(predicted) - np.asarray(test[1:])) ** 2, axis=(1, 2)))
     true = np.stack([np.asarray(test[i + 1 : i + 1 + config.num_free]) for i in np.asarray(starts)])
     distance = np.sqrt(np.mean((np.asarray(runs) - true) ** 2, axis=-1))
@@ -221,17 +213,27 @@ def judge(models: Any, test: jax.Array, starts: jax.Array, config: Config) -> tu
     return errors, times
 
 
+@eqx.filter_jit
+def free(cells: Any, test: jax.Array, starts: jax.Array, num_free: int) -> tuple[jax.Array, jax.Array]:
+    """One step from every true state (E, T, 3), and runs from some of them (E, K, num_free, 3)."""
+    step = lambda cell: jax.vmap(lambda x: cell(x, jnp.zeros(0)))(test[:-1])
+    runs = lambda cell: jax.vmap(lambda i: rd.trajectory(rd.as_map(cell), test[i], num_free))(starts)
+    return eqx.filter_vmap(step)(cells), eqx.filter_vmap(runs)(cells)
+
+
 def largest_exponents(models: Any, start: jax.Array, config: Config) -> np.ndarray:
     """The largest Lyapunov exponent of every network on its own, per unit time."""
-    spectrum = eqx.filter_jit(
-        eqx.filter_vmap(
-            lambda cell: rd.lyapunov_spectrum(
-                rd.as_map(cell), start, config.num_exponent_steps, num_exponents=1, num_transient=200, dt=config.dt
-            ).exponents[0]
-        )
-    )
-    values = np.asarray(spectrum(models.cell), float)
+    values = np.asarray(measure_exponents(models.cell, start, config.num_exponent_steps, config.dt), float)
     return np.where(np.isfinite(values), values, np.nan)
+
+
+@eqx.filter_jit
+def measure_exponents(cells: Any, start: jax.Array, num_steps: int, dt: float) -> jax.Array:
+    """The largest Lyapunov exponent of every network (E,), whether finite or not."""
+    largest = lambda cell: rd.lyapunov_spectrum(
+        rd.as_map(cell), start, num_steps, num_exponents=1, num_transient=200, dt=dt
+    ).exponents[0]
+    return eqx.filter_vmap(largest)(cells)
 
 
 def rows(result: ExposureBias) -> list[tuple[str, int]]:

@@ -92,8 +92,9 @@ def compute(config: Config) -> Flossing:
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
     plain = [make_model(key, config) for key in keys]
     flossed, before, after, floss_losses = [], [], [], []
+    optimizer = optax.adam(config.floss_rate)  # one, so that all networks share a compilation
     for model, key in zip(plain, keys):
-        better, history = floss_model(model, key, config)
+        better, history = floss_model(model, key, optimizer, config)
         flossed.append(better)
         floss_losses.append(history)
         before.append(exponents_of(model, key, config))
@@ -128,7 +129,7 @@ def make_model(key: Any, config: Config) -> rd.RNN:
     return rd.RNN(cell, eqx.nn.Linear(config.num_units, 1, key=readout_key))
 
 
-def floss_model(model: rd.RNN, key: Any, config: Config) -> tuple[rd.RNN, np.ndarray]:
+def floss_model(model: rd.RNN, key: Any, optimizer: Any, config: Config) -> tuple[rd.RNN, np.ndarray]:
     """The model with its first exponents pushed to zero, and the losses on the way."""
     num_transient = 30
     result = rd.floss(
@@ -139,7 +140,7 @@ def floss_model(model: rd.RNN, key: Any, config: Config) -> tuple[rd.RNN, np.nda
         config.num_exponents,
         inputs=bits(key, (config.floss_steps + num_transient, 1)),
         num_transient=num_transient,
-        optimizer=optax.adam(config.floss_rate),
+        optimizer=optimizer,
     )
     return eqx.tree_at(lambda m: m.cell, model, result.f.cell), np.asarray(result.history.losses)
 

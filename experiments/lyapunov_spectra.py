@@ -6,7 +6,7 @@ mean-field value as N grows.
 """
 
 import dataclasses
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import equinox as eqx
@@ -64,10 +64,10 @@ class Config:
 
 SMOKE = Config(
     gains=(1.5, 4.0),
-    sizes=(8, 12),
+    sizes=(8, 8),
     num_steps=(90, 90),
     num_seeds=2,
-    mean_field_sizes=(8, 16),
+    mean_field_sizes=(8, 12),
     mean_field_steps=60,
     mean_field_seeds=2,
 )
@@ -119,6 +119,12 @@ def build(size: int, gain: jax.Array, seed: jax.Array) -> tuple[Network, jax.Arr
     return Network(weight), jax.random.normal(state_key, (size,))
 
 
+@cache
+def builder(size: int) -> partial[tuple[Network, jax.Array]]:
+    """`build` of this size: the same object whenever it is asked for, so that equal sizes share a compilation."""
+    return partial(build, size)
+
+
 def build_among(drawn: int, kept: int, size: jax.Array, gain: jax.Array, seed: jax.Array) -> tuple[Network, jax.Array]:
     """The first `size` of `drawn` units, which see one another alone; more up to `kept` stay at 0.
 
@@ -134,7 +140,7 @@ def compute(config: Config) -> Spectra:
     """Sweeps over gain and seed, the approach to the mean field, and the discretised flow."""
     axes = {"gain": np.array(config.gains), "seed": np.arange(config.num_seeds)}
     sweeps = tuple(
-        rd.lyapunov_sweep(partial(build, size), axes, steps, num_transient=steps // 3)
+        rd.lyapunov_sweep(builder(size), axes, steps, num_transient=steps // 3)
         for size, steps in zip(config.sizes, config.num_steps)
     )
     largest = tuple(largest_exponents(sizes, config) for sizes in groups(config))

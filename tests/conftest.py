@@ -4,7 +4,6 @@ fit fails its test; with RUNTIME_TYPES=tell it is told at the end of the run.
 What tests cost, and the rule for marks, is in CONTRIBUTING.md.
 """
 
-import functools
 import gc
 import os
 import sys
@@ -24,8 +23,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # Most of a test's time is compilation. XLA's older emitters of machine code take half as long as the newer ones, which
 # better programs that run once here; short vectors and one module for each program take another tenth off.
 # `XLA_FLAGS= pytest` compiles as users do. XLA ends a process on an unknown flag.
-PINNED = metadata.version("jaxlib").startswith("0.10.")
-if PINNED:
+if metadata.version("jaxlib").startswith("0.10."):
     flags = ("use_fusion_emitters=false", "prefer_vector_width=128", "parallel_codegen_split_count=1")
     os.environ.setdefault("XLA_FLAGS", " ".join(f"--xla_cpu_{flag}" for flag in flags))
 
@@ -38,14 +36,9 @@ import jax
 import memory_maps
 import pytest
 import runtime_types
-from jax._src.interpreters import mlir
 
 assert "rnndyn" not in sys.modules, "imported before its functions can be checked"
 runtime_types.install("rnndyn")
-if PINNED:
-    # For each program that it lowers JAX makes an MLIR context anew, which takes longer than to lower a small program.
-    # One serves a file of tests: it keeps the constants of all programs that it has seen.
-    mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 compiled = compilation_counts.Watch()
 compiled_by_workers = []
 account = cpu_seconds.Account()
@@ -84,8 +77,6 @@ def compile_quickly(request):
         jax.clear_caches()  # they do not tell the two apart
         jax.config.update(QUICKLY, quickly)
     yield
-    if PINNED:
-        mlir.make_ir_context.cache_clear()
     if memory_maps.too_many():
         jax.clear_caches()
         gc.collect()

@@ -111,38 +111,40 @@ def floss(
                 f"inputs: with inputs_per_update, expected shape {wanted} + the shape of one input, "
                 f"got {None if rows is None else rows.shape}."
             )
-    per_update = inputs_per_update
-    x0 = jnp.asarray(x0)
+    x0, target = jnp.asarray(x0), jnp.asarray(target)
+    counts = (num_steps, num_exponents, num_transient)
+    first = rows[0] if rows is not None and inputs_per_update else rows
+    loss_before = _loss(f, x0, target, first, *counts)  # also checks the shapes before anything is trained
+    trained, losses = _descend(f, x0, target, rows, optimizer, num_updates, inputs_per_update, *counts)
+    flossed = eqx.combine(trained, f)
+    loss_after = _loss(flossed, x0, target, first, *counts)
+    return FlossingResult(flossed, FlossingHistory(np.asarray(losses), float(loss_before), float(loss_after)))
 
-    def loss(f, sequence):
-        return flossing_loss(
-            f, x0, num_steps, num_exponents, target=target, inputs=sequence, num_transient=num_transient
-        )
 
-    sequences = rows if per_update else None
-    first = rows[0] if rows is not None and per_update else rows
-    loss_before = compiled(loss)(f, first)  # also checks the shapes before anything is trained
+@compiled
+def _loss(f, x0, target, inputs, num_steps, num_exponents, num_transient):
+    return flossing_loss(f, x0, num_steps, num_exponents, target=target, inputs=inputs, num_transient=num_transient)
+
+
+@compiled
+def _descend(f, x0, target, rows, optimizer, num_updates, per_update, num_steps, num_exponents, num_transient):
+    """The trained arrays of `f`, and the losses on the way; another map of these shapes compiles nothing new."""
     parameters, rest = eqx.partition(f, eqx.is_inexact_array)
 
-    @jax.jit
-    def run(parameters):
-        def update(carry, sequence):
-            parameters, state = carry
-            value, gradient = jax.value_and_grad(
-                lambda p: loss(eqx.combine(p, rest), sequence if per_update else rows)
-            )(parameters)
-            with jax.numpy_dtype_promotion("standard"):  # optimisers mix counts and rates
-                updates, state = optimizer.update(gradient, state, parameters)
-            return (optax.apply_updates(parameters, updates), state), value
+    def loss(parameters, inputs):
+        f = eqx.combine(parameters, rest)
+        return flossing_loss(f, x0, num_steps, num_exponents, target=target, inputs=inputs, num_transient=num_transient)
 
-        carry = (parameters, start(optimizer, parameters))
-        (parameters, _), losses = jax.lax.scan(update, carry, sequences, length=num_updates)
-        return parameters, losses
+    def update(carry, sequence):
+        parameters, state = carry
+        value, gradient = jax.value_and_grad(loss)(parameters, sequence if per_update else rows)
+        with jax.numpy_dtype_promotion("standard"):  # optimisers mix counts and rates
+            updates, state = optimizer.update(gradient, state, parameters)
+        return (optax.apply_updates(parameters, updates), state), value
 
-    trained, losses = run(parameters)
-    flossed = eqx.combine(trained, rest)
-    loss_after = compiled(loss)(flossed, first)
-    return FlossingResult(flossed, FlossingHistory(np.asarray(losses), float(loss_before), float(loss_after)))
+    carry = (parameters, start(optimizer, parameters))
+    (parameters, _), losses = jax.lax.scan(update, carry, rows if per_update else None, length=num_updates)
+    return parameters, losses
 
 
 class FlossingHistory(Result):
