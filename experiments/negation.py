@@ -63,7 +63,9 @@ class Config:
         check(self)
 
 
-SMOKE = Config(num_words=6, num_units=4, num_updates=4, batch_size=4, num_test=32, num_candidates=32)
+SMOKE = Config(
+    num_words=6, num_units=4, num_updates=4, batch_size=4, num_test=32, num_candidates=32, num_response_words=3
+)
 
 
 class Negation(rd.Result):

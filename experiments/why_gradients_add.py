@@ -213,7 +213,8 @@ def train_with_windows(config: Config) -> np.ndarray:
     num_windows, num_seeds = len(config.windows), config.num_seeds
     keys = jnp.tile(jax.random.split(init_key, num_seeds), num_windows)
     windows = jnp.repeat(jnp.array(config.windows), num_seeds)
-    models = eqx.filter_vmap(lambda key, window: Windowed(make_network(key, config), window))(keys, windows)
+    make = lambda key, window: Windowed(make_network(key, config), window)
+    models = eqx.filter_jit(eqx.filter_vmap(make))(keys, windows)
     trained = rd.fit_ensemble(
         models,
         mean_cross_entropy,
@@ -223,7 +224,7 @@ def train_with_windows(config: Config) -> np.ndarray:
         max_grad_norm=1.0,
         key=fit_key,
     ).last_models
-    inputs, positive = PulseTrials(config, 1024)(test_key)
+    inputs, positive = eqx.filter_jit(PulseTrials(config, 1024))(test_key)
     outputs = eqx.filter_jit(eqx.filter_vmap(lambda model: jax.vmap(model)(inputs)))(trained)[..., 0]
     right = np.mean((outputs > 0) == (positive > 0.5), axis=1)
     return right.reshape(num_windows, num_seeds)

@@ -233,22 +233,35 @@ class FixedPointSearch:
         keys = np.concatenate([np.round(places / unit), unit], axis=1)
         _, first, hits = np.unique(keys, axis=0, return_index=True, return_counts=True)
         polished = polish(self.f, ends[first], period=self.period)
-        points = polished.points[:, 0]
+        # The first root alone, so that its repeats among the rest are told by its error.
+        for part in (slice(0, 1), slice(1, None)) if len(self.roots) == 0 else (slice(None),):
+            points, residuals = polished.points[part, 0], polished.residuals[part]
+            if len(points):
+                self._enter(points, residuals, polished.jacobians[part, 0], hit * hits[part], bool(hit))
+
+    def _enter(
+        self, points: np.ndarray, residuals: np.ndarray, jacobians: np.ndarray, hits: np.ndarray, is_met: bool
+    ) -> None:
+        """Put polished ends into the table of roots; `is_met`: candidates came to them."""
         # Decompositions cost more than the search for a root: what is one with a known root, or with another end, to
-        # a billionth of the spread is not decomposed again.
+        # a billionth of the spread is not decomposed again; nor what is one with a known root to its error, since
+        # repeats of a root that is the only one have no spread.
         num_known = len(self.roots)
         everything = embedded(np.concatenate([self.roots.points, points]), self.period)
-        labels = thin_points(everything, 0.25 * MERGE_FRACTION * robust_spread(everything))
+        radii = 0.25 * MERGE_FRACTION * robust_spread(everything)
+        isolated = np.flatnonzero(~is_degenerate(self.roots.gaps, self.roots.jacobians))
+        # No more than `group_points` grants a single point.
+        radii[isolated] = np.maximum(radii[isolated], 2 * self.roots.errors[isolated])
+        labels = thin_points(everything, radii)
         _, heads, owner = np.unique(labels, return_index=True, return_inverse=True)
-        counts = np.bincount(owner[num_known:], weights=hit * hits, minlength=len(heads)).astype(int)
+        counts = np.bincount(owner[num_known:], weights=hits, minlength=len(heads)).astype(int)
         known = heads < num_known
         self.roots.hits[heads[known]] += counts[known]
         fresh = heads[~known] - num_known
         if fresh.size:
-            residuals, jacobians = polished.residuals[fresh], polished.jacobians[fresh, 0]
-            new = linearize_roots(points[fresh], residuals, jacobians, counts[~known], self.scale)
+            new = linearize_roots(points[fresh], residuals[fresh], jacobians[fresh], counts[~known], self.scale)
             self.roots = distinct_roots(self.roots.join(new), self.scale, self.period)
-            if self._is_odd and hit:
+            if self._is_odd and is_met:
                 self.add_ends(-points[fresh])
 
 

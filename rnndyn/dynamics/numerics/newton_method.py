@@ -64,8 +64,9 @@ class LinearModel(NamedTuple):
 
 
 NUM_CHORDS = 3
-"""Corrections with the factors of the last step: each costs an evaluation of F, a hundredth of a factorisation for
-hundreds of units, and with three the order of convergence goes from 2 to 5 per factorisation."""
+"""Corrections with the factors of the last step: with three the order of convergence goes from 2 to 5 per
+factorisation. On a CPU each costs half a factorisation at 128 units (16 lanes); one to three took about the same time
+there, a search without them longer."""
 
 
 MAX_TRIALS = 8
