@@ -32,8 +32,8 @@ Settings were chosen once, on another series of Lorenz; the five are different d
 systems = rd.tasks.dynamical_systems
 
 PUBLISHED = (0.90, 0.00, -10.5)
-"""The three largest exponents of a network of 300 units that learned Lorenz 63 (Pathak et al. 2017)."""
-# As rounded there, of the one network that they call R1. Nothing is judged by these numbers.
+"""The three largest exponents of the one network of 300 units that Pathak et al. (2017) call R1, which learned Lorenz,
+as rounded there. Nothing is judged by these numbers."""
 
 
 @dataclasses.dataclass(frozen=True)
