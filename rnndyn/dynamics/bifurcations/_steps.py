@@ -341,3 +341,41 @@ def read_trace(system: Any, num_unknowns: int, frame: Frame, rows: np.ndarray, e
     count, step, status, contraction = ends.tolist()
     found: Any = (zetas, tangents, residuals, monodromies, tuple(frames), int(count), step, int(status), contraction)
     return Trace(*found)
+
+
+class Solution(NamedTuple):
+    """Where Newton's method for a square system ended; `last_step` estimates the error, in units.
+
+    `rounding` is how far rounding of the equations moves the solution: large where they are nearly singular.
+    """
+
+    z: Float[Array, " m"]
+    last_step: Float[Array, ""]
+    rounding: Float[Array, ""]
+
+
+@compiled
+def solve_square(system: Any, units: Any, frame: Frame, z: Any, max_steps: int = 12) -> Solution:
+    """Newton's method for a system of as many equations as unknowns, until its steps no longer shrink."""
+    z, units = jnp.asarray(z), jnp.asarray(units)
+    frame = jax.tree.map(jnp.asarray, frame)
+    eps = jnp.finfo(z.dtype).eps
+
+    def body(carry: Any) -> Any:
+        z, last, _, _, k = carry
+        e = system.evaluate(z, frame)
+        # Rounding of one sign, and of both in turn: one of the two alone may cancel in the inverse.
+        rounding = eps * (jnp.abs(e.jacobian) @ units)
+        signs = jnp.where(jnp.arange(z.size) % 2 == 0, 1.0, -1.0)
+        steps = jnp.linalg.solve(e.jacobian, jnp.stack([-e.residual, rounding, signs * rounding], axis=1))
+        sizes = jnp.max(jnp.abs(steps) / units[:, None], axis=0)
+        return z + steps[:, 0], sizes[0], last, jnp.maximum(sizes[1], sizes[2]), k + 1
+
+    def unfinished(carry: Any) -> Any:
+        _, last, before, _, k = carry
+        at_floor = (last < 1e-9) & (last > 0.1 * before)  # below, quadratic convergence has ended in rounding
+        return (k < max_steps) & jnp.isfinite(last) & ~at_floor & (last > 4 * eps)
+
+    huge = jnp.asarray(1e300)
+    z, last, _, rounding, _ = jax.lax.while_loop(unfinished, body, (z, huge, huge, huge, 0))
+    return Solution(z, last, rounding)
