@@ -68,7 +68,16 @@ def rows() -> list[Row]:
                 compile_seconds=times["ours"].first - times["ours"].median,
             )
         )
-    return results
+        results.append(
+            Row(
+                "continuation, seconds for all of the span or the most points",
+                f"N = {size} ({counts['ours']} points, NumPy {counts['peer']})",
+                times["ours"].median,
+                "NumPy, fixed steps, no events",
+                times["peer"].median,
+            )
+        )
+    return sorted(results, key=lambda row: row.benchmark, reverse=True)
 
 
 def solver_rates(size: int = SIZES[-1]) -> dict[str, float]:

@@ -41,8 +41,9 @@ def _cell_map(family: str, size: int) -> Callable:
 
 
 def _num_steps(size: int) -> int:
-    # Long enough that what is done once (a random frame, the statistics) does not count, short enough to take minutes.
-    return {64: 1000, 128: 400, 256: 150, 512: 40}.get(size, 1000)
+    # Long enough that what is done once (a random frame, the statistics, 64 exact QRs) counts little, short enough to
+    # take minutes.
+    return {64: 1000, 128: 400, 256: 200, 512: 100}.get(size, 1000)
 
 
 def _full_spectrum(size: int) -> list[Row]:

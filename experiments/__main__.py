@@ -51,8 +51,7 @@ def run_all(options: AllOptions) -> int:
     flags = [flag for flag, given in (("--smoke", options.smoke), ("--force", options.force)) if given]
     flags += ["--figures", options.figures] if options.figures is not None else []
     names = sorted(studies(), key=lambda name: (LONGEST.index(name) if name in LONGEST else len(LONGEST), name))
-    # Unbuffered, so that a log tells how far its study is.
-    environment = dict(os.environ, PYTHONUNBUFFERED="1")
+    environment = dict(os.environ)
     limit_to_one_core(environment)
     return run_side_by_side(
         {name: [sys.executable, "-m", "experiments", name, *flags] for name in names},

@@ -110,6 +110,8 @@ def table(outcomes: list[Outcome], seconds: float) -> str:
 
 def _begin(name: str, command: list[str], logs: Path, environment: Mapping[str, str]) -> Running:
     log = logs / f"{name}.log"
+    # Unbuffered, so that a log tells how far its command is, and ends with the error that ended it.
+    environment = dict(environment, PYTHONUNBUFFERED="1")
     with log.open("wb") as file:
         # In a session of its own, so that Ctrl-C reaches this process alone, and what it started can be ended whole.
         process = subprocess.Popen(
