@@ -126,9 +126,8 @@ def partners_along(
         block = slice(first, first + each)
         on, row = np.nonzero(rows[block])
         gaps = mu[a[block][on], row][:, None] - mu[b[block][on]]
-        distances = np.sqrt(
-            np.real(gaps) ** 2 + np.imag(gaps) ** 2
-        )  # `abs`, which minds overflow, takes three times as long
+        # `abs`, which minds overflow, takes three times as long.
+        distances = np.sqrt(np.real(gaps) ** 2 + np.imag(gaps) ** 2)
         distances[np.isnan(distances)] = np.inf
         nearest = np.argmin(distances, axis=1) if on.size else np.zeros(0, int)
         partners[block][on, row] = nearest
