@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from rnndyn._programs import value_and_jacobian
+from rnndyn._programs import compiled, value_and_jacobian
 
 Frame = tuple[Array | np.ndarray, ...]
 
@@ -90,6 +90,16 @@ class CycleSystem(eqx.Module):
 
         rows = jax.vmap(jax.jacfwd(product))(self.step_arguments(z), v, w)
         return jnp.concatenate([rows[:, : self.num_units].ravel(), rows[:, self.num_units :].sum(axis=0)])
+
+
+def evaluate_cycle(cycle: CycleSystem, z: Any) -> Any:
+    """The residual and the Jacobians of a cycle at z: an `Evaluation` of NumPy arrays."""
+    return jax.device_get(_evaluate_cycle(cycle, z))
+
+
+@compiled
+def _evaluate_cycle(cycle: CycleSystem, z: Any) -> Evaluation:
+    return cycle.evaluate(jnp.asarray(z))
 
 
 class CriticalMultiplierSystem(eqx.Module):

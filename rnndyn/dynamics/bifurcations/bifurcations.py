@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from rnndyn._programs import compiled
-from rnndyn.dynamics.bifurcations._curve import Curve, Node, sorted_multipliers
+from rnndyn.dynamics.bifurcations._curve import Curve, Node, multipliers_of
 from rnndyn.dynamics.bifurcations._normal_forms import (
     Derivatives,
     flip_coefficient,
@@ -22,9 +22,11 @@ from rnndyn.dynamics.bifurcations._systems import (
     CycleSystem,
     Evaluation,
     NeimarkSackerSystem,
+    evaluate_cycle,
     shooting_matrix,
 )
 from rnndyn.dynamics.bifurcations.verdicts import BifurcationVerdict
+from rnndyn.dynamics.numerics.eigenvalues import orbit_product
 from rnndyn.results import Judged, is_verdict
 
 FOLD, BRANCH_POINT, FLIP, NEIMARK_SACKER = "fold", "branch point", "flip", "neimark-sacker"
@@ -164,7 +166,7 @@ def defining_system(
     cycle: CycleSystem, kind: str, z: np.ndarray, multipliers: np.ndarray
 ) -> tuple[Any, tuple[np.ndarray, ...], np.ndarray]:
     """The system whose solutions are bifurcations of `kind`, a frame for it near z, and z with its extra unknowns."""
-    e = jax.device_get(evaluate_cycle(cycle, z))
+    e = evaluate_cycle(cycle, z)
     if kind in (FOLD, FLIP):
         target = 1.0 if kind == FOLD else -1.0
         left, _, right = np.linalg.svd(shooting_matrix(np.asarray(e.step_jacobians), target))
@@ -173,7 +175,7 @@ def defining_system(
         left, _, right = np.linalg.svd(e.jacobian)
         return BranchPointSystem(cycle), (left[:, -1:], right[-2:].T), np.append(z, 0.0)
     k = float(np.cos(np.angle(critical_pair(multipliers))))
-    m = np.linalg.multi_dot([np.eye(cycle.num_units), *e.step_jacobians[::-1]])
+    m = orbit_product(e.step_jacobians)
     left, _, right = np.linalg.svd(m @ m - 2 * k * m + np.eye(len(m)))
     return NeimarkSackerSystem(cycle), (left[:, -2:], right[-2:].T), np.insert(z, cycle.num_states, k)
 
@@ -189,8 +191,8 @@ def describe_bifurcation(
 ) -> Bifurcation:
     """The result for a located point: multipliers, residual and normal form."""
     cycle: CycleSystem = curve.system
-    e = jax.device_get(evaluate_cycle(cycle, z))
-    m = np.linalg.multi_dot([np.eye(cycle.num_units), *e.step_jacobians[::-1]])
+    e = evaluate_cycle(cycle, z)
+    m = orbit_product(e.step_jacobians)
     derivatives = Derivatives(cycle, z, m)
     subtype = None
     if kind == FOLD:
@@ -213,7 +215,7 @@ def describe_bifurcation(
         kind=kind,
         parameter=float(z[-1]),
         points=z[:-1].reshape(cycle.period, cycle.num_units),
-        multipliers=sorted_multipliers(m[None])[0],
+        multipliers=multipliers_of(e.step_jacobians),
         angle=angle,
         coefficient=coefficient,
         subtype=subtype,
@@ -244,12 +246,6 @@ def branch_tangents(
     pair /= np.linalg.norm(pair, axis=1)[:, None]
     own, crossing = sorted(pair, key=lambda t: -abs(t @ tangent))
     return own * np.sign(own @ tangent), crossing
-
-
-@compiled
-def evaluate_cycle(cycle: CycleSystem, z: Any) -> Evaluation:
-    """The residual and the Jacobians of a cycle at z, compiled."""
-    return cycle.evaluate(jax.numpy.asarray(z))
 
 
 @compiled
