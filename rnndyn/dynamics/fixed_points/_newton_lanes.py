@@ -1,6 +1,7 @@
 """Newton's method from many starts at once: lanes that take up the next start, and starts that join a known root."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -36,6 +37,16 @@ class NewtonEnds(NamedTuple):
     stalled: Bool[np.ndarray, " K"]
 
 
+class NewtonStarts(NamedTuple):
+    """Where to begin on one map, with G there and the box that each start stays in."""
+
+    lanes: "NewtonLanes"
+    points: Float[np.ndarray, "K N"]
+    residuals: Float[np.ndarray, "K N"]
+    lower: Float[np.ndarray, "K N"]
+    upper: Float[np.ndarray, "K N"]
+
+
 class NewtonLanes:
     """The method on one map; roots that earlier calls have reached are known to later ones."""
 
@@ -56,93 +67,123 @@ class NewtonLanes:
     ) -> NewtonEnds:
         """Run the method from every start; `residuals` are G there, `bounds` the box each of them stays in.
 
-        A batch lives as long as its slowest member, so a lane that is done takes up the next start. One step is
-        compiled, for a fixed number of lanes: neither the number of starts nor of steps compiles anything.
+        One step is compiled, for a fixed number of lanes: neither the number of starts nor of steps compiles anything.
         """
-        num, size = starts.shape
-        points, ends = starts.copy(), residuals.copy()
-        converged, stalled = np.zeros(num, bool), np.zeros(num, bool)
-        owner = np.full(self.num_lanes, -1)
-        lanes: Any = self._empty(size)
-        next_start = 0
-        with tqdm(total=num, desc="fixed points", delay=2.0, leave=False, disable=None if progress else True) as bar:
-            while True:
-                free = np.flatnonzero(owner < 0)[: num - next_start]
-                if free.size:
-                    rows = np.arange(next_start, next_start + free.size)
-                    next_start += free.size
-                    owner[free] = rows
-                    self._load(lanes, free, starts[rows], residuals[rows], bounds[0][rows], bounds[1][rows])
-                busy = owner >= 0
-                if not busy.any():
-                    break
-                before, sizes = lanes.x, _sizes(lanes.g)
-                lanes = NewtonState(lanes.problem, *map(np.array, self._step(lanes)))  # pyright: ignore
-                # A step that leaves half of the residual has not come a thousand times closer to anything.
-                near = busy & ~lanes.converged & ~lanes.stalled & (_sizes(lanes.g) < 0.5 * sizes)
-                root = self._joined(before, lanes.x, near)
-                lanes.x[root >= 0] = self.anchors[root[root >= 0]]
-                lanes.g[root >= 0] = 0.0
-                lanes.converged[root >= 0] = True
-                done = busy & (lanes.converged | lanes.stalled | (lanes.num_steps >= self.max_steps))
-                rows = owner[done]
-                points[rows], ends[rows] = lanes.x[done], lanes.g[done]
-                converged[rows], stalled[rows] = lanes.converged[done], lanes.stalled[done]
-                self.add_anchors(lanes.x[done & lanes.converged & (root < 0)])
-                owner[done] = -1
-                lanes.x[done] = np.nan
-                bar.update(int(done.sum()))
-        sizes = np.max(np.abs(ends), axis=1)
-        # What became NaN is no minimum of anything.
-        return NewtonEnds(points, sizes, converged, stalled & ~converged & np.isfinite(sizes))
+        (ends,) = run_lanes([NewtonStarts(self, starts, residuals, *bounds)], self._step, progress=progress)
+        return ends
 
-    def _empty(self, size: int) -> NewtonState:
-        vectors = [np.full((self.num_lanes, size), np.nan) for _ in range(5)]
-        ones, none = np.ones(self.num_lanes), np.zeros(self.num_lanes, bool)
-        counts = np.zeros(self.num_lanes, np.int32)
-        problem = NewtonProblem(vectors[0], self.scale * ones, vectors[1], vectors[2])  # pyright: ignore
-        return NewtonState(problem, vectors[3], vectors[4], ones, counts, counts.copy(), none, none.copy())  # pyright: ignore
-
-    def _load(self, lanes: NewtonState, free: np.ndarray, x: Any, g: Any, lower: Any, upper: Any) -> None:
-        """Put starts into free lanes, as `NewtonMethod.start` does for one."""
-        problem: Any = lanes.problem
-        target: Any = lanes
-        problem.x0[free], problem.lower[free], problem.upper[free] = x, lower, upper
-        target.x[free], target.g[free] = x, g
-        target.radius[free] = 2 * np.sqrt(x.shape[1]) * np.maximum(self.scale, np.max(np.abs(x), axis=1))
-        target.num_steps[free], target.num_slow[free], target.converged[free] = 0, 0, False
-        target.stalled[free] = ~np.isfinite(g).all(axis=1)
-
-    def _step(self, lanes: NewtonState) -> tuple[Any, ...]:
+    def _step(self, owners: np.ndarray, state: NewtonState) -> tuple[Any, ...]:
         """The fields of the next iterates, but for the problem."""
-        return deal_rows(lambda part: _step_lanes(self.f, part, self.linear_solver, self.period), lanes)
+        # Lanes without a start repeat the first one.
+        rows = np.zeros(self.num_lanes, int)
+        rows[: len(owners)] = np.arange(len(owners))
+        step = lambda part: _step_lanes(self.f, part, self.linear_solver, self.period)
+        moved = deal_rows(step, _lanes_of(state, rows))
+        return tuple(field[: len(owners)] for field in moved)
 
-    def _joined(self, before: np.ndarray, after: np.ndarray, open_lanes: np.ndarray) -> np.ndarray:
-        """For every lane the known root that its last step has as good as reached, or -1."""
-        root = np.full(len(after), -1)
-        if len(self.anchors) == 0 or not open_lanes.any():
-            return root
-        rows = np.flatnonzero(open_lanes)
-        distance = self._distances(after[rows])
+    def joined(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """For every iterate the known root that its last step has as good as reached, or -1."""
+        if len(self.anchors) == 0:
+            return np.full(len(after), -1)
+        distance = self._distances(after)
         nearest = np.argmin(distance, axis=1)
-        earlier = np.max(np.abs(difference(before[rows], self.anchors[nearest], self.period)), axis=1)
+        earlier = np.max(np.abs(difference(before, self.anchors[nearest], self.period)), axis=1)
         # From farther than the states are wide a step may land anywhere.
-        joins = (distance[np.arange(len(rows)), nearest] <= JOINS * earlier) & (earlier <= self.scale)
-        root[rows[joins]] = nearest[joins]
-        return root
+        joins = (distance[np.arange(len(after)), nearest] <= JOINS * earlier) & (earlier <= self.scale)
+        return np.where(joins, nearest, -1)
 
     def add_anchors(self, roots: np.ndarray) -> None:
         """Roots that later starts may join."""
+        # Ends of one root agree to far more digits; what differs more may be another root.
+        same = 1e-9 * self.scale
+        roots = roots[~np.any(self._distances(roots) <= same, axis=1)]
         for x in roots:
             if len(self.anchors) >= MAX_ANCHORS:
                 return
-            # Ends of one root agree to far more digits; what differs more may be another root.
-            if not np.any(self._distances(x[None]) <= 1e-9 * self.scale):
+            if not np.any(self._distances(x[None]) <= same):
                 self.anchors = np.concatenate([self.anchors, x[None]])
 
     def _distances(self, x: np.ndarray) -> np.ndarray:
         """(M, A) largest differences of M states from the anchors."""
         return np.max(np.abs(difference(x[:, None], self.anchors, self.period)), axis=2, initial=0.0)
+
+
+def run_lanes(
+    tasks: Sequence[NewtonStarts],
+    step: Callable[[np.ndarray, NewtonState], tuple[Any, ...]],
+    *,
+    progress: bool = False,
+) -> list[NewtonEnds]:
+    """Run the method from every start of every task; `step(owners, state)` takes one step of each lane, on the
+    maps of the tasks `owners`.
+
+    A batch lives as long as its slowest member, so of each map as many starts are under way as it has lanes, and one
+    that is done makes room for the next.
+    """
+    counts = [len(task.points) for task in tasks]
+    owner, first = np.repeat(np.arange(len(tasks)), counts), np.cumsum([0, *counts])
+    fields = zip(*((task.points, task.residuals, task.lower, task.upper) for task in tasks))
+    x, g, lower, upper = (np.concatenate(field) for field in fields)
+    scales = np.repeat([task.lanes.scale for task in tasks], counts)
+    most_steps = np.repeat([task.lanes.max_steps for task in tasks], counts)
+    converged, stalled = np.zeros(len(x), bool), np.zeros(len(x), bool)
+    waiting = first[:-1].copy()
+    rows = np.zeros(0, int)
+    state: Any = _begin(rows, x, g, scales, lower, upper)
+    freed = np.array([task.lanes.num_lanes for task in tasks])
+    with tqdm(total=len(x), desc="fixed points", delay=2.0, leave=False, disable=None if progress else True) as bar:
+        while True:
+            numbers = np.minimum(freed, first[1:] - waiting)
+            if numbers.any():
+                taken = np.flatnonzero(numbers)
+                fresh = np.concatenate([np.arange(waiting[i], waiting[i] + numbers[i]) for i in taken])
+                waiting += numbers
+                rows = np.concatenate([rows, fresh])
+                begun = _begin(fresh, x, g, scales, lower, upper)
+                state = jax.tree.map(lambda old, new: np.concatenate([old, new]), state, begun)
+            if rows.size == 0:
+                break
+            owners, before, sizes = owner[rows], state.x, _sizes(state.g)
+            state = NewtonState(state.problem, *map(np.array, step(owners, state)))  # pyright: ignore[reportArgumentType]
+            # A step that leaves half of the residual has not come a thousand times closer to anything.
+            near = np.flatnonzero(~state.converged & ~state.stalled & (_sizes(state.g) < 0.5 * sizes))
+            met = np.zeros(len(rows), bool)
+            for i in np.unique(owners[near]):
+                own = near[owners[near] == i]
+                root = tasks[i].lanes.joined(before[own], state.x[own])
+                own, root = own[root >= 0], root[root >= 0]
+                state.x[own], state.g[own] = tasks[i].lanes.anchors[root], 0.0
+                state.converged[own] = met[own] = True
+            done = state.converged | state.stalled | (state.num_steps >= most_steps[rows])
+            ended = rows[done]
+            x[ended], g[ended] = state.x[done], state.g[done]
+            converged[ended], stalled[ended] = state.converged[done], state.stalled[done]
+            new = np.flatnonzero(done & state.converged & ~met)
+            for i in np.unique(owners[new]):
+                tasks[i].lanes.add_anchors(state.x[new[owners[new] == i]])
+            freed = np.bincount(owners[done], minlength=len(tasks))
+            rows, state = rows[~done], _lanes_of(state, ~done)
+            bar.update(len(ended))
+    sizes = np.max(np.abs(g), axis=1)
+    # What became NaN is no minimum of anything.
+    ends = NewtonEnds(x, sizes, converged, stalled & ~converged & np.isfinite(sizes))
+    return [NewtonEnds(*(a[low:high] for a in ends)) for low, high in itertools.pairwise(first)]
+
+
+def _lanes_of(state: NewtonState, chosen: np.ndarray) -> NewtonState:
+    """Some of the lanes (a mask, or indices)."""
+    return jax.tree.map(lambda a: a[chosen], state)
+
+
+def _begin(rows: np.ndarray, x: Any, g: Any, scales: Any, lower: Any, upper: Any) -> NewtonState:
+    """The first iterates of some starts, as `NewtonMethod.start` makes one."""
+    x, g, scales, lower, upper = (a[rows] for a in (x, g, scales, lower, upper))
+    none = np.zeros(len(rows), bool)
+    radius = 2 * np.sqrt(x.shape[1]) * np.maximum(scales, np.max(np.abs(x), axis=1, initial=0.0))
+    counts, stalled = np.zeros(len(rows), np.int32), ~np.isfinite(g).all(axis=1)
+    problem: Any = NewtonProblem(x, scales, lower, upper)
+    state: Any = NewtonState
+    return state(problem, x, g, radius, counts, counts.copy(), none, stalled)
 
 
 def _num_lanes(size: int, linear_solver: str) -> int:

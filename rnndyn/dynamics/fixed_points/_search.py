@@ -7,10 +7,11 @@ import numpy as np
 from jaxtyping import Array
 
 from rnndyn.dynamics.fixed_points._newton_lanes import NewtonEnds, NewtonLanes
+from rnndyn.dynamics.fixed_points._pieces import Images, NewtonRuns, Polish
 from rnndyn.dynamics.fixed_points._rescue import rescue, tries_all
+from rnndyn.dynamics.fixed_points._work import Work
 from rnndyn.dynamics.numerics.completeness import draw_box
 from rnndyn.dynamics.numerics.deduplication import MERGE_FRACTION, group_points, thin_points
-from rnndyn.dynamics.numerics.evaluation import images_of
 from rnndyn.dynamics.numerics.evidence import (
     by_modulus,
     degenerate_reach,
@@ -20,7 +21,6 @@ from rnndyn.dynamics.numerics.evidence import (
     root_errors,
     rounding_floor,
 )
-from rnndyn.dynamics.numerics.newton import polish
 from rnndyn.dynamics.numerics.torus import difference, embedded
 
 FIRST_BLOCK = 32
@@ -100,16 +100,22 @@ class FixedPointSearch:
         self.roots = empty_roots(candidates.shape[1])
         self._met_otherwise = candidates[:0]
         self._unconverged: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        self._images = images_of(f, candidates)
+        self.linear_solver = linear_solver
+        self.max_steps = max_steps
+
+    def begin(self) -> Work[None]:
+        """Look at the candidates, before anything else."""
+        candidates = self.candidates
+        self._images = yield Images(self.f, candidates)
         self.scale = robust_scale(np.concatenate([candidates, self._images]))
-        self._is_odd = period is None and _seems_odd(f, candidates, self._images, self.scale)
+        self._is_odd = self.period is None and (yield from self._seems_odd())
         self._lanes = NewtonLanes(
-            f,
+            self.f,
             size=candidates.shape[1],
             scale=self.scale,
-            linear_solver=linear_solver,
-            max_steps=max_steps,
-            period=period,
+            linear_solver=self.linear_solver,
+            max_steps=self.max_steps,
+            period=self.period,
         )
 
     @property
@@ -123,7 +129,7 @@ class FixedPointSearch:
         points, residuals, stalled = zip(*self._unconverged)
         return np.concatenate(points), np.concatenate(residuals), np.concatenate(stalled)
 
-    def run_blocks(self, starts: np.ndarray, seed: int, after_first: Callable[[], None]) -> np.ndarray:
+    def run_blocks(self, starts: np.ndarray, seed: int, after_first: Callable[[], Work[None]]) -> Work[np.ndarray]:
         """Run `starts` in random order until more of them would find little; returns those that were not run.
 
         Every block is as large as all before it; `after_first` is called when one has run. The share of candidates that
@@ -134,10 +140,10 @@ class FixedPointSearch:
         size, first_done = FIRST_BLOCK, False
         while len(left):
             num_before = self.num_found
-            self.run(left[:size])
+            yield from self.run(left[:size])
             if not first_done:
                 first_done = True
-                after_first()
+                yield from after_first()
             left = left[size:]
             num_singles = self._num_met_once()
             # Where nothing at all was found there is another way in a region only.
@@ -153,13 +159,13 @@ class FixedPointSearch:
         distances = np.max(np.abs(difference(singles[:, None], self._met_otherwise, self.period)), axis=2)
         return int(np.sum(np.min(distances, axis=1, initial=np.inf) > 1e-6 * self.scale))
 
-    def run(self, starts: np.ndarray) -> None:
+    def run(self, starts: np.ndarray) -> Work[None]:
         """Run Newton's method from `starts` and add the roots that are new."""
-        ends = self._newton(starts)
+        ends = yield from self._newton(starts)
         rescued = np.flatnonzero(ends.stalled)
         if rescued.size and self._rescue_pays:
             known = np.concatenate([self.roots.points, ends.points[ends.converged][:KNOWN_ENDS]])
-            points, reached, is_new = rescue(
+            points, reached, is_new = yield from rescue(
                 self.f, ends.points[rescued], self._newton, self.region, self.scale, self.period, known
             )
             # The ends of later rounds are of the same kind; for short states another try costs nothing.
@@ -171,30 +177,36 @@ class FixedPointSearch:
         lost = ~ends.converged
         self._unconverged.append((ends.points[lost], ends.residuals[lost], ends.stalled[lost]))
         if ends.converged.any():
-            self._add(ends.points[ends.converged])
+            yield from self._add(ends.points[ends.converged])
 
-    def add_ends(self, ends: np.ndarray) -> bool:
+    def add_ends(self, ends: np.ndarray) -> Work[bool]:
         """Add the roots next to `ends`, states close to them that no candidate hit, and say whether there is one."""
         if not len(ends):
             return False
-        polished = polish(self.f, ends, period=self.period)
+        polished = yield Polish(self.f, ends, self.period)
         row_sums = np.max(np.sum(np.abs(polished.jacobians[:, 0]), axis=2), axis=1)
         sizes = np.maximum(np.max(np.abs(ends), axis=1), self.scale)
         ok = polished.residuals <= rounding_floor(sizes, row_sums)
         if ok.any():
             self._met_otherwise = np.concatenate([self._met_otherwise, polished.points[ok, 0]])
-            self._add(polished.points[ok, 0], hit=0)
+            yield from self._add(polished.points[ok, 0], hit=0)
             self._lanes.add_anchors(polished.points[ok, 0])
         return bool(ok.any())
 
-    def _newton(self, starts: np.ndarray) -> NewtonEnds:
+    def _newton(self, starts: np.ndarray) -> Work[NewtonEnds]:
         lower, upper = np.full_like(starts, -np.inf), np.full_like(starts, np.inf)
         if self.region is not None:
             inside = np.all((starts >= self.region[0]) & (starts <= self.region[1]), axis=1)
             lower[inside], upper[inside] = self.region
-        images = self._images if starts is self.candidates else images_of(self.f, starts)
+        images = self._images if starts is self.candidates else (yield Images(self.f, starts))
         residuals = difference(images, starts, self.period)
-        return self._lanes.run(starts, residuals, (lower, upper), progress=self.progress)
+        return (yield NewtonRuns(self._lanes, starts, residuals, (lower, upper), self.progress))
+
+    def _seems_odd(self) -> Work[bool]:
+        """Whether F(-x) = -F(x) at some of the states, as of a network without biases: its roots come in pairs."""
+        few = slice(0, NUM_MIRRORED)
+        mirrored = yield Images(self.f, -self.candidates[few])
+        return bool(np.all(np.abs(mirrored + self._images[few]) <= 1e-12 * self.scale))
 
     def seeds(self, rng: np.random.Generator, *, uniform: bool) -> np.ndarray:
         """Starting points for the next round: between the roots, around them, between roots and candidates.
@@ -225,23 +237,23 @@ class FixedPointSearch:
         seeds = np.concatenate(parts)
         return seeds if self.region is None else np.clip(seeds, self.region[0], self.region[1])
 
-    def _add(self, ends: np.ndarray, hit: int = 1) -> None:
+    def _add(self, ends: np.ndarray, hit: int = 1) -> Work[None]:
         # Repeats to eleven digits of their own size are merged first, so that few points need to be polished.
         places = embedded(ends, self.period)
         unit = 1e-11 * np.maximum(np.max(np.abs(places), axis=1), 1e-3 * self.scale)
         unit = 2.0 ** np.ceil(np.log2(unit))[:, None]
         keys = np.concatenate([np.round(places / unit), unit], axis=1)
         _, first, hits = np.unique(keys, axis=0, return_index=True, return_counts=True)
-        polished = polish(self.f, ends[first], period=self.period)
+        polished = yield Polish(self.f, ends[first], self.period)
         # The first root alone, so that its repeats among the rest are told by its error.
         for part in (slice(0, 1), slice(1, None)) if len(self.roots) == 0 else (slice(None),):
             points, residuals = polished.points[part, 0], polished.residuals[part]
             if len(points):
-                self._enter(points, residuals, polished.jacobians[part, 0], hit * hits[part], bool(hit))
+                yield from self._enter(points, residuals, polished.jacobians[part, 0], hit * hits[part], bool(hit))
 
     def _enter(
         self, points: np.ndarray, residuals: np.ndarray, jacobians: np.ndarray, hits: np.ndarray, is_met: bool
-    ) -> None:
+    ) -> Work[None]:
         """Put polished ends into the table of roots; `is_met`: candidates came to them."""
         # Decompositions cost more than the search for a root: what is one with a known root, or with another end, to
         # a billionth of the spread is not decomposed again; nor what is one with a known root to its error, since
@@ -262,13 +274,7 @@ class FixedPointSearch:
             new = linearize_roots(points[fresh], residuals[fresh], jacobians[fresh], counts[~known], self.scale)
             self.roots = distinct_roots(self.roots.join(new), self.scale, self.period)
             if self._is_odd and is_met:
-                self.add_ends(-points[fresh])
-
-
-def _seems_odd(f: Callable[[Array], Array], states: np.ndarray, images: np.ndarray, scale: float) -> bool:
-    """Whether F(-x) = -F(x) at some of the states, as of a network without biases: its fixed points come in pairs."""
-    few = slice(0, NUM_MIRRORED)
-    return bool(np.all(np.abs(images_of(f, -states[few]) + images[few]) <= 1e-12 * scale))
+                yield from self.add_ends(-points[fresh])
 
 
 def distinct_roots(roots: RootTable, scale: float, period: np.ndarray | None = None) -> RootTable:

@@ -9,8 +9,10 @@ import numpy as np
 from jaxtyping import Array, ArrayLike
 
 from rnndyn._validation import check_at_least, check_states
+from rnndyn.dynamics.fixed_points._pieces import Images
 from rnndyn.dynamics.fixed_points._rescue import CHEAP
 from rnndyn.dynamics.fixed_points._search import FixedPointSearch
+from rnndyn.dynamics.fixed_points._work import Work, alone
 from rnndyn.dynamics.fixed_points.leftovers import Unconverged, describe_continuum
 from rnndyn.dynamics.fixed_points.paths import (
     PATHS_FOR_MORE,
@@ -31,7 +33,7 @@ from rnndyn.dynamics.numerics.completeness import (
 )
 from rnndyn.dynamics.numerics.drivers import double_precision, let_in
 from rnndyn.dynamics.numerics.evidence import MIN_CONTINUUM, is_degenerate
-from rnndyn.dynamics.numerics.jumps import near_jump
+from rnndyn.dynamics.numerics.jumps import JumpLook
 from rnndyn.dynamics.numerics.torus import period_of
 from rnndyn.dynamics.numerics.verdicts import NewtonVerdict
 from rnndyn.dynamics.proofs.trapping import is_kept, region_of_range
@@ -102,53 +104,97 @@ def find_fixed_points(
     J. Mallet-Paret & J. A. Yorke (1978), *Finding zeroes of maps: homotopy methods that are constructive with
     probability one*.
     """
+    check_options(candidates, max_steps, max_rounds, num_paths)
+    with double_precision(devices):
+        starts = np.asarray(candidates, np.float64)
+        f = let_in(f, starts[0])
+        search = search_for_fixed_points(
+            f,
+            starts,
+            max_steps=max_steps,
+            max_rounds=max_rounds,
+            until_complete=until_complete,
+            linear_solver=linear_solver,
+            num_paths=num_paths,
+            all_candidates=all_candidates,
+            seed=seed,
+            progress=progress,
+        )
+        result = alone(search)
+    warn_of_missing(result)
+    return result
+
+
+def check_options(candidates: ArrayLike, max_steps: int, max_rounds: int, num_paths: int | None) -> None:
+    """Raise for what `find_fixed_points` does not take."""
     check_states("candidates", candidates)
     check_at_least("max_steps", max_steps, 1)
     check_at_least("max_rounds", max_rounds, 1)
     if num_paths is not None:
         check_at_least("num_paths", num_paths, 0)
-    with double_precision(devices):
-        starts = np.asarray(candidates, np.float64)
-        f = let_in(f, starts[0])
-        region, period = _region(f), period_of(f, starts.shape[1])
-        if region is None and period is None:
-            region = region_of_range(f, starts)
-        goal = index_goal(f, starts, region, period, is_kept)
-        check_until_complete(until_complete, goal)
-        if num_paths is not None and num_paths > 0 and period is not None:
-            raise ValueError("num_paths: paths from constant maps do not go round angles; leave num_paths out.")
-        if linear_solver == "auto":
-            linear_solver = "dense" if starts.shape[1] <= DENSE_LIMIT else "gmres"
-        search = FixedPointSearch(
-            f, starts, region, period, max_steps=max_steps, linear_solver=linear_solver, progress=progress
-        )
-        rng = np.random.default_rng(seed)
-        paths, rest = None, starts[:0]
-        if starts.shape[1] <= CHEAP or all_candidates:
-            search.run(starts)
-        else:
-            after_first = lambda: beyond.append(follow_beyond(search, seed))
-            beyond: list[HomotopyPaths | None] = []
-            rest = search.run_blocks(starts, seed, after_first if num_paths is None else lambda: None)
-            paths = beyond[0] if beyond else None
-        rounds_left = max(max_rounds, 20) - 1 if until_complete else max_rounds - 1
-        for _ in range(rounds_left):
-            num_before = search.num_found
-            search.run(search.seeds(rng, uniform=until_complete))
-            unbalanced = until_complete and _assemble(search, goal).is_balanced is False
-            if search.num_found == num_before and not unbalanced:
-                break
-        more = _paths_where_points_are_missing(search, goal, rng, num_paths)
-        paths = paths if more is None else more.join(paths)
-        # Where no candidate arrived, the others would not either.
-        if len(rest) and search.num_arrived and _assemble(search, goal).is_balanced is False:
-            search.run(rest)
-            rest = rest[:0]
-        result = _with_kinks(f, _assemble(search, goal, paths, len(rest)))
+
+
+def warn_of_missing(result: FixedPoints) -> None:
+    """Warn where the index sum says that points are missing."""
     if result.is_balanced is False:
         sums = {1: (result.index_sum, result.expected_index_sum)}
         warn_incomplete("fixed points", sums, result.is_trap_sampled)
-    return result
+
+
+def search_for_fixed_points(
+    f: Any,
+    starts: np.ndarray,
+    *,
+    max_steps: int,
+    max_rounds: int,
+    until_complete: bool,
+    linear_solver: str,
+    num_paths: int | None,
+    all_candidates: bool,
+    seed: int,
+    progress: bool,
+) -> Work[FixedPoints]:
+    """What `find_fixed_points` does with a program, as pieces of work."""
+    region, period = _region(f), period_of(f, starts.shape[1])
+    if region is None and period is None:
+        region = region_of_range(f, starts)
+    goal = index_goal(f, starts, region, period, is_kept)
+    check_until_complete(until_complete, goal)
+    if num_paths is not None and num_paths > 0 and period is not None:
+        raise ValueError("num_paths: paths from constant maps do not go round angles; leave num_paths out.")
+    if linear_solver == "auto":
+        linear_solver = "dense" if starts.shape[1] <= DENSE_LIMIT else "gmres"
+    search = FixedPointSearch(
+        f, starts, region, period, max_steps=max_steps, linear_solver=linear_solver, progress=progress
+    )
+    yield from search.begin()
+    rng = np.random.default_rng(seed)
+    paths, rest = None, starts[:0]
+    if starts.shape[1] <= CHEAP or all_candidates:
+        yield from search.run(starts)
+    else:
+        beyond: list[HomotopyPaths | None] = [None]
+
+        def after_first() -> Work[None]:
+            if num_paths is None:
+                beyond[0] = yield from follow_beyond(search, seed)
+
+        rest = yield from search.run_blocks(starts, seed, after_first)
+        paths = beyond[0]
+    rounds_left = max(max_rounds, 20) - 1 if until_complete else max_rounds - 1
+    for _ in range(rounds_left):
+        num_before = search.num_found
+        yield from search.run(search.seeds(rng, uniform=until_complete))
+        unbalanced = until_complete and (yield from _assemble(search, goal)).is_balanced is False
+        if search.num_found == num_before and not unbalanced:
+            break
+    more = yield from _paths_where_points_are_missing(search, goal, rng, num_paths)
+    paths = paths if more is None else more.join(paths)
+    # Where no candidate arrived, the others would not either.
+    if len(rest) and search.num_arrived and (yield from _assemble(search, goal)).is_balanced is False:
+        yield from search.run(rest)
+        rest = rest[:0]
+    return _with_kinks(f, (yield from _assemble(search, goal, paths, len(rest))))
 
 
 def _with_kinks(f: Any, result: FixedPoints) -> FixedPoints:
@@ -166,25 +212,36 @@ def _region(f: Any) -> np.ndarray | None:
 
 def _paths_where_points_are_missing(
     search: FixedPointSearch, goal: IndexGoal, rng: np.random.Generator, num_paths: int | None
-) -> HomotopyPaths | None:
+) -> Work[HomotopyPaths | None]:
     """Follow as many paths as were asked for, or else until the points found may be all, or one where none was."""
+
+    def never() -> Work[bool]:
+        yield from ()
+        return False
+
+    def any_found() -> Work[bool]:
+        return len((yield from _assemble(search, goal))) > 0
+
+    def may_be_all() -> Work[bool]:
+        return (yield from _assemble(search, goal)).is_balanced is not False
+
     if num_paths is not None:
-        return follow_paths(search, path_starts(search, rng, num_paths), lambda: False) if num_paths else None
+        if num_paths == 0:
+            return None
+        return (yield from follow_paths(search, path_starts(search, rng, num_paths), never))
     if search.region is None or search.period is not None:
         return None
-    result = lambda: _assemble(search, goal)
-    found = result()
+    found = yield from _assemble(search, goal)
     if len(found) == 0 and found.continuum is None:
-        return follow_paths(search, path_starts(search, rng, PATHS_FOR_ONE), lambda: len(result()) > 0)
+        return (yield from follow_paths(search, path_starts(search, rng, PATHS_FOR_ONE), any_found))
     if found.is_balanced is False and search.candidates.shape[1] <= DENSE_LIMIT:
-        starts = path_starts(search, rng, PATHS_FOR_MORE)
-        return follow_paths(search, starts, lambda: result().is_balanced is not False)
+        return (yield from follow_paths(search, path_starts(search, rng, PATHS_FOR_MORE), may_be_all))
     return None
 
 
 def _assemble(
     search: FixedPointSearch, goal: IndexGoal, paths: HomotopyPaths | None = None, num_spared: int = 0
-) -> FixedPoints:
+) -> Work[FixedPoints]:
     """Sort what was found into isolated points, points out of reach, and a continuum."""
     roots, region = search.roots, search.region
     reachable = within(roots.points, roots.errors, region)
@@ -202,25 +259,29 @@ def _assemble(
     )
     unconverged = Unconverged(points, residuals, how)
 
-    def collect(mask: np.ndarray, **extra: Any) -> FixedPoints:
+    def collect(mask: np.ndarray, **extra: Any) -> Work[FixedPoints]:
         part = roots.take(mask).sorted()
+        look = JumpLook(part.points, part.errors, part.jacobians, search.period)
+        images = (yield Images(search.f, look.places)) if len(part) else part.points
         return FixedPoints(
             *vars(part).values(),
             num_candidates=search.num_candidates,
             unconverged=unconverged,
-            near_jump=near_jump(search.f, part.points, part.errors, part.jacobians, search.period),
+            near_jump=look.judge(images),
             period=search.period,
             **extra,
         )
 
-    return collect(
+    outside = None if reachable.all() else (yield from collect(~reachable))
+    inside = yield from collect(
         isolated,
         expected_index_sum=goal.expected(1),
         region=region,
         trap=goal.trap,
         is_trap_proved=goal.is_trap_proved,
-        outside=collect(~reachable) if not reachable.all() else None,
+        outside=outside,
         continuum=continuum,
         paths=paths,
         num_spared=num_spared,
     )
+    return inside

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from rnndyn.dynamics.fixed_points._homotopy import follow_path
+from rnndyn.dynamics.fixed_points._pieces import Follow
 from rnndyn.dynamics.fixed_points._search import FixedPointSearch
+from rnndyn.dynamics.fixed_points._work import Work
 from rnndyn.dynamics.fixed_points.verdicts import PathVerdict
 from rnndyn.results import Judged, is_verdict, join_verdicts, stack_verdicts
 
@@ -72,21 +73,21 @@ class HomotopyPaths(Judged):
 def follow_paths(
     search: FixedPointSearch,
     starts: Float[np.ndarray, "P N"],
-    enough: Callable[[], bool],
+    enough: Callable[[], Work[bool]],
     *,
     max_steps: int = MOST_STEPS,
     max_points: int = 1,
-) -> HomotopyPaths:
+) -> Work[HomotopyPaths]:
     """Follow the paths from `starts` until `enough()` holds; what they meet is added to the roots of the search."""
     verdicts, rows = [], []
     for start in starts:
-        path = follow_path(search.f, start, scale=search.scale, max_steps=max_steps, max_points=max_points)
+        path = yield Follow(search.f, start, search.scale, max_steps, max_points)
         num_before = search.num_found
-        reached = search.add_ends(path.points)
+        reached = yield from search.add_ends(path.points)
         # Where a kink or a jump lies the crossing may be none.
         verdicts.append(PathVerdict.arrived if reached else PathVerdict.lost if len(path.points) else path.verdict)
         rows.append((path.num_steps, path.length, search.num_found - num_before))
-        if enough():
+        if (yield from enough()):
             break
     steps, lengths, new = zip(*rows)
     return HomotopyPaths(
@@ -94,7 +95,7 @@ def follow_paths(
     )
 
 
-def follow_beyond(search: FixedPointSearch, seed: int) -> HomotopyPaths | None:
+def follow_beyond(search: FixedPointSearch, seed: int) -> Work[HomotopyPaths | None]:
     """Paths from candidates on past s = 1, where there are several points, until one meets no more of them."""
     size = search.candidates.shape[1]
     if search.region is None or search.period is not None or search.num_found < 2 or size > MOST_UNITS_BEYOND:
@@ -102,11 +103,12 @@ def follow_beyond(search: FixedPointSearch, seed: int) -> HomotopyPaths | None:
     starts = path_starts(search, np.random.default_rng([seed, 2]), PATHS_BEYOND + 1)[1:]
     counts = [search.num_found]
 
-    def enough() -> bool:
+    def enough() -> Work[bool]:
+        yield from ()
         counts.append(search.num_found)
         return counts[-1] == counts[-2] > counts[0]
 
-    return follow_paths(search, starts, enough, max_steps=STEPS_BEYOND, max_points=POINTS_BEYOND)
+    return (yield from follow_paths(search, starts, enough, max_steps=STEPS_BEYOND, max_points=POINTS_BEYOND))
 
 
 def path_starts(search: FixedPointSearch, rng: np.random.Generator, number: int) -> np.ndarray:

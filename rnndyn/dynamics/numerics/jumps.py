@@ -25,22 +25,32 @@ def near_jump(
     F is evaluated at the point and at four points around it, on both sides of every plane through it (the corners of a
     small cube, two pairs of opposite ones). Where the error is infinite, the rounding of the point is taken.
     """
-    num, size = points.shape
-    if num == 0:
-        return np.zeros(0, bool)
-    # A point at zero is a point of the size of the others: its error is.
-    scale = np.maximum(np.max(np.abs(points), axis=1), 1e-3 * robust_scale(points))
-    row_sums = np.max(np.sum(np.abs(jacobians), axis=2), axis=1)
-    least = 16 * np.finfo(float).eps * scale
-    # An error beyond a thousandth of the state is no neighbourhood: DF is another one there.
-    reach = REACH * np.clip(np.where(np.isfinite(errors), errors, least), least, 1e-3 * scale)
-    corner = np.random.default_rng(0).choice([-1.0, 1.0], (2, size))
-    corners = np.concatenate([corner, -corner])
-    around = points[:, None] + reach[:, None, None] * corners
-    images = images_of(f, np.concatenate([points[:, None], around], axis=1).reshape(-1, size)).reshape(num, 5, size)
-    change = np.max(np.abs(difference(images[:, 1:], images[:, :1], period)), axis=(1, 2))
-    allowed = 1e3 * ((1 + row_sums) * reach + rounding_floor(scale, row_sums))
-    return ~(change <= allowed)
+    look = JumpLook(points, errors, jacobians, period)
+    return look.judge(images_of(f, look.places) if len(points) else points)
+
+
+class JumpLook:
+    """The look of `near_jump`, with F left to others: where it is wanted, and what follows from it."""
+
+    def __init__(self, points: np.ndarray, errors: np.ndarray, jacobians: np.ndarray, period: np.ndarray | None):
+        num, size = points.shape
+        self.shape, self.period = (num, 5, size), period
+        # A point at zero is a point of the size of the others: its error is.
+        scale = np.maximum(np.max(np.abs(points), axis=1, initial=0.0), 1e-3 * robust_scale(points))
+        row_sums = np.max(np.sum(np.abs(jacobians), axis=2), axis=1, initial=0.0)
+        least = 16 * np.finfo(float).eps * scale
+        # An error beyond a thousandth of the state is no neighbourhood: DF is another one there.
+        reach = REACH * np.clip(np.where(np.isfinite(errors), errors, least), least, 1e-3 * scale)
+        corner = np.random.default_rng(0).choice([-1.0, 1.0], (2, size))
+        around = points[:, None] + reach[:, None, None] * np.concatenate([corner, -corner])
+        self.places = np.concatenate([points[:, None], around], axis=1).reshape(-1, size)
+        self.allowed = 1e3 * ((1 + row_sums) * reach + rounding_floor(scale, row_sums))
+
+    def judge(self, images: np.ndarray) -> Bool[np.ndarray, " K"]:
+        """Which points have a jump beside them, F at `places` given."""
+        images = images.reshape(self.shape)
+        change = np.max(np.abs(difference(images[:, 1:], images[:, :1], self.period)), axis=(1, 2), initial=0.0)
+        return ~(change <= self.allowed)
 
 
 def jumps_in(f: Callable[[Array], Array], box: Float[np.ndarray, "2 N"]) -> bool:
