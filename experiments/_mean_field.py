@@ -129,6 +129,25 @@ def _levels_on_grid(well: Callable[[np.ndarray], np.ndarray], spacing: float, nu
     return np.array(levels)
 
 
+def structured_kappa(overlap: float, gain: float) -> float:
+    """kappa of the stationary state of infinitely many units; 0 where there is none but 0.
+
+    x_i = kappa m_i + noise has the variance D = kappa^2 + g^2 <tanh^2>, and kappa = overlap kappa <tanh'>: the second
+    gives D, the first kappa (Mastrogiuseppe & Ostojic 2018, for vectors with overlap along one direction).
+    """
+    if overlap <= 1:
+        return 0.0
+    variance = root_scalar(lambda v: overlap * gaussian_mean(slope, v) - 1, bracket=(1e-12, 100 * overlap**2)).root
+    return float(np.sqrt(max(variance - gain**2 * gaussian_mean(lambda x: np.tanh(x) ** 2, variance), 0)))
+
+
+def chaos_border(gain: float) -> float:
+    """The overlap at which the structured stationary state loses stability: g^2 <tanh'^2> = 1, the disc's radius."""
+    excess = lambda v: gain**2 * gaussian_mean(lambda x: slope(x) ** 2, v) - 1
+    variance = root_scalar(excess, bracket=(1e-12, 100 * gain**4)).root
+    return 1 / gaussian_mean(slope, variance)
+
+
 def slope(x: np.ndarray) -> np.ndarray:
     """The derivative of tanh."""
     small = np.exp(-2 * np.abs(x))

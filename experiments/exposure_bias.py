@@ -33,7 +33,8 @@ those of no Lorenz system (d).
   running; pink, dashed, scheduled sampling; orange, teacher forcing; blue, generalised teacher forcing.
 - **b, c, d** over the strength of forcing α, and for scheduled sampling (s.s., pink): error of one step, with the
   noise dotted; time until a free run is lost; largest exponent of the learned system, with that of the Lorenz system
-  dotted. Light dots, networks; dark, medians; grey vertical line, the α below which gradients may explode.
+  dotted, and how many lie beyond the axis. Light dots, networks; dark, medians; grey vertical line, the α below which
+  gradients may explode.
 """
 
 LYAPUNOV = 0.9056
@@ -304,7 +305,7 @@ def draw_survival(axes: Any, result: ExposureBias) -> None:
     axes.set(xlim=(0, 5), ylim=(0, 1.5), xlabel="time / Lyapunov times", ylabel="free runs not yet lost")
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     axes.legend(loc="upper right", fontsize=6.5, borderaxespad=0)
-    axes.set_title("a  free runs", loc="left")
+    axes.set_title("a  free runs")
 
 
 def draw_measure(axes: Any, result: ExposureBias, values: np.ndarray, label: str, title: str) -> None:
@@ -321,4 +322,4 @@ def draw_measure(axes: Any, result: ExposureBias, values: np.ndarray, label: str
     axes.set(xscale="log", xlabel=r"strength of forcing $\alpha$", ylabel=label, xlim=(lowest / 1.5, 5))
     axes.set_xticks([lowest, 0.1, 1, apart], ["0", "0.1", "1", "s.s."])
     axes.minorticks_off()
-    axes.set_title(title, loc="left")
+    axes.set_title(title)
