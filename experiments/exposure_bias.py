@@ -26,8 +26,8 @@ CAPTION = """Left to its own outputs (Bengio et al. 2015; Hess et al. 2023).
 
 Piecewise-linear networks learn the Lorenz system from noisy samples, five of them each way. In the median free runs
 last longest with a forcing between none and teacher forcing, as Hess et al. find, though the ranges of the networks
-overlap. None of these small networks is a faithful copy: they are lost after few Lyapunov times, and most exponents are
-those of no Lorenz system (d).
+overlap. None of these small networks is a faithful copy: they are lost after few Lyapunov times, and their largest
+exponents scatter (d).
 
 - **a** share of free runs that are still with the true trajectory, over time in Lyapunov times: grey, trained free
   running; pink, dashed, scheduled sampling; orange, teacher forcing; blue, generalised teacher forcing.
