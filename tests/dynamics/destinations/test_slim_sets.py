@@ -63,6 +63,19 @@ def test_a_ball_becomes_the_ellipsoid_of_the_closed_form(stretching):
     np.testing.assert_allclose(found, 2.0 * axes, rtol=1e-6)
 
 
+def test_the_sum_with_a_ball_reaches_as_far_as_both_in_every_direction():
+    rng = np.random.default_rng(4)
+    factors = rng.normal(size=(3, SIZE, SIZE))
+    covariances, radii = factors @ np.swapaxes(factors, 1, 2), np.array([1e-6, 0.3, 20.0])
+    total = with_balls(SlimSets(np.zeros((3, SIZE)), covariances.copy()), radii).covariances
+    u = unit(rng, (500, SIZE))
+    length = lambda s: np.sqrt(np.einsum("mi,kij,mj->km", u, s, u))
+    exact = length(covariances) + radii[:, None]
+    assert np.all(length(total) >= exact)
+    # In the mean over directions little is lost; none could be without, for the sum is no ellipsoid.
+    assert np.all((length(total) / exact).mean(axis=1) < 1.1)
+
+
 def test_a_disc_becomes_the_ellipsoid_of_the_closed_form(stretching):
     matrix, _, _ = stretching
     matrix = 0.4 * matrix
