@@ -10,9 +10,9 @@ Delta(0). A perturbation grows by lambda = -1 + sqrt(1 - E), where E is the lowe
 
     -psi'' + (1 - g^2 D(tau)) psi = E psi,    D(tau) = <tanh'(x(t)) tanh'(x(t + tau))>.
 
-Reference: H. Sompolinsky, A. Crisanti & H.-J. Sommers (1988), "Chaos in random neural networks", Phys. Rev. Lett. 61;
-the derivation at length: A. Crisanti & H. Sompolinsky (2018), "Path integral approach to random neural networks",
-Phys. Rev. E 98.
+Reference: H. Sompolinsky, A. Crisanti & H.-J. Sommers (1988), "Chaos in random neural networks", Phys. Rev. Lett. 61,
+259; the derivation at length: A. Crisanti & H. Sompolinsky (2018), "Path integral approach to random neural networks",
+Phys. Rev. E 98, 062120.
 """
 
 import dataclasses
