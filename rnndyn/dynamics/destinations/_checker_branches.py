@@ -5,6 +5,7 @@ import numpy as np
 from rnndyn.dynamics.destinations import _checker_intervals as iv
 from rnndyn.dynamics.destinations._checker_cells import CellStep
 from rnndyn.dynamics.destinations._checker_sets import advance, is_inside, rows_of
+from rnndyn.dynamics.destinations._checker_slim import covariances_of, slim_arrive
 from rnndyn.dynamics.destinations.connections import CertifiedConnections
 
 _ROOT_OF_TWO = 1.4142135623730951 * (1 + 1e-15)
@@ -108,10 +109,15 @@ def pieces_fail(found: CertifiedConnections, step: CellStep) -> str:
             return f"branch {branch} of saddle {k}: a piece enters a ball of no memory {found.labels[k, branch]}."
         sets = _pieces(found, int(k), 1 - 2 * int(branch), starts, ends)
         there = np.zeros(len(rows), bool)
+        if found.periods[k] == 1:
+            start = sets[0], covariances_of(*sets[1:])
+            there = slim_arrive(step, start, pieces.steps[rows], entered, balls, found.multiples)
+        if there.all():
+            continue
         for t in range(int(pieces.steps[rows].max(initial=0)) + 1):
             now = pieces.steps[rows] == t
             if now.any():
-                there[now] = is_inside(*rows_of(sets, now), balls, entered[now], found.multiples[entered[now]])
+                there[now] |= is_inside(*rows_of(sets, now), balls, entered[now], found.multiples[entered[now]])
             if (pieces.steps[rows] > t).any():
                 sets = advance(step, *sets, int(found.periods[k]))
         if not there.all():

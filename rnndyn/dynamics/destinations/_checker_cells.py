@@ -95,7 +95,7 @@ class CellStep:
         everything = np.full_like(centers, -np.inf), np.full_like(centers, np.inf)
         out = Quantity(iv.exactly(centers), everything, iv.exactly(factors), radii).narrowed()
         for _ in range(times):
-            out = self._equations(out)
+            out = self.equations(out)
         return out.center, out.slopes
 
     def gains_over_balls(
@@ -104,7 +104,7 @@ class CellStep:
         """DF Q y = E (y, v), |v_i| <= d_i |(T y)_i| over balls: E (K, N, N + V), d (K, V) and T (K, V, N)."""
         everything = np.full_like(centers, -np.inf), np.full_like(centers, np.inf)
         gains, exact = Gains(centers.shape[1]), iv.exactly(factors)
-        out = self._equations(Quantity(iv.exactly(centers), everything, exact, radii, exact, gains).narrowed())
+        out = self.equations(Quantity(iv.exactly(centers), everything, exact, radii, exact, gains).narrowed())
         assert out.form is not None
         slopes = tuple(np.concatenate([pair[end] for pair in gains.slopes], axis=1) for end in (0, 1))
         return _padded(out.form, gains.count), np.concatenate(gains.radii, axis=1), slopes
@@ -113,13 +113,14 @@ class CellStep:
         """F over boxes, by interval arithmetic alone: a ball of radius zero has its centre for range."""
         num, size = box[0].shape
         nothing = np.zeros((num, size, 0))
-        return self._equations(Quantity(box, box, (nothing, nothing), np.zeros(num)), narrow=False).over
+        return self.equations(Quantity(box, box, (nothing, nothing), np.zeros(num)), narrow=False).over
 
-    def _equations(self, x: Quantity, narrow: bool = True) -> Quantity:
+    def equations(self, x: Quantity, narrow: bool = True, given: Quantity | None = None) -> Quantity:
+        """The new state; with sums `given`, as if the weighted sums of the state were variables of their own."""
         fix = (lambda q: q.narrowed()) if narrow else (lambda q: q)
         size = self.size
         h = x.part(0, size)
-        sums = fix(_linear(self.weight, h))
+        sums = fix(_linear(self.weight, h)) if given is None else given
         if self.gates == 1:
             return fix(_unary(fix(_shift(sums, self.drive)), iv.tanh, iv.tanh_slope))
         drive = self.drive

@@ -5,7 +5,11 @@ import numpy as np
 from rnndyn.dynamics.destinations import _checker_intervals as iv
 from rnndyn.dynamics.destinations._checker_cells import CellStep
 from rnndyn.dynamics.destinations._checker_discs import discs_arrive
+from rnndyn.dynamics.destinations._checker_slim import slim_arrive
 from rnndyn.dynamics.destinations.trapping_balls import TrappingBalls
+
+_AT_ONCE = 64
+"""States followed side by side."""
 
 
 def balls_fail(balls: TrappingBalls, step: CellStep) -> str:
@@ -109,9 +113,15 @@ def states_arrive(
     multiples: np.ndarray,
 ) -> np.ndarray:
     """Which states lie, after so many steps, within so many times the radius of a ball."""
-    inside = discs_arrive(step, states, steps, entered, balls, multiples)
+    num, size = states.shape
+    inside = np.zeros(num, bool)
+    for first in range(0, num, _AT_ONCE):
+        own = slice(first, first + _AT_ONCE)
+        start = states[own], np.zeros((len(states[own]), size, size))
+        inside[own] = slim_arrive(step, start, steps[own], entered[own], balls, multiples)
     left = np.flatnonzero(~inside)
-    size = states.shape[1]
+    inside[left] = discs_arrive(step, states[left], steps[left], entered[left], balls, multiples)
+    left = left[~inside[left]]
     sets = (states[left], np.broadcast_to(np.eye(size), (len(left), size, size)), np.zeros(len(left)))
     for t in range(int(steps[left].max(initial=0)) + 1):
         now = steps[left] == t

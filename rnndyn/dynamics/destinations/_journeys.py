@@ -16,7 +16,7 @@ from rnndyn.dynamics.destinations._sets import (
     enclose_in_chunks,
     place_of_each,
 )
-from rnndyn.dynamics.destinations._slim_sets import follow_slim
+from rnndyn.dynamics.destinations._slim_sets import Outcome, follow_as_slim, follow_slim
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
 from rnndyn.dynamics.proofs import verified_norms as vn
 from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
@@ -79,7 +79,7 @@ def follow_states(
     found, left = _none(len(states)), np.arange(len(states))
     layer = one_layer(f, states.shape[1])
     if layer is not None:
-        part = _in_layers(f, layer, states, balls, max_steps, progress=progress)
+        part = _journeys_of(follow_slim(f, layer, states, balls, max_steps, progress=progress), balls)
         _write(found, left, part)
         left = left[(part.ends != ARRIVED) & (part.ends != TRAVELLING)]
     homes = np.zeros(len(states), int)
@@ -97,15 +97,21 @@ def follow_states(
     return found
 
 
-def _in_layers(
-    f: Callable, layer: Layer, states: np.ndarray, balls: Balls, max_steps: int, *, progress: bool
+def follow_slim_sets(
+    f: Callable, layer: Layer, sets: Ellipsoids, balls: Balls, max_steps: int, *, progress: bool, description: str
 ) -> Journeys:
-    out, found = _none(len(states)), follow_slim(f, layer, states, balls, max_steps, progress=progress)
+    """Follow ellipsoids as slim sets, which is cheap for short ones; the longest may be lost."""
+    found = follow_as_slim(f, layer, sets, balls, max_steps, progress=progress, description=description)
+    return _journeys_of(found, balls)
+
+
+def _journeys_of(found: Outcome, balls: Balls) -> Journeys:
+    out, size = _none(len(found.balls)), found.centers.shape[1]
     out.balls[:], out.steps[:] = found.balls, found.steps
     out.ends[:] = np.select([found.balls >= 0, found.travelling], [ARRIVED, TRAVELLING], BLURRED)
     late = np.flatnonzero(found.travelling)
     if late.size:
-        eyes = np.broadcast_to(np.eye(states.shape[1]), (late.size, *2 * states.shape[1:])).copy()
+        eyes = np.broadcast_to(np.eye(size), (late.size, size, size)).copy()
         sets = Ellipsoids(found.centers[late], eyes, found.reach[late])
         out.nearest[late], out.far[late], out.wide[late] = place_of_each(sets, balls)
     return out

@@ -16,7 +16,7 @@ from scipy.spatial import KDTree
 from tqdm.auto import tqdm
 
 from rnndyn._programs import compiled
-from rnndyn.dynamics.destinations._sets import Balls
+from rnndyn.dynamics.destinations._sets import Balls, Ellipsoids
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
 from rnndyn.dynamics.proofs import verified_norms as vn
 from rnndyn.dynamics.proofs.interval_arithmetic import UNIT_ROUNDOFF, Interval, point
@@ -73,29 +73,40 @@ def with_balls(sets: SlimSets, radii: Float[np.ndarray, " K"]) -> SlimSets:
 class Layered:
     """A map with a `Layer`, and what its steps need of that again and again."""
 
-    def __init__(self, f: Callable, layer: Layer) -> None:
-        self.layer, self._f = layer, f
+    def __init__(self, f: Callable, layer: Layer, is_sharp: bool) -> None:
+        self.layer, self._f, self._is_sharp = layer, f, is_sharp
         self._columns = np.ascontiguousarray(np.swapaxes(layer.matrices, 0, 1))
-        size = layer.matrices.shape[1]
-        self._rows = np.linalg.norm(layer.matrices, axis=2) * (1 + (size + 8) * 4 * UNIT_ROUNDOFF)
+
+    def _reaches(self, sets: SlimSets) -> np.ndarray:
+        """How much each source changes from the centre of each set on, (K, S): |w| |x - c|, or (w'S w)^1/2."""
+        layer = self.layer
+        crude = layer.lengths * sets.reach[:, None] * _UP
+        if not self._is_sharp:
+            return crude
+        size = sets.centers.shape[1]
+        squared = np.einsum("ksn,sn->ks", layer.sources @ sets.covariances, layer.sources)
+        # Two products of n terms, gamma_n <= 2 n u.
+        norms = np.linalg.norm(sets.covariances, axis=(1, 2))[:, None] * (1 + size**2 * UNIT_ROUNDOFF)
+        lost = 4 * (2 * size + 8) * UNIT_ROUNDOFF * layer.lengths**2 * norms
+        return np.minimum(np.sqrt((np.maximum(squared, 0.0) + lost) * _UP) * _UP + 1e-290, crude)
 
     @np.errstate(all="ignore")
     def advance(self, sets: SlimSets) -> tuple[SlimSets, Bool[np.ndarray, " K"]]:
         """Sets that hold the images of sets, and of which of them F is known to be finite and continuous."""
         num, size = sets.centers.shape
-        reach = sets.reach
-        missing = _AT_ONCE - num
-        padded = np.pad(sets.centers, [(0, missing), (0, 0)]), np.pad(reach, (0, missing))
-        image = jax.device_get(layer_slopes(self._f, self.layer.seeds, self.layer.lengths, *padded))
+        reaches = self._reaches(sets)
+        padded = (np.pad(x, [(0, _AT_ONCE - num), (0, 0)]) for x in (sets.centers, reaches))
+        image = jax.device_get(layer_slopes(self._f, self.layer.seeds, *padded))
         value, slopes = (x.map(lambda end: np.asarray(end)[:num]) for x in (image.value, image.slopes))
         known = np.asarray(image.is_known)[:num]
         value, slopes = (_zero_unless(known, x) for x in (value, slopes))
         centers, middle = np.asarray(ia.midpoint(value)), np.asarray(ia.midpoint(slopes))
         linear = np.swapaxes(np.matmul(middle.transpose(2, 0, 1), self._columns), 0, 1)
-        # |DF - A| <= e, what slopes vary by and what is rounded in their sum; gamma_n <= 2 n u.
+        # What (DF - A)(x - c) is at most: slopes vary, and their sum is rounded; gamma_n <= 2 n u.
         colours = middle.shape[1]
         varies = ia.radius_about(slopes, middle) + 4 * (colours + 2) * UNIT_ROUNDOFF * np.abs(middle)
-        varied = vn.vector_norm_bound(point(np.einsum("kcn,nc->kn", varies, self._rows.T) * _UP))
+        moved_by = np.pad(reaches, [(0, 0), (0, 1)])[:, self.layer.which]
+        varied = vn.vector_norm_bound(point((varies * moved_by).sum(axis=1) * _UP))
         offset = vn.vector_norm_bound(point(ia.radius_about(value, centers)))
         product = linear @ sets.covariances @ np.swapaxes(linear, 1, 2)
         product = 0.5 * product + 0.5 * np.swapaxes(product, 1, 2)
@@ -105,7 +116,7 @@ class Layered:
         rounding = (8 * (size + 4) * UNIT_ROUNDOFF * stretch**2) * before * _UP
         diagonal = np.einsum("kii->ki", product)
         diagonal += rounding[:, None]
-        moved = np.where(known, (varied * reach + offset) * _UP, np.inf)
+        moved = np.where(known, (varied + offset) * _UP, np.inf)
         return with_balls(SlimSets(centers, product), moved), known
 
 
@@ -133,9 +144,31 @@ def follow_slim(
     orbits = _orbits(np.asarray(jax.device_get(_images(f, states))), states, _ON_THE_WAY * spread)
     bar = tqdm(total=num, desc="Following orbits", delay=2.0, leave=False, disable=None if progress else True)
     with bar:
-        fleet = _Fleet(Layered(f, layer), balls, max_steps, spread, found, bar)
-        lost = fleet.follow(states, orbits)
-        fleet.follow(states, _Orbits([[(0, k)] for k in lost]))
+        fleet = _Fleet(Layered(f, layer, False), balls, max_steps, spread, found, bar)
+        points = SlimSets(states, np.broadcast_to(0.0, (num, states.shape[1], states.shape[1])))
+        lost = fleet.follow(points, orbits)
+        fleet.follow(points, _Orbits([[(0, k)] for k in lost]))
+    return found
+
+
+def follow_as_slim(
+    f: Callable, layer: Layer, sets: Ellipsoids, balls: Balls, max_steps: int, *, progress: bool, description: str
+) -> Outcome:
+    """Follow ellipsoids as slim sets."""
+    spread = float(np.max(np.abs(balls.centers - balls.centers.mean(axis=0)), initial=0.0)) or 1.0
+    num, size = sets.centers.shape
+    whole = lambda fill: np.full(num, fill)
+    found = Outcome(whole(-1), whole(0), whole(False), sets.centers.copy(), whole(0.0))
+    axes = sets.factors * sets.radii[:, None, None]
+    covariances = axes @ np.swapaxes(axes, 1, 2)
+    # Rounded in the axes and in the product, gamma_n <= 2 n u.
+    lost = 4 * (size + 4) * UNIT_ROUNDOFF * np.linalg.norm(axes, axis=(1, 2)) ** 2 + 1e-250
+    diagonal = np.einsum("kii->ki", covariances)
+    diagonal += lost[:, None]
+    bar = tqdm(total=num, desc=description, delay=2.0, leave=False, disable=None if progress else True)
+    with bar:
+        fleet = _Fleet(Layered(f, layer, True), balls, max_steps, spread, found, bar)
+        fleet.follow(SlimSets(sets.centers, covariances), _Orbits([[(0, k)] for k in range(num)]))
     return found
 
 
@@ -196,9 +229,13 @@ class _Fleet:
         self.shapes = vn.spectral_norm_bound(balls.inverses)
 
     @np.errstate(all="ignore")
-    def follow(self, states: np.ndarray, orbits: _Orbits) -> list[int]:
-        """Write down what arrives; which states were lost in company, or not met, and may not be when alone."""
-        size, found = states.shape[1], self.found
+    def follow(self, starts: SlimSets, orbits: _Orbits) -> list[int]:
+        """Write down what arrives; which states were lost in company, or not met, and may not be when alone.
+
+        Only where the sets are states may there be several on an orbit.
+        """
+        states, found = starts.centers, self.found
+        size = states.shape[1]
         waiting = list(range(len(orbits.stops)))[::-1]
         aboard: list[list[tuple[int, int]]] = [[] for _ in orbits.stops]
         rows, steps = np.zeros(0, int), np.zeros(0, int)
@@ -207,12 +244,12 @@ class _Fleet:
         while waiting or rows.size:
             if waiting and rows.size < _AT_ONCE:
                 new = [waiting.pop() for _ in range(min(len(waiting), _AT_ONCE - rows.size))]
-                first = states[[orbits.stops[k][0][1] for k in new]]
+                first = starts.take(np.array([orbits.stops[k][0][1] for k in new]))
                 rows, steps = np.concatenate([rows, new]), np.concatenate([steps, np.zeros(len(new), int)])
-                sets = SlimSets(*(np.concatenate(x) for x in zip(sets, (first, np.zeros((len(new), size, size))))))
+                sets = SlimSets(*(np.concatenate(x) for x in zip(sets, first)))
             self._take_along(sets, rows, steps, states, orbits, aboard)
             reach = sets.reach
-            ball = _ball_of_each(sets.centers, reach, self.balls, self.inverses, self.shapes)
+            ball = _ball_of_each(sets, reach, self.balls, self.inverses, self.shapes)
             for k in np.flatnonzero(ball >= 0):
                 for after, state in aboard[rows[k]]:
                     found.balls[state], found.steps[state], arrived[state] = ball[k], steps[k] - after, True
@@ -256,18 +293,33 @@ class _Fleet:
 
 
 def _ball_of_each(
-    centers: np.ndarray, reach: np.ndarray, balls: Balls, inverses: np.ndarray, shapes: np.ndarray
+    sets: SlimSets, reach: np.ndarray, balls: Balls, inverses: np.ndarray, shapes: np.ndarray
 ) -> np.ndarray:
-    """The ball that wholly holds each set, -1 where none is shown to: |x - c|_Q <= |Q^-1 (x - c)| + |Q^-1| |x - c|."""
-    found = np.full(len(centers), -1)
+    """The ball that wholly holds each set, -1 where none is shown to."""
+    centers, found = sets.centers, np.full(len(reach), -1)
     away = np.stack([np.linalg.norm((centers - c) @ m.T, axis=1) for c, m in zip(balls.centers, inverses)], axis=1)
     near = np.argmin(np.where(np.isnan(away), np.inf, away) / balls.radii, axis=1)
-    rows = np.flatnonzero(away[np.arange(len(centers)), near] + shapes[near] * reach < balls.radii[near])
+    rows = np.flatnonzero(away[np.arange(len(centers)), near] < balls.radii[near])
     if rows.size:
         chosen = near[rows]
         inverse = balls.inverses.map(lambda end: end[chosen])
         offset = ia.sub(point(centers[rows]), point(balls.centers[chosen]))
         distance = vn.vector_norm_bound(ia.matvec(inverse, offset))
-        inside = vn.round_up(distance + vn.round_up(shapes[chosen] * reach[rows])) <= (1 - _ROOM) * balls.radii[chosen]
+        wide = np.minimum(
+            vn.round_up(shapes[chosen] * reach[rows]), _reach_in(inverse, sets.covariances[rows], reach[rows])
+        )
+        inside = vn.round_up(distance + wide) <= (1 - _ROOM) * balls.radii[chosen]
         found[rows[inside]] = chosen[inside]
     return found
+
+
+def _reach_in(inverses: Interval, covariances: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """Upper bounds of |Q^-1 (x - c)|: the root of the trace of R S R', R near Q^-1, and what R is off by."""
+    middle = np.asarray(ia.midpoint(inverses))
+    size = middle.shape[1]
+    error = np.linalg.norm(ia.radius_about(inverses, middle), axis=(1, 2)) * (1 + size**2 * UNIT_ROUNDOFF)
+    turned = np.einsum("kij,kij->k", middle @ covariances, middle)
+    # Products of matrices and a sum of n² terms, gamma_n <= 2 n u.
+    length = np.linalg.norm(middle, axis=(1, 2)) * (1 + size**2 * UNIT_ROUNDOFF)
+    lost = 4 * (size**2 + size + 8) * UNIT_ROUNDOFF * length**2 * np.linalg.norm(covariances, axis=(1, 2)) * _UP
+    return (np.sqrt((np.maximum(turned, 0.0) + lost) * _UP) + error * reach) * _UP + 1e-290

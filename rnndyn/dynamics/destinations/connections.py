@@ -23,6 +23,7 @@ from rnndyn.dynamics.destinations.trapping_balls import TrappingBalls, trapping_
 from rnndyn.dynamics.destinations.verdicts import DestinationVerdict
 from rnndyn.dynamics.numerics.drivers import let_in
 from rnndyn.dynamics.proofs.krawczyk import interval_precision
+from rnndyn.dynamics.proofs.layer_forms import Layer, one_layer
 from rnndyn.results import Judged, Result, first_verdict, is_verdict
 
 _NUM_FIRST_PIECES = 2
@@ -250,6 +251,10 @@ class _Branches:
             (k, branch): [] for k in range(num) for branch in (0, 1)
         }
 
+    def is_blurred(self, key: tuple[int, int]) -> bool:
+        """Whether another way to follow the branch may help."""
+        return self.labels[key] < 0 and self.ends[key] == journeys.BLURRED
+
     def arrived(self, rows: np.ndarray) -> "Pieces":
         """The pieces of what is proved, in order."""
         proved = [key for key in self.pieces if self.labels[key] >= 0]
@@ -284,20 +289,46 @@ def _follow(
     limits: tuple[int, int],
     progress: bool,
 ) -> None:
-    """Follow the branches of some saddles, all at once: a branch is proved when all of its pieces arrive."""
+    """Follow the branches of some saddles, all at once: a branch is proved when all of its pieces arrive.
+
+    As slim sets, where f has one layer, and as ellipsoids that are fitted to their images what these have lost.
+    """
+    layer = one_layer(f, manifolds[which[0]].center.size)
+    keys = [(k, branch) for k in which for branch in (0, 1)]
+    for engine in (layer, None) if layer is not None else (None,):
+        left = [key for key in keys if found.labels[key] < 0 and (engine is layer or found.is_blurred(key))]
+        if left:
+            _follow_branches(f, engine, manifolds, left, found, targets, owners, limits, progress)
+
+
+def _follow_branches(
+    f: Callable,
+    layer: Layer | None,
+    manifolds: list[Any],
+    branches: list[tuple[int, int]],
+    found: _Branches,
+    targets: Balls,
+    owners: np.ndarray,
+    limits: tuple[int, int],
+    progress: bool,
+) -> None:
     max_steps, max_pieces = limits
     work: list[tuple[int, int, float, float]] = []
-    for k in which:
+    for k, branch in branches:
+        found.pieces[k, branch] = []
         marks = np.geomspace(manifolds[k].inner, manifolds[k].outer, _NUM_FIRST_PIECES + 1)
         # The ends are the proved ones, whatever the rounding of the marks between.
         marks[0], marks[-1] = manifolds[k].inner, manifolds[k].outer
-        work += [(k, branch, marks[i], marks[i + 1]) for branch in (0, 1) for i in range(_NUM_FIRST_PIECES)]
-    branches = [(k, branch) for k in which for branch in (0, 1)]
+        work += [(k, branch, marks[i], marks[i + 1]) for i in range(_NUM_FIRST_PIECES)]
     given_up: set[tuple[int, int]] = set()
     while work:
         sets = [pieces_of_branch(manifolds[k], 1 - 2 * branch, *np.array([[a], [b]])) for k, branch, a, b in work]
         joined = Ellipsoids(*(np.concatenate(parts) for parts in zip(*sets)))
-        out = journeys.follow_sets(f, joined, targets, max_steps, progress=progress, description="Following branches")
+        words = {"progress": progress, "description": "Following branches"}
+        if layer is None:
+            out = journeys.follow_sets(f, joined, targets, max_steps, **words)
+        else:
+            out = journeys.follow_slim_sets(f, layer, joined, targets, max_steps, **words)
         divided = []
         for row, (k, branch, a, b) in enumerate(work):
             if out.ends[row] == journeys.ARRIVED:

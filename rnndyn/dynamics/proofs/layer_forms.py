@@ -13,7 +13,7 @@ import jax
 import jax.extend
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from rnndyn._programs import compiled
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
@@ -34,16 +34,19 @@ class Layer(NamedTuple):
     - `matrices`: M_c, the source of colour c of every value as a row of the identity or of weights, zero where it has
         none, (C, N, N); exact.
     - `seeds`: which source has which colour, ones and zeros (C, S).
-    - `lengths`: upper bounds of how much each source changes with the state, (S,), in the Euclidean norm.
+    - `sources`: how each source changes with the state, (S, N), and upper bounds of the Euclidean norms of these rows,
+        `lengths` (S,). `which`: the number of the source of each colour of every value, (C, N), S where it has none.
     """
 
     matrices: Float[np.ndarray, "C N N"]
     seeds: Float[np.ndarray, "C S"]
+    sources: Float[np.ndarray, "S N"]
     lengths: Float[np.ndarray, " S"]
+    which: Int[np.ndarray, "C N"]
 
 
 class LayerSlopes(NamedTuple):
-    """A map on K balls |x - c| <= r: F(x) - F(x') = sum_c diag(a_c) M_c (x - x') with slopes in these bounds.
+    """A map on K sets about c: F(x) - F(x') = sum_c diag(a_c) M_c (x - x') with slopes in these bounds.
 
     - `value`: encloses F(c), (K, N); `slopes`: enclose a, (K, C, N); `is_known`: (K,), nothing stands against it.
     """
@@ -76,28 +79,32 @@ def one_layer(f: Callable, size: int) -> Layer | None:
     # One source of a colour for each value at most, so that these products copy rows.
     matrices = np.stack([(on * seed[:, None]).T @ matrix for seed in seeds])
     lengths = np.linalg.norm(matrix, axis=1) * (1 + (size + 8) * 4 * ia.UNIT_ROUNDOFF) + 1e-290
-    return Layer(matrices, seeds, lengths)
+    has = np.stack([(on * seed[:, None]).any(axis=0) for seed in seeds])
+    which = np.where(has, np.stack([(on * seed[:, None]).argmax(axis=0) for seed in seeds]), len(matrix))
+    return Layer(matrices, seeds, matrix, lengths, which)
 
 
 @compiled
 def layer_slopes(
     f: Callable,
     seeds: Float[Array | np.ndarray, "C S"],
-    lengths: Float[Array | np.ndarray, " S"],
     centers: Float[Array | np.ndarray, "K N"],
-    radii: Float[Array | np.ndarray, " K"],
+    reaches: Float[Array | np.ndarray, "K S"],
 ) -> LayerSlopes:
-    """Values at the centres of balls, and slopes over them, of a map with a `Layer`."""
+    """Values at the centres of sets, and slopes over them, of a map with a `Layer`.
 
-    def one(center: Array, radius: Array) -> LayerSlopes:
+    `reaches` bounds how much each source changes from the centre of each set on.
+    """
+
+    def one(center: Array, reach: Array) -> LayerSlopes:
         closed = jax.make_jaxpr(f)(jax.ShapeDtypeStruct(center.shape, center.dtype))
-        walk = _Slopes(jnp.asarray(seeds), jnp.asarray(lengths) * radius * (1 + 8 * ia.UNIT_ROUNDOFF))
+        walk = _Slopes(jnp.asarray(seeds), reach)
         (out,) = walk.evaluate(closed.jaxpr, closed.consts, [walk.source(Dual(point(center), None))])
         known = is_finite(out.at.value) & is_finite(out.over.tangent)
         known &= ~walk.trouble.any_jump() & ~walk.trouble.any_undefined()
         return LayerSlopes(out.at.value, out.over.tangent, known)
 
-    return jax.vmap(one)(jnp.asarray(centers), jnp.asarray(radii))
+    return jax.vmap(one)(jnp.asarray(centers), jnp.asarray(reaches))
 
 
 # --- helpers

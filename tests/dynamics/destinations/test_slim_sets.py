@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import rnndyn as rd
+from rnndyn.dynamics.destinations._checker_cells import CellStep
+from rnndyn.dynamics.destinations._checker_slim import CovarianceStep, covariances_of
 from rnndyn.dynamics.destinations._discs import Discs, Stations
 from rnndyn.dynamics.destinations._sets import advance
 from rnndyn.dynamics.destinations._slim_sets import Layered, SlimSets, with_balls
@@ -24,11 +26,11 @@ def unit(rng, shape):
     return v / np.linalg.norm(v, axis=-1, keepdims=True)
 
 
-def layered(f, size):
+def layered(f, size, is_sharp=False):
     f = let_in(f, np.zeros(size))
     layer = one_layer(f, size)
     assert layer is not None
-    return Layered(f, layer)
+    return Layered(f, layer, is_sharp)
 
 
 @pytest.fixture(scope="module")
@@ -103,12 +105,13 @@ def curved(x):
     return jnp.tanh(turn @ x + jnp.asarray([0.4, -0.2, 0.1], x.dtype))
 
 
-def test_images_of_states_of_a_set_lie_in_its_image():
+@pytest.mark.parametrize("is_sharp", [False, True])
+def test_images_of_states_of_a_set_lie_in_its_image(is_sharp):
     rng = np.random.default_rng(3)
     centers, factors = rng.normal(size=(6, 3)), rng.normal(size=(6, 3, 3))
     factors *= np.array([1e-3, 1e-3, 0.05, 0.05, 0.2, 0.2])[:, None, None]
     with interval_precision():
-        image, known = layered(curved, 3).advance(SlimSets(centers, factors @ np.swapaxes(factors, 1, 2)))
+        image, known = layered(curved, 3, is_sharp).advance(SlimSets(centers, factors @ np.swapaxes(factors, 1, 2)))
         states = centers[:, None] + np.einsum("kij,kmj->kmi", factors, unit(rng, (6, 400, 3)))
         ends = np.asarray(jax.vmap(jax.vmap(curved))(jnp.asarray(states))) - image.centers[:, None]
         slopes = np.asarray(jax.vmap(jax.jacfwd(curved))(jnp.asarray(centers)))
@@ -150,7 +153,7 @@ def test_slopes_of_cells_hold_their_derivatives(make):
         layer = one_layer(f, size)
         assert layer is not None
         centers, radii = rng.normal(size=(4, size)), np.array([0.0, 1e-6, 1e-2, 0.3])
-        found = jax.device_get(layer_slopes(f, layer.seeds, layer.lengths, centers, radii))
+        found = jax.device_get(layer_slopes(f, layer.seeds, centers, radii[:, None] * layer.lengths))
         at_centers = np.asarray(jax.vmap(f)(jnp.asarray(centers)))
         states = centers[:, None] + radii[:, None, None] * unit(rng, (4, 50, size))
         seen = np.asarray(jax.vmap(jax.vmap(jax.jacfwd(f)))(jnp.asarray(states)))
@@ -207,3 +210,24 @@ def test_a_state_near_the_orbit_of_another_may_still_end_elsewhere():
     assert basins.proved.all()
     arrival = np.arange(5, -1, -1) + basins.steps
     assert np.all((basins.steps == 0) | (arrival == basins.steps[-1]))
+
+
+@pytest.mark.parametrize("make", [rd.VanillaCell, rd.GRUCell, rd.LSTMCell])
+def test_sets_of_the_second_program_hold_the_images_of_their_states(make):
+    cell, held = make(2, SIZE, key=jax.random.key(2)), np.array([0.4, -1.0])
+    cell = jax.tree.map(lambda a: 3 * a, cell)
+    f, rng = rd.as_map(cell, held), np.random.default_rng(5)
+    size = f.state_size
+    centers, factors = rng.normal(size=(6, size)), rng.normal(size=(6, size, size))
+    scales = np.array([1e-4, 1e-4, 0.1, 0.1, 0.4, 0.4])
+    factors *= scales[:, None, None]
+    following, covariances = CovarianceStep(CellStep(cell, held))(centers, covariances_of(factors, np.ones(6)))
+    states = centers[:, None] + np.einsum("kij,kmj->kmi", factors, unit(rng, (6, 400, size)))
+    with interval_precision():
+        ends = np.asarray(jax.vmap(jax.vmap(f))(jnp.asarray(states))) - following[:, None]
+    lengths = np.sqrt(np.einsum("kmi,kmi->km", ends, np.linalg.solve(covariances[:, None], ends[..., None])[..., 0]))
+    assert np.all(lengths <= 1)
+    assert np.all(lengths[:2].max(axis=1) > 0.8)
+    # It is what is added for the slopes that makes the large ones hold: they are far wider than small ones scaled up.
+    wide = np.trace(covariances, axis1=1, axis2=2) / scales**2
+    assert np.all(wide[4:] > 1.5 * wide[:2].max())
