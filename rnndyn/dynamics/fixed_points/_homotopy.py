@@ -26,7 +26,7 @@ ON_PATH = 1e-7
 USUAL_POINTS = 16
 """Room for so many crossings is made for any path, so that all share one compilation."""
 
-_ON_THE_WAY, _ARRIVED, _LOST = 0, 1, 2
+_ON_THE_WAY, _ARRIVED, _LOST, _CONSTANT = 0, 1, 2, 3
 
 
 class Path(NamedTuple):
@@ -45,6 +45,7 @@ def follow_path(
     scale: float,
     max_steps: int,
     max_points: int = 1,
+    root: Float[np.ndarray, " N"] | None = None,
 ) -> Path:
     r"""Follow the solutions of $x = (1 - s)\,a + s\,F(x)$ from $s = 0$, $x = a$ until they cross $s = 1$.
 
@@ -57,6 +58,10 @@ def follow_path(
     with the tangent t. One factorisation serves the tangent and all corrections of a step. Past s = 1 it is followed on
     until it has come back `max_points` - 1 times.
 
+    From a fixed point, `root`, it is followed the other way, from $s = 1$ down. At s = 0 there is one solution: the
+    curve down from one of the fixed points ends there, and that from every other one comes back to s = 1, at a fixed
+    point of the opposite index.
+
     **Arguments:**
 
     - `f`: the map, a program.
@@ -64,14 +69,17 @@ def follow_path(
     - `scale`: a length typical of the states.
     - `max_steps`: factorisations at the most.
     - `max_points`: how many crossings to look for.
+    - `root`: a fixed point to begin at, (N,), instead of a.
 
     Reference: S. N. Chow, J. Mallet-Paret & J. A. Yorke (1978), *Finding zeroes of maps: homotopy methods that are
     constructive with probability one*; E. Allgower & K. Georg (2003), *Introduction to Numerical Continuation Methods*.
     """
     a = np.asarray(start, np.float64)
     room = max(max_points, USUAL_POINTS)
-    end = jax.device_get(_follow(f, a, scale * np.sqrt(a.size), np.int64(max_steps), np.int64(max_points), room))
-    verdict = (PathVerdict.out_of_steps, PathVerdict.arrived, PathVerdict.lost)[int(end.outcome)]
+    unit = scale * np.sqrt(a.size)
+    first, forward = (np.zeros(a.size + 1), 1.0) if root is None else (np.append((root - a) / unit, 1.0), -1.0)
+    end = jax.device_get(_follow(f, a, unit, first, forward, np.int64(max_steps), np.int64(max_points), room))
+    verdict = (PathVerdict.out_of_steps, PathVerdict.arrived, PathVerdict.lost, PathVerdict.constant)[int(end.outcome)]
     return Path(end.points[: int(end.num_points)], verdict, int(end.num_steps), float(end.length))
 
 
@@ -104,14 +112,16 @@ class _Correction(NamedTuple):
 
 
 @compiled
-def _follow(f: Any, a: Any, unit: Any, max_steps: Any, max_points: Any, room: int) -> _OnPath:
+def _follow(f: Any, a: Any, unit: Any, first: Any, forward: Any, max_steps: Any, max_points: Any, room: int) -> _OnPath:
     """The whole path in one program: its steps are too small to be worth a call each."""
     a, unit = jnp.asarray(a), jnp.asarray(unit)  # |(x - a)/unit| is a root mean square in units of the scale
-    zeros = jnp.zeros(a.size + 1)
-    last = zeros.at[-1].set(1.0)
+    last = jnp.zeros(a.size + 1).at[-1].set(1.0)
+    direction = forward * last
     count = jnp.zeros((), int)
     points = jnp.full((room, a.size), jnp.nan)
-    start = _OnPath(zeros, last, last, jnp.asarray(FIRST_STEP), jnp.zeros(()), points, count, count, count)
+    start = _OnPath(
+        jnp.asarray(first), direction, direction, jnp.asarray(FIRST_STEP), jnp.zeros(()), points, count, count, count
+    )
 
     def goes_on(at: _OnPath) -> Array:
         return (at.outcome == _ON_THE_WAY) & (at.num_steps < max_steps)
@@ -142,7 +152,9 @@ def _follow(f: Any, a: Any, unit: Any, max_steps: Any, max_points: Any, room: in
         distance = jnp.linalg.norm(moved)
         # Only numbers that rounding spoils bring a path back to its start; past s = 2 it does not come back soon.
         left = (z[-1] < -1e-6) | (z[-1] > 2) | ~jnp.all(jnp.isfinite(z))
-        outcome = jnp.where(left, jnp.where(num_points > 0, _ARRIVED, _LOST), _ON_THE_WAY)
+        # Down from a fixed point it may end at the constant map.
+        nowhere = jnp.where((forward < 0) & (z[-1] <= 0), _CONSTANT, _LOST)
+        outcome = jnp.where(left, jnp.where(num_points > 0, _ARRIVED, nowhere), _ON_THE_WAY)
         outcome = jnp.where(num_points >= max_points, _ARRIVED, outcome)
         outcome = jnp.where(found.arrived, outcome, _LOST)
         growth = jnp.clip(jnp.sqrt(0.15 / jnp.maximum(found.rate, 1e-3)), 0.5, 2.0)

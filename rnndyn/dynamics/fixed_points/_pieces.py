@@ -112,7 +112,15 @@ class Follow:
     scale: float
     max_steps: int
     max_points: int
+    root: np.ndarray | None = None
 
     def alone(self) -> Path:
         """The path."""
-        return follow_path(self.f, self.start, scale=self.scale, max_steps=self.max_steps, max_points=self.max_points)
+        return follow_path(
+            self.f,
+            self.start,
+            scale=self.scale,
+            max_steps=self.max_steps,
+            max_points=self.max_points,
+            root=self.root,
+        )
