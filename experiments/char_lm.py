@@ -35,15 +35,15 @@ from rnndyn import plotting
 
 CAPTION = """Character models of Python source, and the cycles they fall into (Karpathy, Johnson & Fei-Fei 2016).
 
-One network of each kind that is named, trained once through a third of the text and then judged on other modules: about
-as good as gzip on the same text, and behind xz.
+One network of each kind that is named, trained once through a part of the text and then judged on other modules, beside
+what gzip and xz make of these modules alone.
 
 - **a** bits per character over the text read, a colour for each cell: lines, of a sample of validation text; stars, of
   all held-out text; dashed, of the same: bigrams of the training text, gzip and xz of the held-out text alone.
 - **b** first exponents while reading, with error bars, same colours; grey, zero.
 - **c** share of free runs, each reading its own likeliest character, that end in a cycle.
-- **d, e** held-out source, coloured by one unit (violet low, orange or brown high) that follows the place in the
-  line, and one that follows the depth of brackets; r, the correlation.
+- **d, e** held-out source, coloured by one unit (violet low, orange or brown high) for each of the two features of the
+  text that units follow best; r, the correlation, on text by which the unit was not chosen.
 - **f** what each network writes at temperature 0.6.
 - **g** the longest cycle of each at temperature 0; dots are blanks.
 """
@@ -345,7 +345,7 @@ def report(result: CharLM) -> str:
 
 def plot(result: CharLM) -> Figure:
     """Learning curves and scores; exponents; the text that units follow; a sample and the cycles."""
-    text_height = 0.13 * (1 + num_lines(result)) * len(result.networks)
+    text_height = 0.14 * (1 + num_lines(result)) * len(result.networks)
     figure = plt.figure(figsize=(plotting.PAGE_WIDTH, 4.2 + text_height))
     grid = figure.add_gridspec(3, 8, height_ratios=[1.35, 0.9, text_height])
     draw_curves(figure.add_subplot(grid[0, :4]), result)
@@ -353,20 +353,20 @@ def plot(result: CharLM) -> Figure:
     draw_cycles(figure.add_subplot(grid[0, 6:]), result)
     shown = sorted(result.units, key=lambda unit: -unit.correlation)[:2]
     for axes, unit, letter in zip((figure.add_subplot(grid[1, :4]), figure.add_subplot(grid[1, 4:])), shown, "de"):
-        plotting.plot_text(unit.text, unit.values, ax=axes)
+        plotting.plot_text(unit.text, unit.values, font_size=6, ax=axes)
         axes.set_title(f"{letter}  unit for {unit.feature}, r = {unit.correlation:.2f}", loc="left")
     written, cycles = figure.add_subplot(grid[2, :4]), figure.add_subplot(grid[2, 4:])
     samples = []
     for net in result.networks:
         lines = [line[:60] for line in net.sample.splitlines() if line[:60].strip()][: num_lines(result)]
         samples += [f"{net.name}:", *(lines or ["  (nothing but blanks at the beginning of its lines)"])]
-    plotting.plot_text("\n".join(samples), ax=written)
+    plotting.plot_text("\n".join(samples), font_size=6, ax=written)
     written.set_title("f  first lines written, temperature 0.6", loc="left")
     loops = []
     for net in result.networks:
         visible = net.cycle_text.replace(" ", "·").replace("\n", "↵") or "(no cycle)"
         loops.append(f"{net.name}, period {len(net.cycle_text)}:\n  {(visible * 60)[:56]}\n")
-    plotting.plot_text("\n".join(loops), ax=cycles)
+    plotting.plot_text("\n".join(loops), font_size=6, ax=cycles)
     cycles.set_title("g  longest cycles, temperature 0", loc="left")
     return figure
 

@@ -2,9 +2,9 @@ r"""Two line attractors, and a selection vector for each (Mante, Sussillo, Sheno
 
 A network reports the sign of one of two noisy streams, the one that the context names. In the second half of a trial
 the streams are silent and the answer is asked all the time: what the evidence says has to be held, in degrees. Trials
-get longer over training. In each context the network ends with a line of slow points whose time constants are as long
-as a trial; the left eigenvector of the slow mode, the selection vector, decides what moves the state along the line: it
-is turned towards the stream that counts, and stands orthogonal to the other.
+get longer over training. In each context the network ends with a line of slow points, most of whose time constants are
+as long as a trial. The left eigenvector of the slow mode, the selection vector, decides what moves the state along the
+line: in most networks it is turned towards the stream that counts, and stands nearly orthogonal to the other.
 """
 
 import dataclasses
@@ -33,8 +33,10 @@ silent. Portraits are of one network, the rest of all.
   come; 1, the mean of the one that counts; a line for each network and context.
 - **d** time constants of the slow mode (black), and of the second slowest one (light blue), at the slow points of every
   network in both contexts; bars, medians; dotted, the length of a trial.
-- **e** the angle between the selection vector (left eigenvector of the slow mode) and the inputs of motion (pink) and
-  colour (green), one dot for each slow point; bars, medians of the networks; dotted, 90 degrees.
+- **e** the angle between the selection vector (left eigenvector of the slow mode) and the inputs of motion (pink
+  circles) and colour (green triangles), one for each slow point; bars, medians of the networks; dotted, 90 degrees. It
+  is nearly orthogonal to the stream that does not count where the second mode of d is fast; where that is slow as well,
+  the slow points are no line and the angle tells less.
 - **f** output at the end of a silence as long as a trial, over the output at its beginning; a colour for each network;
   dashed, held for ever. Some networks hold what lies between, and it drifts slowly apart; others let it go.
 """
@@ -364,16 +366,16 @@ def draw_time_constants(ax: Any, result: ContextIntegration) -> None:
 def draw_angles(ax: Any, result: ContextIntegration) -> None:
     """Angles of the selection vectors to the two inputs, in both contexts."""
     for k in (0, 1):
-        for stream, color in enumerate(("purple", "green")):
+        for stream, (color, marker) in enumerate((("purple", "o"), ("green", "^"))):
             place = k + 0.18 * (2 * stream - 1)
             groups = [network.contexts[k].angles[:, stream] for network in result.networks]
             values = np.concatenate(groups)
             ax.plot(
                 place + np.linspace(-0.12, 0.12, len(values)),
                 values,
-                "o",
+                marker,
                 color=plotting.COLORS[color],
-                markersize=1.6,
+                markersize=1.8,
                 mew=0,
                 alpha=0.6,
                 label=f"to {STREAMS[stream]}" if k == 0 else None,

@@ -1,4 +1,4 @@
-"""Counting: five LSTMs with open gates count a^n b^n far beyond training, five GRUs hardly (Weiss et al. 2018).
+"""Counting: LSTMs with open gates count a^n b^n beyond training, GRUs hardly (Weiss et al. 2018).
 
 A cell state of an LSTM can move by the same amount for every symbol, for ever: the map has a multiplier of one along
 it. The state of a GRU is confined to a box, so while it reads a's it runs into a fixed point and strings of different
@@ -20,13 +20,12 @@ import rnndyn as rd
 from experiments._settings import Real, Seed, check, one_of
 from rnndyn import plotting
 
-CAPTION = """\
-Counting: five LSTMs with open gates count a^n b^n far beyond training, five GRUs hardly (Weiss et al. 2018).
+CAPTION = """Counting: LSTMs with open gates count a^n b^n beyond training, GRUs hardly (Weiss et al. 2018).
 
 Networks read n times a and then b, and tell after every symbol whether the b have caught up with the a. A string
 a^n b^n is recognised when that answer turns on with the n-th b and neither before nor after. The forget gates of the
 LSTMs were open before training, which puts the counting direction in; GRUs began as usual. Five networks of each kind,
-from different initial weights: three LSTMs are right up to n = 256, the others up to 234 and 149, the GRUs to 98-104.
+from different initial weights.
 
 - **a** with which b the answer turns on, one line for each network, against n; dotted, the right one; grey, the
   lengths of training; dots, the largest n up to which each is right. A line ends where its answer never turns on.

@@ -33,10 +33,11 @@ Networks of 32 tanh units that hold two bits; panels a to c show one of five.
 - **a** the four memories in the plane of two principal components; on each arrow, the weakest pulse of one step that
   takes the one to the other, of 48 directions of the two inputs. Grey, trajectories at the task.
 - **b** where the network is after one pulse from each memory, over the two inputs: the colours of the memories in a;
-  grey, none of them; crosses, the pulses of the task.
+  grey, none of them; crosses, the pulses of the task; dot, none.
 - **c** steps to switch over how far the pulse is above the threshold, one edge of each of the five networks (markers);
   lines, one step for each factor of the unstable multiplier of the saddle on the edge, which is not fitted.
-- **d** thresholds of all edges of the five networks: one bit switches (blue), both at once (orange crosses).
+- **d** thresholds of all edges of the five networks: one bit switches (blue), both at once (orange crosses);
+  dotted, the size of the pulses of the task.
 - **e** echo index of the network of a over the size of the pulses of one sequence: markers, counted from many initial
   states, for pulses 64, 16 and 4 steps apart (lifted a little each); black, what the graph of the memories gives, which
   lets the state settle; dotted, the weakest edge. Pulses that follow soon add up.
@@ -403,7 +404,8 @@ def draw_graph(ax: Any, network: ExcitableNetwork) -> None:
         ax.text(*label, f"{network.thresholds[i, j]:.2f}", fontsize=6.5, ha="center", va="center")
     for place, (point, bits) in enumerate(zip(places, network.bits)):
         ax.plot(*point, "o", color=memory_color(place), markersize=14)
-        ax.text(*point, memory_name(bits), color="white", fontsize=8, ha="center", va="center", weight="bold")
+        ink = "black" if MEMORY_COLORS[place : place + 1] in (("sky",), ("yellow",)) else "white"
+        ax.text(*point, memory_name(bits), color=ink, fontsize=8, ha="center", va="center", weight="bold")
     ax.set(title="a  weakest pulses", xlabel=projection.label(0), ylabel=projection.label(1))
     ax.set(xticks=[], yticks=[])
     ax.set_aspect("equal", adjustable="datalim")
@@ -422,15 +424,15 @@ def draw_input_planes(figure: Any, place: Any, result: ExcitableNetworks) -> Non
             result.plane, result.plane, result.reached[number] + 1, cmap=colormap, vmin=-0.5, vmax=len(colors) - 0.5
         )
         task = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
-        ax.plot(*task.T, "x", color="white", markersize=3)
-        ax.plot(0, 0, "o", color="white", markersize=2)
+        ax.plot(*task.T, "x", color="black", markersize=3)
+        ax.plot(0, 0, "o", color="black", markersize=2)
         ax.text(
             0.04,
             0.95,
             f"from {memory_name(network.bits[number])}",
             transform=ax.transAxes,
             fontsize=6.5,
-            color="white",
+            color="black",
             weight="bold",
             va="top",
         )

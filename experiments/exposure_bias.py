@@ -24,9 +24,10 @@ from rnndyn import plotting
 
 CAPTION = """Left to its own outputs (Bengio et al. 2015; Hess et al. 2023).
 
-Piecewise-linear networks learn the Lorenz system from noisy samples, five of them each way. Free runs last
-longest with a forcing between none and teacher forcing, as Hess et al. find; but none of the networks is a faithful
-copy: what is learned that way is more chaotic than the Lorenz system, and is lost after less than two Lyapunov times.
+Piecewise-linear networks learn the Lorenz system from noisy samples, five of them each way. In the median free runs
+last longest with a forcing between none and teacher forcing, as Hess et al. find, though the ranges of the networks
+overlap. None of these small networks is a faithful copy: they are lost after few Lyapunov times, and most exponents are
+those of no Lorenz system (d).
 
 - **a** share of free runs that are still with the true trajectory, over time in Lyapunov times: grey, trained free
   running; pink, dashed, scheduled sampling; orange, teacher forcing; blue, generalised teacher forcing.

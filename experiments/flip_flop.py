@@ -2,7 +2,7 @@
 
 Three kinds of networks learn to hold three bits. The textbook portrait is a cube: 8 stable memories at its corners, 12
 saddles with one unstable direction on its edges, 6 with two on its faces, and one with three in its centre. What each
-network does instead is counted as it is, its 2-cycles included.
+network does instead is counted as it is; its 2-cycles are searched once, from states of trials.
 """
 
 import dataclasses
@@ -221,6 +221,7 @@ def plot(result: FlipFlop) -> Figure:
         network = next(n for n in result.networks if n.cell == kind)
         ax: Any = figure.add_subplot(grid[0, column], projection="3d")
         plotting.plot_fixed_points(network.fixed_points, network.trajectories, max_trajectories=10, ax=ax)
+        draw_from_clearest_side(ax, network)
         ax.set_title(f"{'abc'[column]}  {kind}, {network.fixed_points.points.shape[1]} variables", y=1.02)
         ax.set_box_aspect(None, zoom=1.08)
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncol=2, columnspacing=0.8, handletextpad=0.1)
@@ -231,6 +232,26 @@ def plot(result: FlipFlop) -> Figure:
     layout: Any = figure.get_layout_engine()
     layout.set(rect=(0, 0, 1, 1.075))
     return figure
+
+
+def draw_from_clearest_side(ax: Any, network: TrainedNetwork) -> None:
+    """Turn a portrait so that no two of its stable points come close to each other on the page."""
+    points = plotting.principal_components(network.trajectories)(network.fixed_points.points)
+    stable = points[network.fixed_points.is_stable]
+    limits = np.array([ax.get_xlim(), ax.get_ylim(), ax.get_zlim()])
+    # Panels are not as high as they are wide.
+    scaled = (stable - limits.mean(axis=1)) / np.ptp(limits, axis=1) * np.array([4.0, 4.0, 3.0])
+    apart = scaled[:, None] - scaled[None]
+    best, clearest = (30.0, -60.0), -1.0
+    for elevation in range(15, 46, 5):
+        for azimuth in range(-85, 0, 5):
+            up, turn = np.radians([elevation, azimuth])
+            towards = np.array([np.cos(up) * np.cos(turn), np.cos(up) * np.sin(turn), np.sin(up)])
+            seen = np.linalg.norm(apart - (apart @ towards)[..., None] * towards, axis=-1)
+            nearest = np.min(seen[np.triu_indices(len(seen), 1)], initial=np.inf)
+            if nearest > clearest:
+                best, clearest = (float(elevation), float(azimuth)), float(nearest)
+    ax.view_init(*best)
 
 
 def draw_training(ax: Any, result: FlipFlop, kinds: list[str]) -> None:

@@ -21,9 +21,9 @@ from rnndyn import plotting
 
 CAPTION = """FORCE learning (Sussillo & Abbott 2009).
 
-Random networks with feedback from their readout, trained on a sine and on a sum of four sines. Time in time constants
-of a unit. Not all networks of this size are chaotic before, nor all cycles stable after: a network whose cycle is
-unstable goes round near it.
+Five random networks with feedback from their readout, trained on a sine and on a sum of four sines. Time in time
+constants of a unit. Not all networks of this size are chaotic before, nor all cycles stable after: a network whose
+cycle is unstable goes round near it.
 
 - **a, b** output of one network by itself after training (colour), and the target (dashed).
 - **c** length of the change of the readout in an update, over the time of training, smoothed; a line for each network.

@@ -25,9 +25,9 @@ CAPTION = """Gradients grow at the rate of the largest exponent (Mikhaeil et al.
 - **a** log length of a backpropagated vector over the lag, one random network of each of three gains; dashed, slope λ₁.
 - **b** such slopes over λ₁, five networks of each gain, same colours, with two standard errors both ways; grey,
   equality.
-- **c** typical gradient over the lag in vanilla (blue), GRU (green) and LSTM (orange) networks, after training on the
-  delayed copy (solid) and before (dotted).
-- **d** the same at initialisation for a vanilla network, a colour for each initialiser.
+- **c** typical gradient over the lag in one vanilla (blue), GRU (green) and LSTM (orange) network, after training on
+  the delayed copy (solid) and before (dotted).
+- **d** the same at initialisation for one vanilla network, a colour for each initialiser.
 """
 
 CELLS = {"vanilla": rd.VanillaCell, "GRU": rd.GRUCell, "LSTM": rd.LSTMCell}

@@ -1,8 +1,8 @@
 """Phase portraits of GRUs with two units (Jordan, Sokol & Park 2021).
 
-Two gated units have between one and nine fixed points, and attracting closed curves. All fixed points of random
-networks are enumerated, with proof, and one network of each number is shown. The last two portraits are of weights
-chosen by hand.
+Two gated units have one, three or more fixed points, nine at the most here, and attracting closed curves. All fixed
+points of random networks are enumerated, with proof, and one network of each number is shown. The last two portraits
+are of weights chosen by hand.
 """
 
 import dataclasses
@@ -19,13 +19,13 @@ import rnndyn as rd
 from experiments._settings import NotNegative, Real, Seed, check
 from rnndyn import plotting
 
-CAPTION = """GRUs with two units: up to nine fixed points (Jordan, Sokol & Park 2021).
+CAPTION = """GRUs with two units: one to nine fixed points (after Jordan, Sokol & Park 2021).
 
 - **a** to **d**, **f** portraits with 1, 3, 5, 7, 9 fixed points; **e** one with an attracting closed curve (black).
   Arrows, the direction of one step, darker where it is longer; blue and green, where one of the two units stays as it
   is; filled circles, stable points; diamonds, saddles; open circles, unstable points; pink dashed and yellow, stable
   and unstable manifolds of the saddles.
-- **g** how many of 240 random networks have how many fixed points, proved; "open", saturated networks whose
+- **g** how many of the random networks have how many fixed points, proved; "open", saturated networks whose
   enumeration takes more boxes than it was given.
 """
 
@@ -149,7 +149,7 @@ def report(result: GRUPortraits) -> str:
     shares = {int(n): int(np.sum(result.numbers == n)) for n in np.unique(result.numbers[result.numbers >= 0])}
     lines.append(
         f"random networks by their number of fixed points: {shares}, all proved; open {np.sum(result.numbers < 0)}   "
-        "(Jordan, Sokol & Park 2021: up to 9)"
+        "(Jordan, Sokol & Park 2021 show many such portraits)"
     )
     return "\n".join(lines)
 

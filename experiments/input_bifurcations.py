@@ -29,7 +29,7 @@ One network of 100 tanh units.
 - **a** fixed points of a two-bit memory over a held input, seen through the output of bit 1: solid stable, dashed
   unstable, orange dots the folds at u*.
 - **b** steps until bit 1 switches over the distance from the fold, for both values of bit 2 (circles, crosses);
-  lines, the passage time of the normal form.
+  lines, the passage time of the normal form, which holds near the fold alone.
 - **c** weakest pulse that switches, in units of u*, over how long it lasts; grey, u*.
 """
 

@@ -36,8 +36,8 @@ Shallow piecewise-linear networks start from a regression of one step and are tr
   half of them are apart, a dot for each network (five from clean samples), before (grey) and after (blue) training.
 - **h** their largest exponents over those of the systems, with two standard errors.
 
-What makes the copies good is where their kinks are: a thousand ReLUs that share ten directions miss a step by a
-few hundred-thousandths, and exponents, dimension and predictions follow; forcing has little left to mend. A regression
+What makes the copies good is where their kinks are: many ReLUs that share a few directions hardly miss a
+step, and exponents, dimension and predictions follow; forcing has little left to mend. A regression
 on noisy states is biased, and forcing from there does not make a copy of the system; once the samples are smoothed, the
 regression does. Training amplifies rounding, so that two machines differ by about as much as two seeds.
 """

@@ -31,9 +31,9 @@ infinitely many units.
 
 - **a** eigenvalues of g J + m nᵀ/N: one network with an overlap (blue; star, theory), and one whose n is correlated
   with J m instead (orange; crosses, theory); circle, radius g.
-- **b** the outlier over the overlap (blue) and the real pair over the correlation (orange) in several networks, at the
+- **b** the outlier over the overlap (blue) and the real pair over the correlation (orange) in five networks, at the
   gain of **a**; lines, theory; grey, radius g.
-- **c** latent variable κ = n·tanh(x)/N of the equilibria over the overlap, in several networks; filled, stable;
+- **c** latent variable κ = n·tanh(x)/N of the equilibria over the overlap, in five networks; filled, stable;
   line, theory.
 - **d** |κ| of a run averaged over time (colour), over overlap and gain, mean over networks; triangles, largest exponent
   above 0; lines, theory: stationary at 0 (I), stationary and structured (II), chaotic and structured (III), chaotic
@@ -402,6 +402,7 @@ def draw_eigenvalues(ax: Any, result: LowRankTheory) -> None:
     root = np.sqrt(gain * strength)
     ax.plot([-root, root], [0, 0], "x", color="black", markersize=7, markeredgewidth=0.8)
     ax.set(title="a  eigenvalues", xlabel="real part", ylabel="imaginary part")
+    ax.margins(0.1)
     ax.set_aspect("equal", adjustable="datalim")
 
 

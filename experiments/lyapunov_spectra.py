@@ -240,7 +240,8 @@ def plot(result: Spectra) -> Figure:
         axes[2].plot(gains, dimension.mean(axis=1), color=plotting.COLORS[color])
     axes[1].plot(result.curve_gains, result.curve, "--", color="black", linewidth=0.8, label="mean field")
     axes[1].set(title="b  largest exponent", xlabel="gain g", ylabel=r"$\lambda_1$ (nats per step)")
-    axes[1].legend(loc="lower right", borderaxespad=0, handlelength=1.2)
+    axes[1].set_ylim(top=1.75 * axes[1].get_ylim()[1])
+    axes[1].legend(loc="upper left", borderaxespad=0.2, handlelength=1.2)
     axes[2].set(title="c  dimension", xlabel="gain g", ylabel=r"$D_{KY} / N$")
     draw_limit(axes[3], result)
     return figure

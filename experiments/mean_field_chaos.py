@@ -24,7 +24,8 @@ from rnndyn import plotting
 CAPTION = """Chaos in random networks, and its mean-field theory (Sompolinsky, Crisanti & Sommers 1988).
 
 dx/dt = -x + g J tanh(x) with Gaussian J of variance 1/N; the same J for all gains. Black: theory of infinitely many
-units, solved, not fitted. Error bars: standard deviation over networks.
+units, solved, not fitted. Error bars: standard deviation over networks, of which
+there are 20, 12, 8 and 5 of the four sizes.
 
 - **a** eight units of one of the largest networks, below and above the onset g = 1.
 - **b** largest exponent over the gain, a colour for each size; below g = 1 the theory is g - 1, the rate at which
@@ -268,7 +269,8 @@ def plot(result: MeanFieldChaos) -> Figure:
     axes[0, 2].set(
         title=f"c  autocorrelation, N = {last.size}", xlabel=r"lag $\tau$", ylabel=r"$\Delta(\tau)$", ylim=(0, None)
     )
-    axes[0, 2].legend()
+    # From above, as the curves lie.
+    axes[0, 2].legend(*(part[::-1] for part in axes[0, 2].get_legend_handles_labels()))
     axes[1, 0].plot([0, 1, *result.theory_gains], [0, 0, *result.theory_variances], "--", color="black", linewidth=0.8)
     axes[1, 0].errorbar(
         result.gains,
@@ -342,6 +344,7 @@ def draw_approach(ax: Any, result: MeanFieldChaos, colors: dict[float, str]) -> 
         ax.text(
             sizes[-1], result.expected_exponents[row], f"g = {gain:g}", color=color, fontsize=7, va="bottom", ha="right"
         )
+    ax.margins(y=0.1)
     ax.set(title="e  approach to the theory", xlabel="units N", ylabel=r"$\lambda_1$")
     draw_sizes(ax, sizes)
 

@@ -258,7 +258,8 @@ def report(result: Negation) -> str:
     lines = [
         f"accuracy on new texts       bag of words {result.bag:.3f}, network {result.network:.3f}, "
         f"bag with modifier features {result.bag_with_modifiers:.3f}",
-        f"gain recovered by features  {result.recovered:.2f}   (Maheswaranathan & Sussillo 2020: > 0.90)",
+        f"gain recovered by features  {result.recovered:.2f}   "
+        "(Maheswaranathan & Sussillo 2020, abstract: > 0.90, of reviews)",
         f"pairs that differ in order  bag of words {result.pairs_bag:.3f} (chance 0.5), "
         f"network {result.pairs_network:.3f}",
         f"line attractor              dimension {manifold.dimension}, time constants "

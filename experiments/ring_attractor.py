@@ -2,8 +2,8 @@
 
 dx/dt = -x + W tanh(x) with W_ij = (2 J / N) cos(theta_i - theta_j) has a ring of equilibria, one for each heading. A
 velocity input turns the bump at just that velocity. Noise makes it diffuse. Any perturbation of the weights leaves a
-few fixed points of the ring, but while it is small the ring persists as an invariant circle on which all is slow
-(N. Fenichel 1971), so that memory fails at a rate which is linear in the perturbation.
+few fixed points of the ring or none, but while it is small the ring persists as an invariant circle on which all is
+slow (N. Fenichel 1971), so that memory fails at a rate which is linear in the perturbation.
 """
 
 import dataclasses
@@ -32,8 +32,8 @@ dx/dt = -x + W tanh(x) with cosine weights W; one unit of time is the time const
 - **c** mean square angle of noisy runs over time; dashed, theory.
 - **d** drift along the ring of one perturbed network, and its theory of first order (dashed); dots, fixed
   points on the ring, filled where stable.
-- **e** largest speed along the ring over the size of random perturbations; dots, networks; dashed, theory of first
-  order, median.
+- **e** largest speed along the ring over the size of random perturbations; dots, networks, five of each size; dashed,
+  theory of first order, median.
 - **f** fixed points found on the ring over the size of perturbations, networks side by side. Dots, what fits a circle:
   as many stable ones as saddles, or none and a drift one way round; crosses, what does not.
 """

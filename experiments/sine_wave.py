@@ -2,7 +2,7 @@
 
 One network turns a constant input into a sine wave of the frequency that the input asks for. With the input held, its
 states settle on a closed curve on which they never repeat: no search for periodic points can find it. Inside the
-curve is one unstable fixed point whose complex pair of multipliers sets the pace.
+curve is one unstable fixed point whose complex pair of multipliers turns at nearly the pace of the curve.
 """
 
 import dataclasses

@@ -24,10 +24,10 @@ CAPTION = """Text classifiers integrate in C - 1 dimensions (Aitken et al. 2021)
 
 Words carry evidence for one of C classes, and the class with the largest sum wins. One GRU network for each C.
 
-- **a, b, c** slow points of a network for 2, 3, 4 classes in the plane of two principal components, coloured by the
-  class that the readout gives there; arrows, the readout vectors.
+- **a, b, c** slow points of a network for 2, 3, 4 classes in the plane of two principal components, coloured and
+  marked by the class that the readout gives there; arrows, the readout vectors.
 - **d** share of the variance of the slow points in their first principal components, a colour for each C, others than
-  those of the classes; rings, at C − 1 components; dotted, the threshold that counts.
+  those of the classes; rings, at C − 1 components; dotted, 0.93, what is asked for here.
 - **e** median moduli of the multipliers at the slow points, in order: C - 1 of them are near 1 (grey line).
 - **f** cosines between readout vectors; grey bars, those of a regular simplex, -1 / (C - 1).
 """
@@ -140,7 +140,7 @@ def report(result: TextIntegration) -> str:
     """What the paper's geometry predicts, and what was found."""
     lines = [
         "C  accuracy  slow modes  variance in C - 1 PCs  readout cosines    leading |mu|, median over the manifold",
-        "             (C - 1)     (>= 0.93)              (-1 / (C - 1))     (C - 1 near 1, then a gap)",
+        "             (C - 1)     (asked: >= 0.93)       (-1 / (C - 1))     (C - 1 near 1, then a gap)",
     ]
     for c in result.classifiers:
         count = c.num_classes
@@ -160,13 +160,20 @@ def plot(result: TextIntegration) -> Figure:
         draw_manifold(figure.add_subplot(grid[0, column]), classifier, "abc"[column])
     # The colours of a portrait are those of classes, in the last one of all of them.
     classes = range(result.classifiers[:3][-1].num_classes)
-    handles = [Line2D([], [], color=plotting.COLORS[CLASS_COLORS[k]], marker="o", linestyle="") for k in classes]
+    handles = [
+        Line2D([], [], color=plotting.COLORS[CLASS_COLORS[k]], marker=draw_marker(k), linestyle="") for k in classes
+    ]
     names = [f"class {k + 1}" for k in classes]
     figure.axes[-1].legend(handles, names, loc="lower right", handletextpad=0.1, borderaxespad=0, labelspacing=0.2)
     draw_variances(figure.add_subplot(grid[1, 0]), result)
     draw_moduli(figure.add_subplot(grid[1, 1]), result)
     draw_cosines(figure.add_subplot(grid[1, 2]), result)
     return figure
+
+
+def draw_marker(k: int) -> str:
+    """The mark of a class: two of four colours are one grey to some readers."""
+    return "os^D"[k]
 
 
 def draw_manifold(ax: Any, classifier: Classifier, letter: str) -> None:
@@ -177,7 +184,7 @@ def draw_manifold(ax: Any, classifier: Classifier, letter: str) -> None:
     for k in range(classifier.num_classes):
         of = classifier.votes == k
         color = plotting.COLORS[CLASS_COLORS[k]]
-        ax.plot(*flat[of].T, "o", color=color, markersize=2.5, markeredgewidth=0, alpha=0.8)
+        ax.plot(*flat[of].T, draw_marker(k), color=color, markersize=2.5, markeredgewidth=0, alpha=0.8)
         vector = projection.direction(classifier.readout[k] - classifier.readout.mean(axis=0))
         tip = 0.5 * np.max(np.abs(flat)) * vector / np.linalg.norm(vector)
         ax.annotate("", tip, (0, 0), arrowprops={"arrowstyle": "->", "color": color, "linewidth": 1.4})

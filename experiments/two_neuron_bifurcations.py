@@ -24,7 +24,7 @@ from rnndyn import plotting
 CAPTION = """Two neurons: closed forms, and a road to chaos (Haschke & Steil 2005; Wang 1991).
 
 - **a, b** bifurcations in the plane of the two inputs for two weight matrices: folds orange, Neimark-Sacker green,
-  flips pink, found by continuation; small dots, closed forms; triangles, circles, diamonds: cusps and strong
+  flips pink and dashed, found by continuation; small dots, closed forms; triangles, circles, diamonds: cusps and strong
   resonances.
 - **c** Wang's network over its gain: above, what remains of an orbit; below, its largest exponent, blue where
   negative and orange where positive; dotted, flips, found by continuation.
@@ -324,6 +324,10 @@ def draw_ratios(ax: Any, ratios: np.ndarray) -> None:
 def draw_plane(ax: Any, plane: Curves, letter: str) -> None:
     """Computed curves, the closed form as dots upon them, and points of codimension two."""
     plotting.plot_bifurcation_curves(plane.curves, ax=ax)
+    for line in ax.lines:
+        # Beside the other curves their colour alone does not tell them to all readers.
+        if line.get_color() == plotting.BIFURCATION_COLORS["flip"] and line.get_linestyle() == "-":
+            line.set_linestyle((0, (4, 1.5)))
     window = max((np.abs(curve.parameters).max() for curve in plane.curves), default=1.0)
     for kind in ("fold", "flip", "neimark-sacker"):
         for k, piece in enumerate(closed_form(plane.weights, kind, window)):

@@ -2,32 +2,31 @@
 
 Vanilla, GRU and LSTM networks learn to hold two bits, and to generate sine waves. Side by side on the same trials their
 states look different from kind to kind. Their fixed points do not: those of one task are as many, as unstable and
-connected alike in all. The linear operators that carry states on (DSA) stand between: they tell the tasks apart, and
-the kinds still.
+connected alike in nearly all. The linear operators that carry states on (DSA) stand between: they tell the tasks apart,
+and the kinds still.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
-import equinox as eqx
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
 import rnndyn as rd
-from experiments._settings import Fraction, Seed, check, check_same_length, one_of
-from experiments._training import train_networks
+from experiments._settings import check, check_same_length
+from experiments._two_tasks import TASKS, Member, Networks, look_at, task_settings, train
 from rnndyn import plotting
 
-CAPTION = """Three kinds of networks represent a task differently, with the same fixed points (Maheswaranathan 2019).
+CAPTION = """Kinds of networks represent tasks differently, with much the same fixed points (Maheswaranathan 2019).
 
 Five networks of each of three kinds learn to hold two bits, and five to generate sine waves.
 
 - **a, b, c** fixed points of one flip-flop network of each kind, first two principal components: grey, trajectories
-  at the task; black circles, stable; orange crosses, one unstable direction; blue diamonds, two. All have the
-  textbook's four, four and one.
+  at the task; black circles, stable; orange crosses, one unstable direction; blue diamonds, two. The textbook
+  has four, four and one; how many networks have it, the report counts.
 - **d** all networks by their DSA distances, scaled to two dimensions: colour, the kind; circles, flip-flop; squares,
   sine wave.
 - **e** how differently networks of one task represent the same trials: angles between their states after the best
@@ -36,54 +35,25 @@ Five networks of each of three kinds learn to hold two bits, and five to generat
 - **g, h** how far distances follow the kind of cell (within a task) and the task: ANOSIM R, 1 where they do entirely;
   orange, representations; blue, dynamics; filled, p at most .05 by permutation of the labels. Topology: fixed points
   by number, unstable directions and connections; arrangement: also by place, up to a rotation and a scale. Topology
-  follows the task alone; DSA and spectra follow both.
+  follows the task alone; arrangement, DSA and spectra follow both.
 """
-
-CELLS = {"vanilla": rd.VanillaCell, "GRU": rd.GRUCell, "LSTM": rd.LSTMCell}
-TASKS = {"flip_flop": "flip-flop", "sine_wave": "sine wave"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Networks):
     """Everything that decides the result.
 
-    The paper trains 480 networks of 64 to 256 units on each of three tasks. In its direction: `--num-units 64 64 64
-    --num-seeds 8 --num-updates 3000 6000 --num-frequencies 26`.
+    The paper trains more and larger networks, on three tasks. In its direction: `--num-units 64 64 64 --num-seeds 8
+    --num-updates 3000 6000 --num-frequencies 26`.
     """
 
-    cells: tuple[Annotated[str, one_of(CELLS)], ...] = ("vanilla", "GRU", "LSTM")
-    """Which kinds of networks to train."""
-    num_units: tuple[int, ...] = (24, 16, 12)
-    """Of each kind."""
-    learning_rates: tuple[float, ...] = (5e-3, 1e-2, 1.5e-2)
-    """Of each kind at the start; they fall to a hundredth along a cosine."""
-    num_seeds: int = 5
-    num_updates: tuple[int, int] = (700, 1100)
-    """The most for the flip-flop and for the sine wave."""
-    num_steps: tuple[int, int] = (32, 50)
-    """Lengths of their trials."""
-    targets: tuple[float, float] = (5e-3, 1e-2)
-    """Their validation MSEs at which training of a network ends."""
-    num_bits: int = 2
-    pulse_probability: Fraction = 0.2
-    num_frequencies: int = 4
-    min_frequency: float = 0.2
-    max_frequency: float = 0.6
-    """Of the sine waves, radians per step."""
-    batch_size: int = 16
-    num_trials: int = 32
-    """That all networks are shown, and from which their dynamics are followed on."""
-    num_free_steps: int = 40
-    """Steps on which the dynamics are compared: the input of the trial held or, for the flip-flop, none."""
     num_delays: int = 4
     rank: int = 6
     num_splits: int = 50
-    num_candidates: int = 48
     num_permutations: int = 999
     """Of the labels."""
     num_deals: int = 19
     """Of the places of fixed points: how close in arrangement two networks are by chance."""
-    seed: Seed = 0
 
     def __post_init__(self) -> None:
         check(self)
@@ -108,28 +78,6 @@ SMOKE = Config(
     num_permutations=9,
     num_deals=2,
 )
-
-
-class Member(rd.Result):
-    """One trained network.
-
-    - `points`: its fixed points, with no input or, for the sine wave, with the input of the middle frequency.
-    - `connections`: which of them orbits lead to from which.
-    - `cloud`: states of the trials, (trials, T, N).
-    """
-
-    task: str
-    cell: str
-    seed: int
-    validation_loss: float
-    points: rd.FixedPoints
-    connections: rd.Connections
-    cloud: np.ndarray
-
-    @property
-    def portrait(self) -> tuple[int, ...]:
-        """How many fixed points have 0, 1, 2, ... unstable directions."""
-        return tuple(np.bincount(self.points.num_unstable).tolist()) if len(self.points) else ()
 
 
 class Scores(rd.Result):
@@ -203,92 +151,6 @@ def compute(config: Config) -> Universality:
     return Universality(tuple(members), tuple(scores), similarity, topology, config.num_bits)
 
 
-def task_settings(task: str, config: Config) -> dict[str, Any]:
-    """What the generator of a task is given."""
-    if task == "flip_flop":
-        own = {"num_bits": config.num_bits, "pulse_probability": config.pulse_probability}
-        return own | {"num_steps": config.num_steps[0]}
-    return {
-        "num_steps": config.num_steps[1],
-        "num_frequencies": config.num_frequencies,
-        "min_frequency": config.min_frequency,
-        "max_frequency": config.max_frequency,
-    }
-
-
-def train(task: str, cell: str, index: int, config: Config) -> list[Any]:
-    """The networks of one kind on one task, trained side by side."""
-    number = list(TASKS).index(task)
-    channels = config.num_bits if task == "flip_flop" else 1
-    key = jax.random.fold_in(jax.random.key(config.seed), 10 + 10 * index + number)
-    model_key, fit_key = jax.random.split(key)
-    trained = train_networks(
-        task,
-        task_settings(task, config),
-        lambda key: CELLS[cell](channels, config.num_units[index], key=key),
-        channels,
-        (model_key, fit_key),
-        num_networks=config.num_seeds,
-        num_updates=config.num_updates[number],
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rates[index],
-        num_looks=20,
-        target=config.targets[number],
-        progress=False,
-    )
-    return [trained.member(seed) for seed in range(config.num_seeds)]
-
-
-def look_at(
-    task: str, cell: str, seed: int, trained: Any, inputs: jax.Array, config: Config
-) -> tuple[Member, np.ndarray, np.ndarray]:
-    """A network's fixed points; what it shows on the trials (S, outputs of the cell); and how it goes on (B, T, N)."""
-    model = trained.model
-    driven, outputs = (np.asarray(part, float) for part in on_trials(model, inputs))
-    held = np.zeros_like(inputs[:, -1]) if task == "flip_flop" else np.asarray(inputs[:, -1])
-    # Flip-flops are pushed off their memories, by as much as their states vary; sines start where their trials did.
-    starts = driven[:, -1] if task == "flip_flop" else driven[:, 0]
-    rng = np.random.default_rng([config.seed, seed])
-    starts = starts + 0.5 * driven.reshape(-1, driven.shape[2]).std(0) * rng.standard_normal(starts.shape)
-    freely = np.asarray(go_on(model.cell, starts.astype(np.float32), held, config.num_free_steps), float)  # pyright: ignore[reportArgumentType]
-    level = np.median(np.asarray(inputs[:, -1]), axis=0) if task == "sine_wave" else held[0]
-    f = rd.as_map(model.cell, np.asarray(level, np.float32))
-    points = rd.find_fixed_points(
-        f,
-        np.asarray(rd.sample_candidates(driven, config.num_candidates, key=jax.random.key(config.seed))),
-        progress=False,
-    )
-    loss = float(trained.history.validation_losses[-1])
-    # Many directions: the plane that is unstable at the centre has a sector for each memory.
-    connections = rd.Connections(np.zeros((0, 0), bool), 0, 0)
-    if len(points):
-        connections = rd.find_connections(f, points, num_directions=64)
-    return (
-        Member(task, cell, seed, loss, points, connections, driven[:8]),
-        outputs.reshape(-1, outputs.shape[2]),
-        freely,
-    )
-
-
-@eqx.filter_jit
-def on_trials(model: rd.RNN, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Flat states (B, T, N) and outputs of the cell (B, T, H) on trials."""
-    flatten = rd.as_map(model.cell).flatten
-    states = jax.vmap(model.states)(inputs)
-    return jax.vmap(jax.vmap(flatten))(states), jax.vmap(jax.vmap(model.cell.output))(states)
-
-
-@eqx.filter_jit
-def go_on(cell: Any, starts: jax.Array, inputs: jax.Array, num_steps: int) -> jax.Array:
-    """Trajectories (B, T, N) from some states with inputs (B, I) held."""
-    driven = rd.as_driven_map(cell)
-
-    def one(x: jax.Array, u: jax.Array) -> jax.Array:
-        return jax.lax.scan(lambda x, _: (driven(x, u), x), x, None, length=num_steps)[1]
-
-    return jax.vmap(one)(starts, inputs)
-
-
 def within_tasks(measure: Callable[[Any], np.ndarray], shown: list[np.ndarray], tasks: list[str]) -> np.ndarray:
     """Distances between networks of one task; 0 between tasks, where nobody reads them."""
     distances = np.zeros((len(shown), len(shown)))
@@ -360,16 +222,20 @@ def arrangements(result: Universality) -> tuple[np.ndarray, np.ndarray, float]:
 def plot(result: Universality) -> Figure:
     """Portraits above, distances and scores below."""
     with plotting.paper_style():
-        figure, axes = plt.subplots(2, 4, figsize=(plotting.PAGE_WIDTH, 4.0), width_ratios=[1, 1, 1, 0.9])
+        figure = plt.figure(figsize=(plotting.PAGE_WIDTH, 4.2))
+        # Rows of their own: the names of the measures would push the portraits above them aside.
+        rows: Any = figure.subfigures(2, 1, height_ratios=[1, 1.2])
+        upper, lower = rows
+        above, below = upper.subplots(1, 4), lower.subplots(1, 4)
         cells = list(dict.fromkeys(m.cell for m in result.members))
         for k in range(3):
-            draw_portrait(axes[0, k], result, cells[k] if k < len(cells) else None, "abc"[k])
-        draw_map(axes[0, 3], result)
+            draw_portrait(above[k], result, cells[k] if k < len(cells) else None, "abc"[k])
+        draw_map(above[3], result)
         by_name = {score.name: score for score in result.scores}
-        draw_matrix(axes[1, 0], result, by_name["Procrustes"], "e")
-        draw_matrix(axes[1, 1], result, by_name["DSA"], "f")
-        draw_scores(axes[1, 2], result, "by_cell", "g")
-        draw_scores(axes[1, 3], result, "by_task", "h")
+        draw_matrix(below[0], result, by_name["Procrustes"], "e")
+        draw_matrix(below[1], result, by_name["DSA"], "f")
+        draw_scores(below[2], result, "by_cell", "g")
+        draw_scores(below[3], result, "by_task", "h")
     return figure
 
 
@@ -422,7 +288,7 @@ def draw_map(ax: Any, result: Universality) -> None:
     ax.set(xlabel="first coordinate (rad)", ylabel="second (rad)")
     ax.set_title("d  map by DSA", fontsize=8)
     ax.locator_params(nbins=3)
-    ax.legend(fontsize=5, loc="center", handletextpad=0.3, borderpad=0.1)
+    ax.legend(fontsize=6, loc="center", handletextpad=0.3, borderpad=0.1)
 
 
 def draw_matrix(ax: Any, result: Universality, score: Scores, letter: str) -> None:
@@ -438,7 +304,7 @@ def draw_matrix(ax: Any, result: Universality, score: Scores, letter: str) -> No
             line(start - 0.5, color="white", linewidth=0.5)
     middles = [(a + b - 1) / 2 for a, b in zip(starts, ends)]
     names = [groups[k][1] for k in starts]
-    ax.set_yticks(middles, names, fontsize=5)
+    ax.set_yticks(middles, names, fontsize=6)
     ax.set_xticks(
         [(len(groups) // 2 - 1) / 2, len(groups) // 2 + (len(groups) // 2 - 1) / 2], TASKS.values(), fontsize=6
     )
@@ -448,7 +314,7 @@ def draw_matrix(ax: Any, result: Universality, score: Scores, letter: str) -> No
     ax.set_title(f"{letter}  {what}: {score.name}", fontsize=8)
     bar = ax.figure.colorbar(image, ax=ax, location="bottom", fraction=0.05, pad=0.02, aspect=30)
     bar.set_label("distance (rad)", fontsize=6, labelpad=1)
-    bar.ax.tick_params(labelsize=5)
+    bar.ax.tick_params(labelsize=6)
 
 
 def draw_scores(ax: Any, result: Universality, which: str, letter: str) -> None:
@@ -456,12 +322,12 @@ def draw_scores(ax: Any, result: Universality, which: str, letter: str) -> None:
     for place, score in enumerate(result.scores):
         found = getattr(score, which)
         if found is None:
-            ax.text(0.03, place, "not compared", va="center", fontsize=5, color=plotting.COLORS["grey"])
+            ax.text(0.03, place, "not compared", va="center", fontsize=6, color=plotting.COLORS["grey"])
             continue
         color = plotting.COLORS["orange" if score.by_task is None else "blue"]
         sure = found.p_value <= 0.05
         ax.barh(place, found.statistic, height=0.65, color=color if sure else "white", edgecolor=color, linewidth=0.8)
-        ax.text(max(found.statistic, 0) + 0.03, place, f"p = {found.p_value:.2g}", va="center", fontsize=5)
+        ax.text(max(found.statistic, 0) + 0.03, place, f"p = {found.p_value:.2g}", va="center", fontsize=6)
     names = [score.name for score in result.scores] if which == "by_cell" else []
     ax.set_yticks(range(len(names)), names, fontsize=6)
     ax.set_ylim(len(result.scores) - 0.5, -0.5)

@@ -23,12 +23,12 @@ from rnndyn import plotting
 
 CAPTION = """Activation, initialisation and cell set the decay (Hochreiter 1991; Pascanu et al. 2013).
 
-One network of each kind. Solid lines and filled circles: at initialisation. Dotted lines and open circles: trained.
+One network of each kind. Solid lines and filled marks: at initialisation. Dotted lines and open marks: trained.
 
 - **a, b, c** log size of the gradient over the lag, for activations, initialisers (tanh), and cells, each with its
   colours.
 - **d** slopes of these lines over the largest Lyapunov exponent, which is measured forwards; colours by activation or
-  cell; grey, equality.
+  cell, squares, gated cells; grey, equality.
 """
 
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity")
@@ -303,7 +303,7 @@ def plot(result: VanishingGradients) -> Figure:
         axes[3].plot(
             network.exponent,
             network.slope,
-            "o",
+            "s" if network.cell in GATED else "o",
             color=color,
             markersize=3,
             markerfacecolor=color if filled else "white",
@@ -313,5 +313,5 @@ def plot(result: VanishingGradients) -> Figure:
     axes[3].plot([low, high], [low, high], color=plotting.COLORS["grey"], linewidth=0.8, zorder=0)
     axes[3].set(title="d  slopes", xlabel=r"$\lambda_1$ (nats/step)", ylabel="slope (nats/step)")
     axes[3].legend(fontsize=6, handlelength=0.8, labelspacing=0.3)
-    figure.supxlabel("lines and filled circles: at initialisation; dots and open circles: trained", fontsize=7)
+    figure.supxlabel("lines and filled marks: at initialisation; dots and open marks: trained", fontsize=7)
     return figure

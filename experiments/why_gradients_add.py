@@ -2,8 +2,9 @@
 
 A pulse of +1 or -1 comes at one step of a noisy sequence, and its sign is asked for at the end. Every step has its own
 copy of the weights in the unrolled network; the gradient of a shared weight is the sum of the gradients of its copies.
-On this task one term, that of the step with the pulse, makes up most of it: truncated backpropagation that stops short
-of that step has the wrong gradient, and does not learn (Werbos 1990; Williams & Peng 1990).
+On this task one term, that of the step with the pulse, makes up most of it for the input weight: truncated
+backpropagation that stops short of that step has the wrong gradient, and hardly ever learns (Werbos 1990; Williams &
+Peng 1990).
 """
 
 import dataclasses
@@ -31,7 +32,7 @@ A pulse comes at one step of a noisy sequence, and its sign is asked for at the 
   (green); dotted, the step of the pulse.
 - **c** what is missing of each gradient, in the same colours, when backpropagation stops after a window of k steps;
   dotted, the window that reaches the pulse.
-- **d** share of signs right after training with window k: dots, seeds; line, median; dashed, guessing.
+- **d** share of signs right after training with window k: dots, six seeds; line, median; dashed, guessing.
 """
 
 WEIGHTS = {"cell.weight_ih": r"$W_{ih}$", "cell.weight_hh": r"$W_{hh}$", "cell.bias": r"$b$"}

@@ -3,13 +3,13 @@
 import dataclasses
 from collections.abc import Callable
 
-import jax
 import numpy as np
 
 from rnndyn.dynamics.bifurcations._curve import Curve, Node
 from rnndyn.dynamics.bifurcations._normal_forms import Derivatives, neimark_sacker_coefficient
-from rnndyn.dynamics.bifurcations._systems import CycleSystem
-from rnndyn.dynamics.bifurcations.bifurcations import FLIP, FOLD, NEIMARK_SACKER, RESONANCES, evaluate_cycle
+from rnndyn.dynamics.bifurcations._systems import CycleSystem, evaluate_cycle
+from rnndyn.dynamics.bifurcations.bifurcations import FLIP, FOLD, NEIMARK_SACKER, RESONANCES
+from rnndyn.dynamics.numerics.eigenvalues import orbit_product
 
 CUSP, GENERALIZED_FLIP, CHENCINER, FOLD_FLIP = "cusp", "generalized flip", "Chenciner", "fold-flip"
 
@@ -61,8 +61,8 @@ def _derivatives(curve: Curve, node: Node) -> tuple[Derivatives, np.ndarray, np.
     cycle: CycleSystem = curve.system.cycle
     z = node.zeta * curve.metric.scales
     z = np.concatenate([z[: cycle.num_states], z[-2:]])
-    e = jax.device_get(evaluate_cycle(cycle, z))
-    m = np.linalg.multi_dot([np.eye(cycle.num_units), *e.step_jacobians[::-1]])
+    e = evaluate_cycle(cycle, z)
+    m = orbit_product(e.step_jacobians)
     if node.frame[0].ndim > 1:
         return Derivatives(cycle, z, m), m, m
     # The first blocks of the null vectors of the shooting matrix are those of the monodromy matrix.

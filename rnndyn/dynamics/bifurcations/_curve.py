@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Complex, Int
+from jaxtyping import Complex, Float, Int
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
 
 from rnndyn._programs import compiled
@@ -23,8 +23,9 @@ from rnndyn.dynamics.bifurcations._steps import (
     read_trace,
     trace_curve,
 )
-from rnndyn.dynamics.bifurcations._systems import CycleSystem, push_around
+from rnndyn.dynamics.bifurcations._systems import CycleSystem, evaluate_cycle, push_around
 from rnndyn.dynamics.bifurcations.verdicts import BranchVerdict
+from rnndyn.dynamics.numerics.eigenvalues import orbit_product, product_eigenvalues
 from rnndyn.dynamics.numerics.evidence import by_modulus
 
 CHUNK = 64
@@ -32,6 +33,10 @@ CHUNK = 64
 
 PRODUCTS_EACH = 40
 """Products that Arnoldi's method takes for a multiplier, or more, where many have nearly one modulus."""
+
+LARGEST_PRODUCT = 1e3
+"""Multipliers of a cycle whose Jacobians have a larger product are found from these one by one: its rounding moves a
+multiplier near the circle by 1e-16 of its size, and bifurcations are located to 1e-13."""
 
 LARGEST_FORMED = 2048
 """Matrices of more units, above 32 MB, are not formed where the steps form none."""
@@ -125,9 +130,13 @@ class Curve:
     def multipliers(self, zetas: np.ndarray, monodromies: np.ndarray) -> list[np.ndarray]:
         """Of each point, by falling modulus; on the host, as not all devices have eigenvalues."""
         if monodromies.size or len(zetas) == 0:
-            if self.num_multipliers is None or self.num_multipliers >= monodromies.shape[-1] - 1:
-                return list(sorted_multipliers(monodromies))
-            return [_largest_multipliers(matrix, self.num_multipliers) for matrix in monodromies]
+            blurred = np.atleast_1d(_blurs(monodromies)) & (self._cycle.period > 1)
+            if not blurred.any():
+                return self._of_matrices(monodromies)
+            return [
+                self._of_factors(zeta) if is_blurred else self._of_matrices(matrix[None])[0]
+                for zeta, matrix, is_blurred in zip(zetas, monodromies, blurred)
+            ]
         size = self.system.num_units
         num = size if self.num_multipliers is None else self.num_multipliers
         if size <= min(PRODUCTS_EACH * num, LARGEST_FORMED):
@@ -142,6 +151,24 @@ class Curve:
             return LinearOperator((size, size), matvec, dtype=float)  # pyright: ignore[reportCallIssue]
 
         return [_largest_multipliers(operator(zeta), num) for zeta in zetas]
+
+    @property
+    def _cycle(self) -> CycleSystem:
+        return self.system if isinstance(self.system, CycleSystem) else self.system.cycle
+
+    def _of_matrices(self, monodromies: np.ndarray) -> list[np.ndarray]:
+        num = self.num_multipliers
+        if num is None or num >= monodromies.shape[-1] - 1:
+            return list(by_modulus(np.linalg.eigvals(monodromies)))
+        return [_largest_multipliers(matrix, num) for matrix in monodromies]
+
+    def _of_factors(self, zeta: np.ndarray) -> np.ndarray:
+        z = zeta * self.metric.scales
+        # Between the states and the parameters a defining system may have unknowns of its own.
+        z = np.concatenate([z[: self.num_states], z[-self.num_parameters :]])
+        values = multipliers_of(evaluate_cycle(self._cycle, z).step_jacobians)
+        num = len(values) if self.num_multipliers is None else self.num_multipliers
+        return values[: max(num, 1 + int(np.sum(np.abs(values) > 1)))]
 
     def between(self, a: Node, b: Node, fraction: float) -> Node | None:
         """The point between two neighbours, at this fraction of their chord."""
@@ -280,9 +307,17 @@ def stack_multipliers(nodes: Sequence[Node]) -> Complex[np.ndarray, "M n"]:
     return stacked
 
 
-def sorted_multipliers(monodromies: np.ndarray) -> np.ndarray:
-    """Eigenvalues of a stack of matrices by falling modulus, complex; on the host, where they exist on all devices."""
-    return by_modulus(np.linalg.eigvals(monodromies))
+def multipliers_of(step_jacobians: Float[np.ndarray, "p N N"]) -> Complex[np.ndarray, " N"]:
+    """Of a cycle by falling modulus, from the Jacobians along it."""
+    product = orbit_product(step_jacobians)
+    if len(step_jacobians) > 1 and _blurs(product):
+        return by_modulus(product_eigenvalues(step_jacobians))
+    return by_modulus(np.linalg.eigvals(product))
+
+
+def _blurs(products: Float[np.ndarray, "*M N N"]) -> np.ndarray | np.bool_:
+    """Whether rounding of a product of matrices hides eigenvalues near the unit circle."""
+    return np.linalg.norm(products, axis=(-2, -1)) > LARGEST_PRODUCT
 
 
 def _largest_multipliers(matrix: np.ndarray | LinearOperator, num: int) -> np.ndarray:
@@ -304,7 +339,7 @@ def _largest_multipliers(matrix: np.ndarray | LinearOperator, num: int) -> np.nd
         if np.min(np.abs(values)) < 1:
             return by_modulus(values)
         num *= 2
-    return sorted_multipliers(np.asarray(matrix @ np.eye(size))[None])[0]
+    return by_modulus(np.linalg.eigvals(np.asarray(matrix @ np.eye(size))))
 
 
 @compiled

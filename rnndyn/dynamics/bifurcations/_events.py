@@ -38,6 +38,11 @@ SMALLEST_ANGLE = 1e-6
 LARGEST_BLUR = 1e-2
 """Arc length from which on the place of a crossing is not looked for more closely."""
 
+MOST_MIDDLES = 64
+"""For each crossing seen at the ends of a segment. Bisection down to `SMALLEST_CHORD` takes half as many. Multipliers
+that jump about at random, as in a map with noise of its own, cross in every part of every part; what is then left is
+`open`."""
+
 _BLUR = 1e-13
 """A multiplier as close to the circle as this is on either side by rounding."""
 
@@ -51,7 +56,7 @@ def find_events(curve: Curve, nodes: list[Node], touches: list[Node]) -> list[Bi
             events += _touching(curve, a, k)
             continue
         if k in changes:
-            events += _Segment(curve, k).search(a, b)
+            events += _search(curve, a, b, k)
         if kinks:
             events += [
                 unsolved(curve, BORDER_COLLISION, node, 0, SMALLEST_CHORD, BifurcationVerdict.bracketed, k)
@@ -92,18 +97,24 @@ def first_jump(curve: Curve, nodes: list[Node]) -> int | None:
     for k in changing(nodes).tolist():
         a, b = nodes[k], nodes[k + 1]
         if BRANCH_POINT in crossings(a, b):
-            events = _Segment(curve, 0).search(a, b)
+            events = _search(curve, a, b, 0)
             if any(is_verdict(event.result, BifurcationVerdict.open) for event in events):
                 return k
     return None
 
 
-@dataclasses.dataclass(frozen=True)
+def _search(curve: Curve, a: Node, b: Node, index: int) -> list[Bifurcation]:
+    """All bifurcations between the nodes a and b, of number `index` and the next."""
+    return _Segment(curve, index, MOST_MIDDLES * (1 + crossings(a, b).total())).search(a, b)
+
+
+@dataclasses.dataclass
 class _Segment:
-    """The search between the nodes `index` and `index + 1` of a curve."""
+    """The search between the nodes `index` and `index + 1` of a curve, with this many nodes between them at most."""
 
     curve: Curve
     index: int
+    num_left: int = 0
 
     def search(self, a: Node, b: Node, num_divisions: int = 0) -> list[Bifurcation]:
         events = crossings(a, b)
@@ -222,7 +233,10 @@ class _Segment:
         return reach
 
     def _middle(self, a: Node, b: Node) -> Node | None:
-        """A node near the middle; the system may be singular in one plane, not in all."""
+        """A node near the middle; the system may be singular in one plane, not in all. None where none is left."""
+        self.num_left -= 1
+        if self.num_left < 0:
+            return None
         for fraction in (0.5, 0.41, 0.63):
             middle = self.curve.between(a, b, fraction)
             if middle is not None and np.linalg.norm(middle.zeta - (a.zeta + b.zeta) / 2) < np.linalg.norm(

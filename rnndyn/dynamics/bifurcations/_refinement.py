@@ -6,7 +6,6 @@ halved. What is then still open is looked at one by one: multipliers that change
 eigenvectors, and peaks are climbed.
 """
 
-import jax
 import numpy as np
 from scipy.linalg import eig
 from scipy.optimize import linear_sum_assignment
@@ -15,7 +14,8 @@ from rnndyn.dynamics.bifurcations._crossings import crossings, logs_of, partners
 from rnndyn.dynamics.bifurcations._curve import Curve, Node
 from rnndyn.dynamics.bifurcations._excursions import may_leave, may_leave_still
 from rnndyn.dynamics.bifurcations._suspects import FARTHEST, peaking_rows, suspicious
-from rnndyn.dynamics.bifurcations.bifurcations import evaluate_cycle
+from rnndyn.dynamics.bifurcations._systems import evaluate_cycle
+from rnndyn.dynamics.numerics.eigenvalues import orbit_product
 
 MAX_DIVISIONS = 6
 """How often a segment is halved on mere suspicion."""
@@ -110,8 +110,8 @@ def _logs_by_vectors(curve: Curve, a: Node, b: Node) -> tuple[np.ndarray, np.nda
     """ln|mu| at both of two nodes of the multipliers that may cross, paired by how far their eigenvectors agree."""
     parts = []
     for node in (a, b):
-        e = jax.device_get(evaluate_cycle(curve.system, node.zeta * curve.metric.scales))
-        m = np.linalg.multi_dot([np.eye(curve.system.num_units), *e.step_jacobians[::-1]])
+        e = evaluate_cycle(curve.system, node.zeta * curve.metric.scales)
+        m = orbit_product(e.step_jacobians)
         parts.append(eig(m, left=True, right=True))
     (mu, left, _), (mu_after, _, right) = parts
     rows, columns = linear_sum_assignment(-np.abs(left.conj().T @ right))
@@ -155,6 +155,6 @@ def _top(curve: Curve, a: Node, b: Node, row: int) -> tuple[Node, float] | None:
 def _is_upright(curve: Curve, node: Node) -> bool:
     """Whether a multiplier is 1 only because the curve stands upright there (x^3 = p): it is as regular as anywhere."""
     nearest = node.multipliers[np.argmin(np.abs(logs_of(node, np.arange(len(node.multipliers)))))]
-    e = jax.device_get(evaluate_cycle(curve.system, node.zeta * curve.metric.scales))
+    e = evaluate_cycle(curve.system, node.zeta * curve.metric.scales)
     gap = np.linalg.svd(np.asarray(e.jacobian) * curve.metric.scales, compute_uv=False)[-1]
     return bool(abs(nearest - 1) < 1e-6 and gap > 1e-5)

@@ -9,14 +9,13 @@ and comes back.
 import itertools
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 from scipy.optimize import linear_sum_assignment
 
 from rnndyn.dynamics.bifurcations._crossings import changing, crossings, logs_of, partners_of
-from rnndyn.dynamics.bifurcations._curve import Curve, Node, hermite, sorted_multipliers, stack_multipliers
-from rnndyn.dynamics.bifurcations.bifurcations import evaluate_cycle
+from rnndyn.dynamics.bifurcations._curve import Curve, Node, hermite, multipliers_of, stack_multipliers
+from rnndyn.dynamics.bifurcations._systems import evaluate_cycle
 
 FARTHEST = 1.5
 """Multipliers with |ln|mu|| above this are not watched between nodes."""
@@ -193,7 +192,6 @@ def _may_swap(curve: Curve, a: Node, b: Node, num_events: int) -> bool:
 def interpolated(curve: Curve, a: Node, b: Node, fraction: float) -> Node:
     """The cubic between two nodes as one, with the multipliers there."""
     zeta = hermite(a, b, fraction)
-    e = jax.device_get(evaluate_cycle(curve.system, zeta * curve.metric.scales))
-    m = np.linalg.multi_dot([np.eye(curve.system.num_units), *e.step_jacobians[::-1]])
+    e = evaluate_cycle(curve.system, zeta * curve.metric.scales)
     tangent = (1 - fraction) * a.tangent + fraction * b.tangent
-    return Node(zeta, tangent, float(np.max(np.abs(e.residual))), sorted_multipliers(m[None])[0], a.frame)
+    return Node(zeta, tangent, float(np.max(np.abs(e.residual))), multipliers_of(e.step_jacobians), a.frame)

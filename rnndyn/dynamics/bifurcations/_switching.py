@@ -2,12 +2,13 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 
 from rnndyn.dynamics.bifurcations._curve import Curve, Node, hermite, shift_points
-from rnndyn.dynamics.bifurcations.bifurcations import FLIP, Bifurcation, branch_tangents, evaluate_cycle
+from rnndyn.dynamics.bifurcations._systems import evaluate_cycle
+from rnndyn.dynamics.bifurcations.bifurcations import FLIP, Bifurcation, branch_tangents
 from rnndyn.dynamics.bifurcations.continuation import Branch
+from rnndyn.dynamics.numerics.eigenvalues import orbit_product
 from rnndyn.dynamics.numerics.evidence import rounding_floor
 
 _LEAST_DEPARTURE = 1e-12
@@ -33,7 +34,7 @@ def switch(parent: Traced, event: Bifurcation, curve: Curve, step: float, min_st
     """The first nodes of the branches born at `event`, each with a node at the event itself."""
     cycle = parent.curve.system
     z = np.append(event.points.ravel(), event.parameter)
-    e = jax.device_get(evaluate_cycle(cycle, z))
+    e = evaluate_cycle(cycle, z)
     scales = np.asarray(curve.metric.scales)
     if event.kind == FLIP:
         directions = [_doubling_direction(e.step_jacobians, scales)]
@@ -72,7 +73,7 @@ def _first_node(curve: Curve, head: Node, step: float, min_step: float) -> Node 
 
 def _blur(curve: Curve, node: Node, row: np.ndarray) -> float:
     """How far rounding may move a node in the plane that it was corrected in."""
-    e = jax.device_get(evaluate_cycle(curve.system, node.zeta * curve.metric.scales))
+    e = evaluate_cycle(curve.system, node.zeta * curve.metric.scales)
     bordered = np.concatenate([np.asarray(e.jacobian) * curve.metric.scales, row[None]])
     gap = float(np.linalg.svd(bordered, compute_uv=False)[-1])
     norm = float(np.max(np.sum(np.abs(e.jacobian[:, :-1]), axis=1)))
@@ -103,7 +104,7 @@ def near_head(curve: Curve, head: Node, first: Node) -> list[Node]:
 
 def _doubling_direction(step_jacobians: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """The tangent of the doubled cycle at a flip: the critical vectors along one round, and their negatives."""
-    m = np.linalg.multi_dot([np.eye(step_jacobians.shape[1]), *step_jacobians[::-1]])
+    m = orbit_product(step_jacobians)
     _, _, right = np.linalg.svd(m + np.eye(len(m)))
     vectors = [right[-1]]
     for jacobian in step_jacobians[:-1]:

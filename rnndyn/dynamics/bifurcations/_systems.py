@@ -27,7 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from rnndyn._programs import value_and_jacobian
+from rnndyn._programs import compiled, value_and_jacobian
+from rnndyn.dynamics.numerics.eigenvalues import orbit_product
 
 Frame = tuple[Array | np.ndarray, ...]
 
@@ -35,9 +36,9 @@ Frame = tuple[Array | np.ndarray, ...]
 class Evaluation(NamedTuple):
     """A system at one z."""
 
-    residual: Float[Array, " m"]
-    jacobian: Float[Array, "m n"]
-    step_jacobians: Float[Array, "p N N"]
+    residual: Float[Array | np.ndarray, " m"]
+    jacobian: Float[Array | np.ndarray, "m n"]
+    step_jacobians: Float[Array | np.ndarray, "p N N"]
     frame: Frame
 
 
@@ -92,6 +93,49 @@ class CycleSystem(eqx.Module):
         return jnp.concatenate([rows[:, : self.num_units].ravel(), rows[:, self.num_units :].sum(axis=0)])
 
 
+def evaluate_cycle(cycle: CycleSystem, z: Any) -> Any:
+    """The residual and the Jacobians of a cycle at z: an `Evaluation` of NumPy arrays."""
+    return jax.device_get(_evaluate_cycle(cycle, z))
+
+
+@compiled
+def _evaluate_cycle(cycle: CycleSystem, z: Any) -> Evaluation:
+    return cycle.evaluate(jnp.asarray(z))
+
+
+class Parts(NamedTuple):
+    """What the systems below are made of: traced with them, or each a program of its own that a loop in NumPy calls."""
+
+    evaluate: Callable
+    """`(cycle, z) -> Evaluation`."""
+    curvature: Callable
+    """`(cycle, z, direction, w)`: w . D^2G(direction, .) as a vector over z, of G the residual."""
+    changes: Callable
+    """`(cycle, z, vectors)`: the derivative in z, the last axis, of the monodromy matrix times these rows."""
+
+
+def curvature_along(cycle: CycleSystem, z: Any, direction: Any, w: Any) -> Float[Array, " n"]:
+    """See `Parts`."""
+    z, direction, w = jnp.asarray(z), jnp.asarray(direction), jnp.asarray(w)
+    shape = (cycle.period, cycle.num_units)
+    states = direction[: cycle.num_states].reshape(shape)
+    parameters = jnp.broadcast_to(direction[cycle.num_states :], (cycle.period, cycle.num_parameters))
+    # Row block i + 1 of the Jacobian of G holds the derivative at point i.
+    return cycle.curvature(z, jnp.concatenate([states, parameters], axis=1), jnp.roll(w.reshape(shape), -1, axis=0))
+
+
+def changes_around(cycle: CycleSystem, z: Any, vectors: Any) -> Float[Array, "k N n"]:
+    """See `Parts`."""
+
+    def pushed(z: Array) -> Array:
+        return jax.vmap(lambda v: push_around(cycle, z, v))(jnp.asarray(vectors))
+
+    return jax.jacfwd(pushed)(jnp.asarray(z))
+
+
+TRACED = Parts(CycleSystem.evaluate, curvature_along, changes_around)
+
+
 class CriticalMultiplierSystem(eqx.Module):
     """A cycle with a real multiplier `target` (+1: fold, -1: flip); one equation more than `CycleSystem`.
 
@@ -103,21 +147,17 @@ class CriticalMultiplierSystem(eqx.Module):
     target: Any
     """An array of one number, so that folds and flips share a program."""
 
-    def evaluate(self, z: Array, frame: Frame) -> Evaluation:
-        base = self.cycle.evaluate(z)
+    def evaluate(self, z: Any, frame: Frame, parts: Parts = TRACED) -> Evaluation:
+        xp, base = _namespace(z), parts.evaluate(self.cycle, z)
         left, right = frame
-        matrix = shooting_matrix(base.step_jacobians, self.target)
-        v, w, g = _null_vectors(matrix, left, right)
-        shape = (self.cycle.period, self.cycle.num_units)
-        zeros = jnp.zeros((self.cycle.period, self.cycle.num_parameters), z.dtype)
-        directions = jnp.concatenate([v.reshape(shape), zeros], axis=1)
-        # Row block i + 1 of the matrix holds the derivative at point i.
-        gradient = -self.cycle.curvature(z, directions, jnp.roll(w.reshape(shape), -1, axis=0))
+        v, w, g = _null_vectors(shooting_matrix(base.step_jacobians, self.target), left, right)
+        direction = xp.concatenate([v, xp.zeros(self.cycle.num_parameters, z.dtype)])
+        gradient = -parts.curvature(self.cycle, z, direction, w)
         return Evaluation(
-            jnp.append(base.residual, g),
-            jnp.concatenate([base.jacobian, gradient[None]]),
+            xp.append(base.residual, g),
+            xp.concatenate([base.jacobian, gradient[None]]),
             base.step_jacobians,
-            (w / jnp.linalg.norm(w), v / jnp.linalg.norm(v)),
+            (w / xp.linalg.norm(w), v / xp.linalg.norm(v)),
         )
 
 
@@ -132,51 +172,39 @@ class NeimarkSackerSystem(eqx.Module):
 
     cycle: CycleSystem
 
-    def evaluate(self, z: Array, frame: Frame) -> Evaluation:
-        cycle, size = self.cycle, self.cycle.num_states
-        k, z_cycle = z[size], jnp.delete(z, size, assume_unique_indices=True)
-        base = cycle.evaluate(z_cycle)
+    def evaluate(self, z: Any, frame: Frame, parts: Parts = TRACED) -> Evaluation:
+        xp, cycle, size = _namespace(z), self.cycle, self.cycle.num_states
+        k, z_cycle = z[size], xp.concatenate([z[:size], z[size + 1 :]])
+        base = parts.evaluate(cycle, z_cycle)
         left, right = frame
         m = monodromy(base.step_jacobians)
-        matrix = m @ m - 2 * k * m + jnp.eye(cycle.num_units, dtype=z.dtype)
+        matrix = m @ m - 2 * k * m + xp.eye(cycle.num_units, dtype=z.dtype)
         v, w, g = _null_vectors(matrix, left, right)
-
-        def pushed(z: Array) -> Array:
-            """M(z) times the columns of V and of M V."""
-
-            def body(vectors: Array, y: Array) -> tuple[Array, None]:
-                def push(v: Array) -> Array:
-                    return jax.jvp(cycle.step, (y,), (jnp.append(v, jnp.zeros(cycle.num_parameters, z.dtype)),))[1]
-
-                return jax.vmap(push)(vectors), None
-
-            return _along(body, jnp.concatenate([v.T, (m @ v).T]), cycle.step_arguments(z))
-
-        changes = jax.jacfwd(pushed)(z_cycle)
+        changes = parts.changes(cycle, z_cycle, xp.concatenate([v.T, (m @ v).T]))
         of_v, of_mv = changes[:2], changes[2:]
         d_g = -(
-            jnp.einsum("na,bnz->abz", w, of_mv)
-            + jnp.einsum("na,bnz->abz", m.T @ w, of_v)
-            - 2 * k * jnp.einsum("na,bnz->abz", w, of_v)
+            xp.einsum("na,bnz->abz", w, of_mv)
+            + xp.einsum("na,bnz->abz", m.T @ w, of_v)
+            - 2 * k * xp.einsum("na,bnz->abz", w, of_v)
         )
         d_k = 2 * w.T @ m @ v
         first = (w.T @ v).ravel()
-        first = first / jnp.linalg.norm(first)
+        first = first / xp.linalg.norm(first)
         second = (w.T @ m @ v).ravel()
         second = second - first * (first @ second)
-        second = second / jnp.linalg.norm(second)
-        plane = jnp.stack([first, second])
+        second = second / xp.linalg.norm(second)
+        plane = xp.stack([first, second])
         # The plane is held fixed: its change multiplies G, which vanishes at the solution.
         gradients = plane @ d_g.reshape(4, -1)
         by_k = plane @ d_k.ravel()
-        jacobian = jnp.concatenate(
+        jacobian = xp.concatenate(
             [
-                jnp.concatenate([base.jacobian[:, :size], jnp.zeros((size, 1)), base.jacobian[:, size:]], axis=1),
-                jnp.concatenate([gradients[:, :size], by_k[:, None], gradients[:, size:]], axis=1),
+                xp.concatenate([base.jacobian[:, :size], xp.zeros((size, 1)), base.jacobian[:, size:]], axis=1),
+                xp.concatenate([gradients[:, :size], by_k[:, None], gradients[:, size:]], axis=1),
             ]
         )
-        residual = jnp.concatenate([base.residual, plane @ g.ravel()])
-        return Evaluation(residual, jacobian, base.step_jacobians, (jnp.linalg.qr(w)[0], jnp.linalg.qr(v)[0]))
+        residual = xp.concatenate([base.residual, plane @ g.ravel()])
+        return Evaluation(residual, jacobian, base.step_jacobians, (xp.linalg.qr(w)[0], xp.linalg.qr(v)[0]))
 
 
 class BranchPointSystem(eqx.Module):
@@ -189,28 +217,25 @@ class BranchPointSystem(eqx.Module):
 
     cycle: CycleSystem
 
-    def evaluate(self, z: Array, frame: Frame) -> Evaluation:
-        cycle, size = self.cycle, self.cycle.num_states
+    def evaluate(self, z: Any, frame: Frame, parts: Parts = TRACED) -> Evaluation:
+        xp, cycle = _namespace(z), self.cycle
         z_cycle, beta = z[:-1], z[-1]
-        base = cycle.evaluate(z_cycle)
+        base = parts.evaluate(cycle, z_cycle)
         left, right = frame
         v, w, g = _null_vectors(base.jacobian, left, right)
-        w_blocks = jnp.roll(w.reshape(cycle.period, cycle.num_units), -1, axis=0)
+        rows = xp.stack([-parts.curvature(cycle, z_cycle, direction, w[:, 0]) for direction in v.T])
+        top = xp.concatenate([base.jacobian, left], axis=1)
+        bottom = xp.concatenate([rows, xp.zeros((2, 1), z.dtype)], axis=1)
+        residual = xp.concatenate([base.residual + beta * left[:, 0], g.ravel()])
+        return Evaluation(residual, xp.concatenate([top, bottom]), base.step_jacobians, frame)
 
-        def gradient(v: Array) -> Array:
-            states = v[:size].reshape(cycle.period, cycle.num_units)
-            parameters = jnp.broadcast_to(v[size:], (cycle.period, cycle.num_parameters))
-            return -cycle.curvature(z_cycle, jnp.concatenate([states, parameters], axis=1), w_blocks)
 
-        rows = jax.vmap(gradient)(v.T)
-        top = jnp.concatenate([base.jacobian, left], axis=1)
-        bottom = jnp.concatenate([rows, jnp.zeros((2, 1), z.dtype)], axis=1)
-        residual = jnp.concatenate([base.residual + beta * left[:, 0], g.ravel()])
-        return Evaluation(residual, jnp.concatenate([top, bottom]), base.step_jacobians, frame)
+def _namespace(z: Any) -> Any:
+    return np if isinstance(z, np.ndarray) else jnp
 
 
 def shooting_matrix(
-    step_jacobians: Float[Array | np.ndarray, "p N N"], target: float | Array
+    step_jacobians: Float[Array | np.ndarray, "p N N"], target: float | Array | np.ndarray
 ) -> Float[Array | np.ndarray, "m m"]:
     """The matrix of v_{i+1} = DF(x_i) v_i, i = 0 ... p-2, and target * v_0 = DF(x_{p-1}) v_{p-1}.
 
@@ -241,22 +266,24 @@ def _along(body: Callable, carry: Array, rows: Float[Array, "p n"]) -> Array:
     return body(carry, rows[0])[0] if len(rows) == 1 else jax.lax.scan(body, carry, rows)[0]
 
 
-def monodromy(step_jacobians: Float[Array, "p N N"]) -> Float[Array, "N N"]:
+def monodromy(step_jacobians: Float[Array | np.ndarray, "p N N"]) -> Any:
     """DF(x_{p-1}) ... DF(x_0)."""
     if len(step_jacobians) == 1:
         return step_jacobians[0]
-    product, _ = jax.lax.scan(lambda m, a: (a @ m, None), step_jacobians[0], step_jacobians[1:])
-    return product
+    if isinstance(step_jacobians, np.ndarray):
+        return orbit_product(step_jacobians)
+    return jax.lax.scan(lambda m, a: (a @ m, None), step_jacobians[0], step_jacobians[1:])[0]
 
 
-def _null_vectors(matrix: Any, left: Any, right: Any) -> tuple[Array, Array, Array]:
+def _null_vectors(matrix: Any, left: Any, right: Any) -> tuple[Any, Any, Any]:
     """v, w and g of the bordered systems in the module docstring; vectors, or matrices where the frame has columns."""
     (rows, columns), as_vector = matrix.shape, left.ndim == 1
     if as_vector:
         left, right = left[:, None], right[:, None]
     num_left, num_right = left.shape[1], right.shape[1]
-    bordered = jnp.block([[matrix, left], [right.T, jnp.zeros((num_right, num_left), matrix.dtype)]])
+    xp = _namespace(matrix)
+    bordered = xp.block([[matrix, left], [right.T, xp.zeros((num_right, num_left), matrix.dtype)]])
     # The inverse gives the solutions of both systems at once; the matrix is well conditioned by choice of the frame.
-    inverse = jnp.linalg.inv(bordered)
+    inverse = xp.linalg.inv(bordered)
     v, g, w = inverse[:columns, rows:], inverse[columns:, rows:], inverse[columns:, :rows].T
     return (v[:, 0], w[:, 0], g[0, 0]) if as_vector else (v, w, g)

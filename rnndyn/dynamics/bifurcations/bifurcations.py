@@ -1,13 +1,12 @@
 """Bifurcations of a map: what they are, where they are (defining systems), and which way they go (normal forms)."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Complex, Float
 
 from rnndyn._programs import compiled
-from rnndyn.dynamics.bifurcations._curve import Curve, Node, sorted_multipliers
+from rnndyn.dynamics.bifurcations._curve import Curve, Node, multipliers_of
 from rnndyn.dynamics.bifurcations._normal_forms import (
     Derivatives,
     flip_coefficient,
@@ -15,16 +14,20 @@ from rnndyn.dynamics.bifurcations._normal_forms import (
     neimark_sacker_coefficient,
     pitchfork_coefficient,
 )
-from rnndyn.dynamics.bifurcations._steps import Solution, solve_square
 from rnndyn.dynamics.bifurcations._systems import (
     BranchPointSystem,
     CriticalMultiplierSystem,
     CycleSystem,
     Evaluation,
     NeimarkSackerSystem,
+    Parts,
+    changes_around,
+    curvature_along,
+    evaluate_cycle,
     shooting_matrix,
 )
 from rnndyn.dynamics.bifurcations.verdicts import BifurcationVerdict
+from rnndyn.dynamics.numerics.eigenvalues import orbit_product
 from rnndyn.results import Judged, is_verdict
 
 FOLD, BRANCH_POINT, FLIP, NEIMARK_SACKER = "fold", "branch point", "flip", "neimark-sacker"
@@ -129,6 +132,17 @@ class Bifurcation(Judged):
         return f"{self.parameter:+.12g}  {', '.join(what)}; coefficient {self.coefficient:.4g}; error {self.error:.1g}"
 
 
+class Solution(NamedTuple):
+    """Where Newton's method for a square system ended; `last_step` estimates the error, in units.
+
+    `rounding` is how far rounding of the equations moves the solution: large where they are nearly singular.
+    """
+
+    z: Float[np.ndarray, " m"]
+    last_step: float
+    rounding: float
+
+
 def solve_bifurcation(curve: Curve, kind: str, guess: Node) -> tuple[Solution, np.ndarray, float] | None:
     """Solve the defining system of `kind` from a node nearby.
 
@@ -144,7 +158,10 @@ def solve_bifurcation(curve: Curve, kind: str, guess: Node) -> tuple[Solution, n
     size = cycle.num_states
     units = np.insert(units, size, 1.0) if kind == NEIMARK_SACKER else units
     units = np.append(units, 1.0) if kind == BRANCH_POINT else units
-    solution = jax.device_get(solve_square(system, units, frame, start))
+    try:
+        solution = solve_square(system, units, frame, start)
+    except np.linalg.LinAlgError:  # singular at an iterate, which is then nowhere near a solution
+        return None
     if not (np.isfinite(solution.z).all() and solution.last_step < 1e-10 and solution.rounding < _MOST_ROUNDING):
         return None
     if kind == NEIMARK_SACKER:
@@ -164,7 +181,7 @@ def defining_system(
     cycle: CycleSystem, kind: str, z: np.ndarray, multipliers: np.ndarray
 ) -> tuple[Any, tuple[np.ndarray, ...], np.ndarray]:
     """The system whose solutions are bifurcations of `kind`, a frame for it near z, and z with its extra unknowns."""
-    e = jax.device_get(evaluate_cycle(cycle, z))
+    e = evaluate_cycle(cycle, z)
     if kind in (FOLD, FLIP):
         target = 1.0 if kind == FOLD else -1.0
         left, _, right = np.linalg.svd(shooting_matrix(np.asarray(e.step_jacobians), target))
@@ -173,7 +190,7 @@ def defining_system(
         left, _, right = np.linalg.svd(e.jacobian)
         return BranchPointSystem(cycle), (left[:, -1:], right[-2:].T), np.append(z, 0.0)
     k = float(np.cos(np.angle(critical_pair(multipliers))))
-    m = np.linalg.multi_dot([np.eye(cycle.num_units), *e.step_jacobians[::-1]])
+    m = orbit_product(e.step_jacobians)
     left, _, right = np.linalg.svd(m @ m - 2 * k * m + np.eye(len(m)))
     return NeimarkSackerSystem(cycle), (left[:, -2:], right[-2:].T), np.insert(z, cycle.num_states, k)
 
@@ -189,8 +206,8 @@ def describe_bifurcation(
 ) -> Bifurcation:
     """The result for a located point: multipliers, residual and normal form."""
     cycle: CycleSystem = curve.system
-    e = jax.device_get(evaluate_cycle(cycle, z))
-    m = np.linalg.multi_dot([np.eye(cycle.num_units), *e.step_jacobians[::-1]])
+    e = evaluate_cycle(cycle, z)
+    m = orbit_product(e.step_jacobians)
     derivatives = Derivatives(cycle, z, m)
     subtype = None
     if kind == FOLD:
@@ -213,7 +230,7 @@ def describe_bifurcation(
         kind=kind,
         parameter=float(z[-1]),
         points=z[:-1].reshape(cycle.period, cycle.num_units),
-        multipliers=sorted_multipliers(m[None])[0],
+        multipliers=multipliers_of(e.step_jacobians),
         angle=angle,
         coefficient=coefficient,
         subtype=subtype,
@@ -246,18 +263,36 @@ def branch_tangents(
     return own * np.sign(own @ tangent), crossing
 
 
-@compiled
-def evaluate_cycle(cycle: CycleSystem, z: Any) -> Evaluation:
-    """The residual and the Jacobians of a cycle at z, compiled."""
-    return cycle.evaluate(jax.numpy.asarray(z))
+_curvature = compiled(curvature_along)
+_changes = compiled(changes_around)
+
+_PROGRAMS = Parts(
+    evaluate_cycle,
+    lambda *args: np.asarray(_curvature(*args)),
+    lambda *args: np.asarray(_changes(*args)),
+)
 
 
-@compiled
-def _curvature(cycle: CycleSystem, z: Any, direction: Any, w: Any) -> Array:
-    """w . D^2G(direction, .) as a vector over z."""
-    jnp = jax.numpy
-    z, direction, w = jnp.asarray(z), jnp.asarray(direction), jnp.asarray(w)
-    shape = (cycle.period, cycle.num_units)
-    states = direction[: cycle.num_states].reshape(shape)
-    parameters = jnp.broadcast_to(direction[cycle.num_states :], (cycle.period, cycle.num_parameters))
-    return cycle.curvature(z, jnp.concatenate([states, parameters], axis=1), jnp.roll(w.reshape(shape), -1, axis=0))
+def solve_square(
+    system: Any, units: np.ndarray, frame: tuple[np.ndarray, ...], z: np.ndarray, max_steps: int = 12
+) -> Solution:
+    """Newton's method for a system of as many equations as unknowns, until its steps no longer shrink.
+
+    In NumPy, around programs that normal forms need as well: a loop as a program for each kind of bifurcation took a
+    second to compile, and a millisecond less for each bifurcation. `LinAlgError` where an iterate is singular.
+    """
+    eps = float(np.finfo(z.dtype).eps)
+    last, before, rounding = np.inf, np.inf, np.inf
+    for _ in range(max_steps):
+        with np.errstate(divide="ignore", invalid="ignore"):  # what is not finite ends the loop
+            e = system.evaluate(z, frame, _PROGRAMS)
+        # Rounding of one sign, and of both in turn: one of the two alone may cancel in the inverse.
+        noise = eps * (np.abs(e.jacobian) @ units)
+        signs = np.where(np.arange(z.size) % 2 == 0, 1.0, -1.0)
+        steps = np.linalg.solve(e.jacobian, np.stack([-e.residual, noise, signs * noise], axis=1))
+        sizes = np.max(np.abs(steps) / units[:, None], axis=0)
+        z, last, before, rounding = z + steps[:, 0], float(sizes[0]), last, float(max(sizes[1:]))
+        at_floor = last < 1e-9 and last > 0.1 * before  # below, quadratic convergence has ended in rounding
+        if not np.isfinite(last) or at_floor or last <= 4 * eps:
+            break
+    return Solution(z, last, rounding)

@@ -1,7 +1,6 @@
 """Saddle points and cycles near a trajectory, with frames that stretch and squeeze at every step."""
 
 import dataclasses
-import functools
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -11,6 +10,7 @@ from jaxtyping import Float
 
 from rnndyn.dynamics.cycles.cycles import find_cycles
 from rnndyn.dynamics.fixed_points.fixed_points import find_fixed_points
+from rnndyn.dynamics.numerics.eigenvalues import orbit_product, product_eigenvalues
 from rnndyn.dynamics.numerics.evaluation import evaluate
 
 # How much of the gap between the largest stable multiplier and the unit circle the metric gives away, for a rounder
@@ -97,11 +97,7 @@ def frames(f: Callable, points: Float[np.ndarray, "p N"], max_unstable: int) -> 
     """The cycle with its frames; `None` where it is not hyperbolic, stable, or of too many unstable directions."""
     period, size = points.shape
     _, jacobians = evaluate(f, points)
-    around = np.eye(size)
-    for jacobian in jacobians:
-        around = jacobian @ around
-    multipliers = np.linalg.eigvals(around)
-    multipliers = multipliers[np.argsort(-np.abs(multipliers))]
+    around, multipliers = orbit_product(jacobians), product_eigenvalues(jacobians)
     moduli = np.abs(multipliers)
     u = int(np.sum(moduli > 1))
     if u == 0 or u > max_unstable or np.any(np.abs(moduli - 1) < 1e-3):
@@ -136,7 +132,7 @@ def contraction_rate(steps: Sequence[np.ndarray] | np.ndarray) -> float:
     """A rate (a step) between the spectral radius of a circle of linear maps and one."""
     if len(steps[0]) == 0:
         return 0.0
-    radius = np.max(np.abs(np.linalg.eigvals(functools.reduce(lambda a, b: b @ a, steps)))) ** (1 / len(steps))
+    radius = np.max(np.abs(np.linalg.eigvals(orbit_product(steps)))) ** (1 / len(steps))
     return float(radius + _RELAXED * (1 - radius))
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rnndyn.dynamics.destinations._orbits import orbit_product
+from rnndyn.dynamics.numerics.eigenvalues import orbit_product
 
 
 def metrics(jacobians: np.ndarray, temper: float) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Fixed points and cycles as they are given: orbits that the map is to keep."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from jaxtyping import Array
 
 from rnndyn._programs import compiled
 from rnndyn._validation import check_states
+from rnndyn.dynamics.numerics.eigenvalues import orbit_product
 
 Points = Array | np.ndarray | Sequence[Array | np.ndarray]
 
@@ -42,11 +42,6 @@ def as_cycles(name: str, points: Any) -> list[np.ndarray]:
 @compiled
 def jacobians_along(f: Callable, points: Any) -> Any:
     return jax.vmap(jax.jacfwd(f))(jnp.asarray(points))
-
-
-def orbit_product(jacobians: np.ndarray) -> np.ndarray:
-    """The Jacobian of the whole cycle, at its first point."""
-    return functools.reduce(lambda product, jacobian: jacobian @ product, jacobians)
 
 
 @compiled

@@ -8,10 +8,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from rnndyn.dynamics.destinations._metrics import metrics
-from rnndyn.dynamics.destinations._orbits import Points, as_cycles, check_stable, jacobians_along, orbit_product
+from rnndyn.dynamics.destinations._orbits import Points, as_cycles, check_stable, jacobians_along
 from rnndyn.dynamics.destinations._sets import Balls, Ellipsoids, enclose_sets, image_radii
 from rnndyn.dynamics.destinations.verdicts import BallVerdict
 from rnndyn.dynamics.numerics.drivers import let_in, map_in_chunks
+from rnndyn.dynamics.numerics.eigenvalues import orbit_product
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
 from rnndyn.dynamics.proofs import verified_norms as vn
 from rnndyn.dynamics.proofs.gain_forms import gain_forms, gain_norms

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from rnndyn.dynamics.numerics.evidence import rounding_floor
+from rnndyn.dynamics.numerics.newton import solve_each
 from rnndyn.dynamics.numerics.newton_method import singular_shift
 from rnndyn.dynamics.numerics.torus import difference
 
@@ -57,7 +58,7 @@ def free_steps(
         move = (~ok[rows]) & usable
         rows, g, jacobians, row_sums = rows[move], g[move], jacobians[move], row_sums[move]
         matrices = (1 - singular_shift(row_sums))[:, None, None] * np.eye(x.shape[1]) - jacobians
-        steps = np.linalg.solve(matrices, g[:, :, None])[:, :, 0]
+        steps = solve_each(matrices, g)
         lengths = np.linalg.norm(steps, axis=1)
         steps *= np.minimum(1, limits[rows] / np.maximum(lengths, np.finfo(float).tiny))[:, None]
         x[rows] = np.clip(x[rows] + steps, lower[rows], upper[rows])

@@ -206,8 +206,12 @@ def _sizes(g: np.ndarray) -> np.ndarray:
 
 @compiled
 def _step_lanes(f: Any, lanes: Any, linear_solver: str, period: Any) -> tuple[Array, ...]:
-    """One step of every lane."""
+    return one_step(f, jax.tree.map(jnp.asarray, lanes), linear_solver, period)
+
+
+def one_step(f: Any, lanes: Any, linear_solver: str, period: Any) -> tuple[Array, ...]:
+    """One step of every lane: the fields of the next iterates, but for the problem."""
     # How many steps are left is looked at on the host.
     method = NewtonMethod(f, linear_solver=linear_solver, max_steps=1, period=period, patience=HURRIED)
-    _, *moved = jax.vmap(method.step)(jax.tree.map(jnp.asarray, lanes))
+    _, *moved = jax.vmap(method.step)(lanes)
     return tuple(moved)

@@ -5,17 +5,27 @@ it runs alone, each piece computed as it comes, or beside the searches of other 
 computed at once (`_side_by_side`): its decisions are the same code both times.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Hashable, Sequence
 from typing import Any, Protocol, TypeVar
 
 Found = TypeVar("Found")
 
 
 class Piece(Protocol):
-    """Work that a search waits for."""
+    """Work that a search waits for. What is of the same class and `kind` can be done together."""
+
+    @property
+    def kind(self) -> Hashable:
+        """The settings that it is done with."""
+        ...
 
     def alone(self) -> Any:
         """The answer, for one map."""
+        ...
+
+    @staticmethod
+    def together(pieces: Sequence[Any], members: Sequence[int], family: Any) -> Sequence[Any]:
+        """The answers to several pieces, each for one of the maps of a `Family`."""
         ...
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike
 
 from rnndyn._validation import check_at_least, check_states
-from rnndyn.dynamics.fixed_points._pieces import Images
+from rnndyn.dynamics.fixed_points._pieces import Images, Region
 from rnndyn.dynamics.fixed_points._rescue import CHEAP
 from rnndyn.dynamics.fixed_points._search import FixedPointSearch
 from rnndyn.dynamics.fixed_points._work import Work, alone
@@ -36,7 +36,7 @@ from rnndyn.dynamics.numerics.evidence import MIN_CONTINUUM, is_degenerate
 from rnndyn.dynamics.numerics.jumps import JumpLook
 from rnndyn.dynamics.numerics.torus import period_of
 from rnndyn.dynamics.numerics.verdicts import NewtonVerdict
-from rnndyn.dynamics.proofs.trapping import is_kept, region_of_range
+from rnndyn.dynamics.proofs.trapping import is_kept
 from rnndyn.results import first_verdict
 
 DENSE_LIMIT = 1024
@@ -135,10 +135,10 @@ def check_options(candidates: ArrayLike, max_steps: int, max_rounds: int, num_pa
 
 
 def warn_of_missing(result: FixedPoints) -> None:
-    """Warn where the index sum says that points are missing."""
+    """Warn whoever called the caller where the index sum says that points are missing."""
     if result.is_balanced is False:
         sums = {1: (result.index_sum, result.expected_index_sum)}
-        warn_incomplete("fixed points", sums, result.is_trap_sampled)
+        warn_incomplete("fixed points", sums, result.is_trap_sampled, stacklevel=4)
 
 
 def search_for_fixed_points(
@@ -157,7 +157,7 @@ def search_for_fixed_points(
     """What `find_fixed_points` does with a program, as pieces of work."""
     region, period = _region(f), period_of(f, starts.shape[1])
     if region is None and period is None:
-        region = region_of_range(f, starts)
+        region = yield Region(f, starts)
     goal = index_goal(f, starts, region, period, is_kept)
     check_until_complete(until_complete, goal)
     if num_paths is not None and num_paths > 0 and period is not None:

@@ -130,13 +130,11 @@ class _Log:
         self.search, self.steps_left = search, most_steps
         self.starts, self.rows, self.verdicts = [], [], []
 
-    def follow(
-        self, start: np.ndarray, max_steps: int, max_points: int = 1, root: np.ndarray | None = None
-    ) -> Work[np.ndarray]:
-        """The fixed points where one path led, (M, N)."""
+    def follow(self, start: np.ndarray, max_steps: int, root: np.ndarray | None = None) -> Work[np.ndarray]:
+        """The fixed point where one path led, (1, N), or none."""
         search = self.search
         most = min(max_steps, self.steps_left)
-        path = yield Follow(search.f, start, search.scale, most, max_points, root)
+        path = yield Follow(search.f, start, search.scale, most, root)
         num_before = search.num_found
         reached = yield from search.add_ends(path.points)
         # Where a kink or a jump lies the crossing may be none.

@@ -1,5 +1,6 @@
 """Fixed points of many maps of one structure: over held inputs, or over an ensemble of networks."""
 
+import inspect
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,14 +13,25 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Int
 from tqdm.auto import tqdm
 
-from rnndyn.dynamics.fixed_points.fixed_points import find_fixed_points
+from rnndyn.dynamics.fixed_points._family import MOST_MEMBERS, Family
+from rnndyn.dynamics.fixed_points._side_by_side import side_by_side
+from rnndyn.dynamics.fixed_points.fixed_points import (
+    check_options,
+    find_fixed_points,
+    search_for_fixed_points,
+    warn_of_missing,
+)
 from rnndyn.dynamics.fixed_points.point_list import FixedPoints
 from rnndyn.dynamics.numerics.devices import is_first_process, use_devices
+from rnndyn.dynamics.numerics.drivers import double_precision, let_in
 from rnndyn.dynamics.numerics.identity import identity
 from rnndyn.results import Result, load, stack_verdicts
 
 _WRITE_EVERY = 5.0
 """Seconds between two writes of the file of a sweep: what is lost when the process is killed."""
+
+MOST_UNITS_AT_ONCE = 64
+"""States up to this length are searched for many maps at once. Longer ones keep a program busy by themselves."""
 
 
 def find_fixed_points_sweep(
@@ -46,12 +58,14 @@ def find_fixed_points_sweep(
     - `maps`: a map whose arrays all have a leading axis B, as `equinox.filter_vmap` makes it.
     - `candidates`: starting points for all maps, `(K, N)`, or for each its own, `(B, K, N)`.
     - `follow`: add the points of the map before to the candidates, which keeps track of points along a sweep of one
-        parameter.
+        parameter. Without it maps do not wait for one another: those with states of up to 64 entries are searched 64
+        at a time, in the same programs, which takes a fraction of the time.
     - `path`: a file (.npz) that the finished maps are added to, every few seconds and where the sweep is interrupted;
         `rnndyn.load` reads it. The same sweep continues from it, to the same result; another one refuses to.
     - `progress`: show a bar over the maps when it takes longer than two seconds.
     - `devices`: as in `find_fixed_points`: the candidates of each map are dealt out to them.
-    - `options`: passed to `find_fixed_points`.
+    - `options`: passed to `find_fixed_points`. What that finds for a map alone is found here, to rounding; of a
+        chaotic map rounding may decide where a single candidate ends.
 
     **Returns:** a `FixedPointSweep`: `len` is B, `sweep[i]` the `FixedPoints` of map i. Maps may have different numbers
     of points.
@@ -80,29 +94,61 @@ def find_fixed_points_sweep(
             settings, (eqx.filter(maps, eqx.is_array), starts), own_map(0), starts.reshape(-1, starts.shape[-1])[0]
         )
         results = _read(file, this)
+    at_once = 1 if follow or starts.shape[-1] > MOST_UNITS_AT_ONCE else MOST_MEMBERS
     with use_devices(devices):
         written, last_write = len(results), time.monotonic()
+        bar = tqdm(
+            initial=len(results),
+            total=num_maps,
+            desc="sweep",
+            delay=2.0,
+            leave=False,
+            disable=None if progress else True,
+        )
         try:
-            for i in tqdm(
-                range(len(results), num_maps),
-                initial=len(results),
-                total=num_maps,
-                desc="sweep",
-                delay=2.0,
-                leave=False,
-                disable=None if progress else True,
-            ):
-                own = starts[i] if starts.ndim == 3 else starts
+            while len(results) < num_maps:
+                chosen = range(len(results), min(len(results) + at_once, num_maps))
+                own = [starts[i] if starts.ndim == 3 else starts for i in chosen]
                 if follow and results and len(results[-1]):
-                    own = np.concatenate([own, results[-1].points.astype(own.dtype)])
-                results.append(find_fixed_points(own_map(i), own, progress=False, **options))
+                    own[0] = np.concatenate([own[0], results[-1].points.astype(own[0].dtype)])
+                results += _find_all([own_map(i) for i in chosen], own, options)
+                bar.update(len(chosen))
                 if file is not None and time.monotonic() - last_write > _WRITE_EVERY:
                     _write(file, this, results)
                     written, last_write = len(results), time.monotonic()
         finally:
+            bar.close()
             if file is not None and len(results) > written:
                 _write(file, this, results)
     return FixedPointSweep(tuple(results), this)
+
+
+def _find_all(maps: list[Any], starts: list[np.ndarray], options: dict[str, Any]) -> list[FixedPoints]:
+    """The fixed points of several maps: of those of one program side by side, else one map after another."""
+    found = _find_side_by_side(maps, starts, options) if len(maps) > 1 else None
+    if found is None:
+        found = [find_fixed_points(f, own, progress=False, **options) for f, own in zip(maps, starts)]
+    return found
+
+
+def _find_side_by_side(maps: list[Any], starts: list[np.ndarray], options: dict[str, Any]) -> list[FixedPoints] | None:
+    bound = inspect.signature(find_fixed_points).bind(maps[0], starts[0], progress=False, **options)
+    bound.apply_defaults()
+    settings = {name: value for name, value in bound.arguments.items() if name not in ("f", "candidates", "devices")}
+    for own in starts:
+        check_options(own, settings["max_steps"], settings["max_rounds"], settings["num_paths"])
+    with double_precision():
+        doubled = [np.asarray(own, np.float64) for own in starts]
+        programs = [let_in(f, own[0]) for f, own in zip(maps, doubled)]
+        family = Family.of(programs)
+        # The pieces of work are batched for states without angles.
+        if family is None or any(program.period is not None for program in programs):
+            return None
+        searches = [search_for_fixed_points(f, own, **settings) for f, own in zip(programs, doubled)]
+        found = side_by_side(searches, family)
+    for result in found:
+        warn_of_missing(result)
+    return found
 
 
 def _on_host(leaf: Any) -> Any:

@@ -169,8 +169,10 @@ def check_until_complete(until_complete: bool, goal: IndexGoal) -> None:
         )
 
 
-def warn_incomplete(what: str, sums: Mapping[int, tuple[int | None, int | None]], is_sampled: bool) -> None:
-    """Warn of index sums `{period: (found, expected)}` that say that something is missing."""
+def warn_incomplete(
+    what: str, sums: Mapping[int, tuple[int | None, int | None]], is_sampled: bool, *, stacklevel: int = 3
+) -> None:
+    """Warn of index sums `{period: (found, expected)}` that say that something is missing, the caller of the caller."""
     wrong = {p: pair for p, pair in sums.items() if pair[0] != pair[1]}
     if wrong:
         told = ", ".join(
@@ -180,5 +182,5 @@ def warn_incomplete(what: str, sums: Mapping[int, tuple[int | None, int | None]]
         warnings.warn(
             f"The indices of the {what} found sum to {told}: some are missing{certainty}. Add candidates, or search "
             "with until_complete=True.",
-            stacklevel=3,
+            stacklevel=stacklevel,
         )

@@ -1,5 +1,8 @@
 """Eigenvalues of a product of matrices, the small ones as accurate as the large ones."""
 
+import functools
+from collections.abc import Sequence
+
 import numpy as np
 import scipy.linalg
 from jaxtyping import Complex, Float
@@ -14,6 +17,13 @@ _COUPLING = 1e-13
 _MAX_LAPS = 4
 """Laps of orthogonal iteration before a block counts as one cluster: they separate moduli a factor 2000 apart, and a
 start from the Schur vectors of the product separates the leading ones within the first."""
+
+
+def orbit_product(
+    factors: Sequence[Float[np.ndarray, "N N"]] | Float[np.ndarray, "p N N"],
+) -> Float[np.ndarray, "N N"]:
+    r"""$A_{p-1} \cdots A_1 A_0$: of the Jacobians along a cycle, that of the whole round at its first point."""
+    return functools.reduce(lambda product, factor: factor @ product, factors)
 
 
 def product_eigenvalues(factors: Float[np.ndarray, "p N N"]) -> Complex[np.ndarray, " N"]:

@@ -141,22 +141,37 @@ def polish(
     Works on the host but for the map and its derivative, so that one compilation (of `evaluate`) serves any number of
     points and every length of cycle.
     """
+    return polish_rows(lambda x, rows: evaluate(f, x), points, period=period, max_steps=max_steps)
+
+
+def polish_rows(
+    evaluate_rows: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
+    points: Float[np.ndarray, "K N"] | Float[np.ndarray, "K p N"],
+    *,
+    period: Float[np.ndarray, " N"] | None = None,
+    max_steps: int = MAX_POLISH,
+) -> Polished:
+    """`polish` where each row may belong to another map: `evaluate_rows(x, rows)` is F and DF at states of these rows.
+
+    Of sequences of p points the states are those of the first row, then those of the next.
+    """
     points = np.array(points if points.ndim == 3 else points[:, None], np.float64)
     num, size = len(points), points.shape[2]
 
-    def measure(rows: np.ndarray) -> tuple[np.ndarray, ...]:
-        images, jacobians = evaluate(f, rows.reshape(-1, size))
-        images = images.reshape(rows.shape)
-        defects = difference(images, np.roll(rows, -1, axis=1), period)
-        return closing_defects(rows, images, period), defects, jacobians.reshape(*rows.shape, size)
+    def measure(places: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        images, jacobians = evaluate_rows(places.reshape(-1, size), rows)
+        images = images.reshape(places.shape)
+        defects = difference(images, np.roll(places, -1, axis=1), period)
+        return closing_defects(places, images, period), defects, jacobians.reshape(*places.shape, size)
 
-    residuals, defects, jacobians = measure(points) if num else (np.zeros(0), points, np.zeros((*points.shape, size)))
+    nothing = (np.zeros(0), points, np.zeros((*points.shape, size)))
+    residuals, defects, jacobians = measure(points, np.arange(num)) if num else nothing
     open_rows = np.flatnonzero(np.isfinite(residuals) & (residuals > 0))
     for _ in range(max_steps):
         if open_rows.size == 0:
             break
         moved = points[open_rows] + _newton_steps(jacobians[open_rows], defects[open_rows])
-        new_residuals, new_defects, new_jacobians = measure(moved)
+        new_residuals, new_defects, new_jacobians = measure(moved, open_rows)
         better = new_residuals < residuals[open_rows]
         rows = open_rows[better]
         points[rows], residuals[rows] = moved[better], new_residuals[better]
@@ -173,4 +188,14 @@ def _newton_steps(jacobians: Float[np.ndarray, "K p N N"], defects: Float[np.nda
     row_sums = np.max(np.sum(np.abs(matrices), axis=2), axis=1)
     identity = np.eye(matrices.shape[1])
     matrices = (1 - singular_shift(row_sums))[:, None, None] * identity - matrices
-    return np.linalg.solve(matrices, defects.swapaxes(1, 2)).swapaxes(1, 2)
+    return solve_each(matrices, defects[:, 0])[:, None]
+
+
+def solve_each(matrices: Float[np.ndarray, "K N N"], vectors: Float[np.ndarray, "K N"]) -> Float[np.ndarray, "K N"]:
+    """The solution of each of K systems; NaN where the matrix is singular to the last bit."""
+    try:
+        return np.linalg.solve(matrices, vectors[:, :, None])[:, :, 0]
+    except np.linalg.LinAlgError:
+        if len(matrices) == 1:
+            return np.full_like(vectors, np.nan)
+        return np.concatenate([solve_each(matrices[i : i + 1], vectors[i : i + 1]) for i in range(len(matrices))])

@@ -1,5 +1,7 @@
 """Bifurcations against closed forms: where and what they are, and their normal forms. None missed, none invented."""
 
+import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from dynamics.maps import (
@@ -16,6 +18,7 @@ from dynamics.maps import (
 )
 
 import rnndyn as rd
+from rnndyn.dynamics.bifurcations import _events
 
 MATRICES = {
     "A": [[2.0, -1.5], [1.5, 1.0]],
@@ -259,3 +262,20 @@ def test_the_neimark_sacker_coefficient_predicts_the_radius_of_the_circle():
     predicted = -excess / event.coefficient
     # The next order is smaller by the radius squared, about a thousandth.
     assert abs(measured / predicted - 1) < 1e-2
+
+
+class Noise(eqx.Module):
+    """Multipliers .5 and 1 + .1 sin(k 1e15 p), k = 1, 2, at zero: a sine that no two floats resolve."""
+
+    def __call__(self, x, p):
+        return x * jnp.stack([0.5, *(1 + 0.1 * jnp.sin(1e15 * k * p) for k in (1, 2))])
+
+
+@pytest.mark.slow
+def test_the_search_ends_where_multipliers_jump_about_at_random(monkeypatch):
+    # Each part of each segment has crossings. With the usual number of nodes between two it takes a minute.
+    monkeypatch.setattr(_events, "MOST_MIDDLES", 2)
+    branch = rd.continue_fixed_points(Noise(), np.zeros(3), 0.5, (0.0, 1.0), max_step=0.3, max_points=2)
+    located = [event for event in branch.bifurcations if event.converged]
+    assert len(located) < len(branch.bifurcations)
+    assert all(event.error > 1e-10 for event in branch.bifurcations if not event.converged)

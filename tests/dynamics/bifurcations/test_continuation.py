@@ -1,5 +1,6 @@
 """Branches against curves known in closed form: points, tangents, multipliers, ends; and what bad input gives."""
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,6 +13,18 @@ import rnndyn as rd
 def circle(radius=1.0):
     """Its fixed points are the circle x^2 + p^2 = r^2."""
     return polynomial({"x": 1, "": 0.3 * radius**2, "xx": -0.3, "pp": -0.3})
+
+
+class ChebyshevAndPitchfork(eqx.Module):
+    """u' = T_16(u) and v' = p v - v^3, seen in turned coordinates."""
+
+    turn: np.ndarray
+
+    def __call__(self, x, p):
+        u, v = self.turn.T @ x
+        for _ in range(4):
+            u = 2 * u * u - 1
+        return self.turn @ jnp.stack([u, p * v - v**3])
 
 
 def skew_tent(left, right):
@@ -172,6 +185,23 @@ def test_fewer_multipliers_and_matrix_free_steps_give_the_same_branch(trained, m
     )
     np.testing.assert_allclose(branch.points[-1], dense.points[-1], atol=1e-12)
     np.testing.assert_array_equal(branch.num_unstable[[0, -1]], dense.num_unstable[[0, -1]])
+
+
+def test_a_small_multiplier_beside_a_very_large_one_crosses_once():
+    # T_16(cos a) = cos 16 a: with a a multiple of 2 pi / (16^8 - 1) a cycle of 8 at v = 0, with multipliers 16^8 = 4e9
+    # and p^8. Rounding of the product of its Jacobians is 1e-6, and the small one crosses in it again and again.
+    order = 16**8 - 1
+    angles = 2 * np.pi * np.array([order * 618 // 1000 * 16**k % order for k in range(8)]) / order
+    turn = np.array([[0.8, -0.6], [0.6, 0.8]])
+    start = np.stack([np.cos(angles), np.zeros(8)], axis=1) @ turn.T
+    branch = rd.continue_cycles(ChebyshevAndPitchfork(turn), start, 0.9, (0.9, 1.2))
+    np.testing.assert_allclose(branch.multipliers[:, 0], 16.0**8, rtol=1e-6)
+    np.testing.assert_allclose(branch.multipliers[:, 1], branch.parameters**8, rtol=1e-10)
+    (pitchfork,) = branch.bifurcations
+    assert pitchfork.subtype == "pitchfork"
+    assert abs(pitchfork.parameter - 1) < 1e-12
+    # At p = 1 each round subtracts v^3 eight times.
+    assert abs(pitchfork.coefficient + 8) < 1e-6
 
 
 def test_a_cycle_of_three_of_the_logistic_map():

@@ -64,6 +64,10 @@ np.testing.assert_allclose(found.points[np.argsort(found.points[:, 0])], roots, 
 alone = rd.find_fixed_points(henon, candidates, max_rounds=1)
 for name in ("points", "residuals", "num_hits", "multipliers"):
     np.testing.assert_array_equal(getattr(found, name), getattr(alone, name))
+maps = Henon(np.array([1.3, 1.4]))
+sweep = rd.find_fixed_points_sweep(maps, candidates, follow=False, devices=two, max_rounds=1)
+np.testing.assert_allclose(sweep[1].points, alone.points, atol=1e-14)
+np.testing.assert_array_equal(sweep[1].num_hits, alone.num_hits)
 with double_precision(two):  # a part is not dealt out again
     assert deal_rows(lambda part: part + num_devices(), np.zeros(4)).tolist() == [1, 1, 1, 1]
 proved, alone = (rd.certify_fixed_points(henon, found.points, devices=d) for d in (two, None))
