@@ -47,7 +47,9 @@ class Leading(NamedTuple):
         return self.residuals <= TOLERANCE * np.max(np.abs(self.values), initial=0.0)
 
 
-def leading_eigenvalues(product: Product, size: int, number: int, *, max_products: int, seed: int) -> Leading:
+def leading_eigenvalues(
+    product: Product, size: int, number: int, *, max_products: int, seed: int, tolerance: float = TOLERANCE
+) -> Leading:
     r"""Arnoldi's method, restarted with the better half of a wide subspace, until `number` eigenvalues are found.
 
     $$ A V = V H + v\, e^T, \qquad H y = \theta y, \qquad |A V y - \theta V y| = |e^T y|. $$
@@ -61,6 +63,7 @@ def leading_eigenvalues(product: Product, size: int, number: int, *, max_product
     - `number`: at most N - 2.
     - `max_products`: after which the best so far is returned, whatever its residuals.
     - `seed`: of the first vector.
+    - `tolerance`: for the residuals, in units of the largest modulus.
 
     Reference: G. W. Stewart (2002), *A Krylov-Schur algorithm for large eigenproblems*.
     """
@@ -87,7 +90,7 @@ def leading_eigenvalues(product: Product, size: int, number: int, *, max_product
         values, y = values[order].astype(complex), y[:, order].astype(complex)
         best = slice(0, min(number, count))
         estimates = np.abs(last[:count] @ y[:, best])
-        if spent >= max_products or np.all(estimates <= 0.5 * TOLERANCE * np.abs(values[0])):
+        if spent >= max_products or np.all(estimates <= 0.5 * tolerance * np.abs(values[0])):
             break
         look = min(most, count + max(FIRST_LOOK, count // 4))
         if count == most:
