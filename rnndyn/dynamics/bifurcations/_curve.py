@@ -331,9 +331,10 @@ def _largest_multipliers(matrix: np.ndarray | LinearOperator, num: int) -> np.nd
     """
     size = matrix.shape[0]
     product = lambda v: np.asarray(matrix @ v)
+    growth = 1.0 if isinstance(matrix, np.ndarray) else 0.25
     while num < size - 1:
         # As many products as there are units make the matrix. The seed is fixed: a curve is the same in every run.
-        found = leading_eigenvalues(product, size, num, max_products=size, seed=0, tolerance=RESIDUAL)
+        found = leading_eigenvalues(product, size, num, max_products=size, seed=0, tolerance=RESIDUAL, growth=growth)
         if not np.all(found.residuals <= 10 * RESIDUAL * np.max(np.abs(found.values))):
             break
         if np.min(np.abs(found.values)) < 1:
