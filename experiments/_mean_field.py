@@ -10,9 +10,9 @@ Delta(0). A perturbation grows by lambda = -1 + sqrt(1 - E), where E is the lowe
 
     -psi'' + (1 - g^2 D(tau)) psi = E psi,    D(tau) = <tanh'(x(t)) tanh'(x(t + tau))>.
 
-Reference: H. Sompolinsky, A. Crisanti & H.-J. Sommers (1988), "Chaos in random neural networks", Phys. Rev. Lett. 61;
-the derivation at length: A. Crisanti & H. Sompolinsky (2018), "Path integral approach to random neural networks",
-Phys. Rev. E 98.
+Reference: H. Sompolinsky, A. Crisanti & H.-J. Sommers (1988), "Chaos in random neural networks", Phys. Rev. Lett. 61,
+259; the derivation at length: A. Crisanti & H. Sompolinsky (2018), "Path integral approach to random neural networks",
+Phys. Rev. E 98, 062120.
 """
 
 import dataclasses
@@ -127,6 +127,25 @@ def _levels_on_grid(well: Callable[[np.ndarray], np.ndarray], spacing: float, nu
         middle = well(tau) + np.concatenate([[first], np.full(num - 1, 2)]) / spacing**2
         levels.append(eigh_tridiagonal(middle, side, eigvals_only=True, select="i", select_range=(0, 0))[0])
     return np.array(levels)
+
+
+def structured_kappa(overlap: float, gain: float) -> float:
+    """kappa of the stationary state of infinitely many units; 0 where there is none but 0.
+
+    x_i = kappa m_i + noise has the variance D = kappa^2 + g^2 <tanh^2>, and kappa = overlap kappa <tanh'>: the second
+    gives D, the first kappa (Mastrogiuseppe & Ostojic 2018, for vectors with overlap along one direction).
+    """
+    if overlap <= 1:
+        return 0.0
+    variance = root_scalar(lambda v: overlap * gaussian_mean(slope, v) - 1, bracket=(1e-12, 100 * overlap**2)).root
+    return float(np.sqrt(max(variance - gain**2 * gaussian_mean(lambda x: np.tanh(x) ** 2, variance), 0)))
+
+
+def chaos_border(gain: float) -> float:
+    """The overlap at which the structured stationary state loses stability: g^2 <tanh'^2> = 1, the disc's radius."""
+    excess = lambda v: gain**2 * gaussian_mean(lambda x: slope(x) ** 2, v) - 1
+    variance = root_scalar(excess, bracket=(1e-12, 100 * gain**4)).root
+    return 1 / gaussian_mean(slope, variance)
 
 
 def slope(x: np.ndarray) -> np.ndarray:

@@ -169,12 +169,24 @@ def save_figure(figure: Figure, path: Path, metadata: dict[str, str], dpi: int |
         beside.unlink(missing_ok=True)
 
 
+def helpers_of(study: ModuleType) -> list[ModuleType]:
+    """The helpers of the experiments from which a study imports something, and those from which they do.
+
+    What it imports computes as much as its own code. The checks of its settings decide no result.
+    """
+    found: dict[str, ModuleType] = {}
+    waiting = [study]
+    while waiting:
+        names = {getattr(value, "__module__", None) or "" for value in vars(waiting.pop()).values()}
+        new = {name for name in names if name.startswith("experiments._")} - {check.__module__, *found}
+        found |= {name: sys.modules[name] for name in new}
+        waiting += [found[name] for name in new]
+    return [found[name] for name in sorted(found)]
+
+
 def config_hash(study: ModuleType, config: Any) -> str:
     """A hash of everything that decides a result: the whole configuration, and the code of study and library."""
-    # What a study imports from a helper of the experiments computes as much as its own code; the checks of its
-    # settings decide no result.
-    names = {getattr(value, "__module__", None) or "" for value in vars(study).values()} - {check.__module__}
-    helpers = [sys.modules[name] for name in sorted(names) if name.startswith("experiments._")]
+    helpers = helpers_of(study)
     text = json.dumps(
         {
             "config": dataclasses.asdict(config),

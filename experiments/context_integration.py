@@ -19,6 +19,7 @@ import optax
 from matplotlib.figure import Figure
 
 import rnndyn as rd
+from experiments._contexts import Context, analyse_context
 from experiments._settings import NotNegative, Seed, check, check_same_length
 from rnndyn import plotting
 
@@ -82,25 +83,6 @@ class Config:
 SMOKE = Config(num_networks=1, num_units=6, lengths=(6,), num_updates=(4,), batch_size=4, num_candidates=16, num_bins=3)
 
 
-class Context(rd.Result):
-    """The dynamics of one network in one context, with the streams off.
-
-    - `slow`: its slow points.
-    - `time_constants`: steps, of the slowest mode and the second slowest at each of them, `(M, 2)`.
-    - `angles`: degrees between the selection vector and the effect of each stream on the state, `(M, 2)`, folded to
-        [0, 90].
-    - `angles_right`: the same for the right eigenvector, the direction of the line.
-    - `weights`: of each stream in the output over the time at which it comes, `(bins, 2)`, in units of the mean of the
-        stream that counts.
-    """
-
-    slow: rd.SlowPoints
-    time_constants: np.ndarray
-    angles: np.ndarray
-    angles_right: np.ndarray
-    weights: np.ndarray
-
-
 class Network(rd.Result):
     """One trained network in both contexts.
 
@@ -153,7 +135,9 @@ def compute(config: Config) -> ContextIntegration:
                 stimulus[context_of == context],
                 answer[context_of == context],
                 search_key,
-                config,
+                num_candidates=config.num_candidates,
+                length=length,
+                num_bins=config.num_bins,
             )
             for context in (0, 1)
         )
@@ -210,46 +194,6 @@ def train(model_key: Any, fit_key: Any, config: Config) -> Any:
         ).last_models
         done += num_updates
     return models
-
-
-def analyse_context(
-    cell: Any, context: int, states: jax.Array, stimulus: np.ndarray, answer: np.ndarray, key: Any, config: Config
-) -> Context:
-    """Slow points with the context held and the streams at zero, their modes, and the weight of evidence."""
-    held = jnp.zeros(4).at[2 + context].set(1)
-    f, driven = rd.as_map(cell, held), rd.as_driven_map(cell)
-    candidates = rd.sample_candidates(states, config.num_candidates, key=key, noise=0.02)
-    # A mode counts as slow when it takes as long as the longest trial, in units of tau; what is faster is let settle.
-    slow = rd.find_slow_points(f, candidates, slow_time=config.lengths[-1] * float(f.dt), progress=False)
-    angles, angles_right = [], []
-    for point in slow.manifold.points:
-        lin = rd.linearize(driven, point.astype(np.float32), held)
-        mode = int(np.argmin(np.abs(1 - lin.multipliers)))
-        left, right = np.real(lin.left[mode]), np.real(lin.right[:, mode])
-        streams = np.asarray(lin.input_jacobian)[:, :2]
-        angles.append([angle(left, streams[:, k]) for k in (0, 1)])
-        angles_right.append([angle(right, streams[:, k]) for k in (0, 1)])
-    with np.errstate(divide="ignore"):
-        time_constants = 1 / np.abs(np.log(np.abs(slow.manifold.multipliers[:, :2])))
-    return Context(
-        slow, time_constants, np.array(angles), np.array(angles_right), weights_of(stimulus, answer, context, config)
-    )
-
-
-def weights_of(stimulus: np.ndarray, answer: np.ndarray, context: int, config: Config) -> np.ndarray:
-    """Least squares of the answer on both streams in bins of time, over the mean of the stream that counts."""
-    bins = np.array_split(np.arange(stimulus.shape[1]), config.num_bins)
-    # Sums, so that the bins may differ by a step.
-    rows = np.stack([stimulus[:, steps].mean(axis=1) for steps in bins], axis=1)
-    flat = np.concatenate([rows.reshape(len(rows), -1), np.ones((len(rows), 1))], axis=1)
-    weights = np.linalg.lstsq(flat, answer, rcond=None)[0][:-1].reshape(config.num_bins, 2)
-    return weights / weights[:, context].mean()
-
-
-def angle(a: Any, b: Any) -> float:
-    """Degrees between two lines, from 0 to 90."""
-    cosine = abs(a @ b) / (np.linalg.norm(a) * np.linalg.norm(b))
-    return float(np.degrees(np.arccos(min(cosine, 1.0))))
 
 
 def report(result: ContextIntegration) -> str:

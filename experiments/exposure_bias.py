@@ -26,14 +26,15 @@ CAPTION = """Left to its own outputs (Bengio et al. 2015; Hess et al. 2023).
 
 Piecewise-linear networks learn the Lorenz system from noisy samples, five of them each way. In the median free runs
 last longest with a forcing between none and teacher forcing, as Hess et al. find, though the ranges of the networks
-overlap. None of these small networks is a faithful copy: they are lost after few Lyapunov times, and most exponents are
-those of no Lorenz system (d).
+overlap. None of these small networks is a faithful copy: they are lost after few Lyapunov times, and their largest
+exponents scatter (d).
 
 - **a** share of free runs that are still with the true trajectory, over time in Lyapunov times: grey, trained free
   running; pink, dashed, scheduled sampling; orange, teacher forcing; blue, generalised teacher forcing.
 - **b, c, d** over the strength of forcing α, and for scheduled sampling (s.s., pink): error of one step, with the
   noise dotted; time until a free run is lost; largest exponent of the learned system, with that of the Lorenz system
-  dotted. Light dots, networks; dark, medians; grey vertical line, the α below which gradients may explode.
+  dotted, and how many lie beyond the axis. Light dots, networks; dark, medians; grey vertical line, the α below which
+  gradients may explode.
 """
 
 LYAPUNOV = 0.9056
@@ -304,7 +305,7 @@ def draw_survival(axes: Any, result: ExposureBias) -> None:
     axes.set(xlim=(0, 5), ylim=(0, 1.5), xlabel="time / Lyapunov times", ylabel="free runs not yet lost")
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     axes.legend(loc="upper right", fontsize=6.5, borderaxespad=0)
-    axes.set_title("a  free runs", loc="left")
+    axes.set_title("a  free runs")
 
 
 def draw_measure(axes: Any, result: ExposureBias, values: np.ndarray, label: str, title: str) -> None:
@@ -321,4 +322,4 @@ def draw_measure(axes: Any, result: ExposureBias, values: np.ndarray, label: str
     axes.set(xscale="log", xlabel=r"strength of forcing $\alpha$", ylabel=label, xlim=(lowest / 1.5, 5))
     axes.set_xticks([lowest, 0.1, 1, apart], ["0", "0.1", "1", "s.s."])
     axes.minorticks_off()
-    axes.set_title(title, loc="left")
+    axes.set_title(title)

@@ -197,7 +197,8 @@ def draw_numbers(ax: Any, result: GRUPortraits) -> None:
     for value, count in zip(values, counts):
         ax.text(value, count * 1.15, str(count), ha="center", fontsize=6)
     ax.set_yscale("log")
-    ax.set(title="g  random GRUs", xlabel="fixed points", ylabel="networks")
+    ax.set_title("g  random GRUs", fontsize=8)
+    ax.set(xlabel="fixed points", ylabel="networks")
     ax.set_xticks([1, 3, 5, 7, 9, 11], ["1", "3", "5", "7", "9", "open"])
     ax.set_ylim(0.7, 4 * counts.max())
 

@@ -15,13 +15,12 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from scipy.optimize import root_scalar
 
 import rnndyn as rd
-from experiments._mean_field import gaussian_mean, mean_field, slope
+from experiments._latent_networks import Latent, Training, train_latent
+from experiments._mean_field import chaos_border, gaussian_mean, mean_field, slope, structured_kappa
 from experiments._runge_kutta import RungeKutta
-from experiments._settings import NotNegative, Seed, check, check_increasing
-from experiments._training import train_networks
+from experiments._settings import NotNegative, check, check_increasing
 from rnndyn import plotting
 
 CAPTION = """Low-rank networks and their theory (Mastrogiuseppe & Ostojic 2018).
@@ -46,7 +45,7 @@ infinitely many units.
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Training):
     """Everything that decides the result."""
 
     num_units: int = 300
@@ -60,13 +59,6 @@ class Config:
     transient: float = 50.0
     time: float = 75.0
     dt: float = 0.25
-    trained_units: int = 64
-    trained_networks: int = 5
-    num_updates: int = 500
-    batch_size: int = 32
-    trial_steps: int = 24
-    learning_rate: float = 1e-2
-    seed: Seed = 0
 
     def __post_init__(self) -> None:
         check(self)
@@ -100,28 +92,6 @@ class RankOne(eqx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         rates = jnp.tanh(x)
         return -x + self.gain * (self.weight @ rates) + self.left * (self.right @ rates) / x.size
-
-
-class Latent(rd.Result):
-    """Trained networks of one rank.
-
-    - `losses`: validation errors, one for each network.
-    - `points`: the fixed points of the latent map of each.
-    - `defect`: how far lifted points are from fixed points of the network, and its multipliers from those of the map,
-      at most.
-    - `grid`, `changes`: of rank one, the change of the latent variable in one step over it, for each network.
-    - `left`, `right`, `bias`: the weights of the first network.
-    """
-
-    rank: int
-    losses: np.ndarray
-    points: tuple[rd.FixedPoints, ...]
-    defect: float
-    grid: np.ndarray
-    changes: np.ndarray
-    left: np.ndarray
-    right: np.ndarray
-    bias: np.ndarray
 
 
 class LowRankTheory(rd.Result):
@@ -188,7 +158,7 @@ def compute(config: Config) -> LowRankTheory:
         border_gains=border_gains,
         chaos_border=np.array([chaos_border(gain) for gain in border_gains]),
         order_border=np.array([1 / gaussian_mean(slope, mean_field(gain).variance) for gain in border_gains]),
-        trained=tuple(train(rank, config) for rank in (1, 2)),
+        trained=tuple(train_latent(rank, config) for rank in (1, 2)),
     )
 
 
@@ -256,78 +226,6 @@ def _phase_runs(weight: jax.Array, left: jax.Array, rest: jax.Array, config: Con
     overlaps = jnp.asarray(config.phase_overlaps, weight.dtype)
     gains = jnp.asarray(config.phase_gains, weight.dtype)
     return jax.vmap(lambda gain: jax.vmap(lambda overlap: run(gain, overlap))(overlaps))(gains)
-
-
-def structured_kappa(overlap: float, gain: float) -> float:
-    """kappa of the stationary state of infinitely many units; 0 where there is none but 0.
-
-    x_i = kappa m_i + noise has the variance D = kappa^2 + g^2 <tanh^2>, and kappa = overlap kappa <tanh'>: the second
-    gives D, the first kappa (Mastrogiuseppe & Ostojic 2018, for vectors with overlap along one direction).
-    """
-    if overlap <= 1:
-        return 0.0
-    variance = root_scalar(lambda v: overlap * gaussian_mean(slope, v) - 1, bracket=(1e-12, 100 * overlap**2)).root
-    return float(np.sqrt(max(variance - gain**2 * gaussian_mean(lambda x: np.tanh(x) ** 2, variance), 0)))
-
-
-def chaos_border(gain: float) -> float:
-    """The overlap at which the structured stationary state loses stability: g^2 <tanh'^2> = 1, the disc's radius."""
-    excess = lambda v: gain**2 * gaussian_mean(lambda x: slope(x) ** 2, v) - 1
-    variance = root_scalar(excess, bracket=(1e-12, 100 * gain**4)).root
-    return 1 / gaussian_mean(slope, variance)
-
-
-def train(rank: int, config: Config) -> Latent:
-    """Networks of this rank that hold as many bits, and the fixed points of their latent maps."""
-    model_key, fit_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), rank))
-    trained = train_networks(
-        "flip_flop",
-        {"num_bits": rank, "num_steps": config.trial_steps},
-        lambda key: rd.LowRankCell(rank, config.trained_units, rank=rank, key=key),
-        rank,
-        (model_key, fit_key),
-        num_networks=config.trained_networks,
-        num_updates=config.num_updates,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        num_looks=1,
-        progress=False,
-    )
-    cells = [trained.member(index).model.cell for index in range(config.trained_networks)]
-    losses = [trained.member(index).history.validation_losses[-1] for index in range(config.trained_networks)]
-    points, defects, changes, grids = [], [], [], []
-    for cell in cells:
-        latent = rd.latent_map(cell)
-        region: Any = latent.region  # the latent variables of a cell with tanh are bounded
-        upper = np.asarray(region[1])
-        starts = np.random.default_rng(config.seed).uniform(-upper, upper, (64, rank))
-        found = rd.find_fixed_points(latent, starts, until_complete=True, progress=False)
-        points.append(found)
-        defects.append(lifting_defect(cell, latent, found))
-        if rank == 1:
-            grids.append(np.linspace(-upper[0], upper[0], 201))
-            changes.append(np.asarray(jax.vmap(latent)(jnp.asarray(grids[-1][:, None])))[:, 0] - grids[-1])
-    weights = [np.asarray(weight) for weight in (cells[0].left, cells[0].right, cells[0].bias)]
-    return Latent(rank, np.array(losses), tuple(points), max(defects), np.array(grids), np.array(changes), *weights)
-
-
-def lifting_defect(cell: rd.LowRankCell, latent: Any, found: rd.FixedPoints) -> float:
-    """How far lifted points move, and the leading multipliers of the network there are from those of the map."""
-    f, rank, defects = rd.as_map(cell), cell.rank, [0.0]
-    for point, multipliers in zip(found.points, found.multipliers):
-        state = np.asarray(latent.lift(jnp.asarray(point, jnp.float32)))
-        whole = np.linalg.eigvals(np.asarray(jacobian(f, state), float))
-        leading = whole[np.argsort(-np.abs(whole))][:rank]
-        # Of their characteristic polynomials, which do not depend on an order.
-        apart = np.max(np.abs(np.poly(leading) - np.poly(multipliers)))
-        defects += [np.max(np.abs(np.asarray(f(state)) - state)), apart]
-    return float(max(defects))
-
-
-@eqx.filter_jit
-def jacobian(f: Any, state: Any) -> jax.Array:
-    """That of the whole network."""
-    return jax.jacfwd(f)(jnp.asarray(state))
 
 
 def report(result: LowRankTheory) -> str:

@@ -31,7 +31,7 @@ CAPTION = """Every cycle of small piecewise-linear networks, with proof (Eisenma
 
 SCYFI = {1: 0, 2: 2, 3: 0, 4: 1}
 """Cycles of the shallow network by period that the tests of SCYFI ask for (test/shPLRNN_tests.jl in the authors'
-program); they say nothing of longer ones."""
+program, test_finding_2_cycle_4_cycle_M2_H10 and its _nothing); they say nothing of longer ones."""
 
 SHALLOW: dict[str, Any] = {
     "diagonal": [0.6172450705591427, 0.5261273846061184],
@@ -66,7 +66,8 @@ SHALLOW: dict[str, Any] = {
 """The published shallow network, two units and ten ReLUs (a test system of SCYFI, the authors' program)."""
 
 PLANAR = {16: (0.8377689, -0.64375), 27: (0.9777689, -0.14375)}
-"""A_11 and W_12 of the two planar networks, by the period of their long cycles."""
+"""A_11 and W_12 of the two planar networks, by the period of their long cycles: test_finding_16_cycle_2D and
+test_finding_27_cycle_2D of SCYFI (test/convPLRNN_tests.jl), which ask for two cycles of that period each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +139,7 @@ def compute(config: Config) -> PiecewiseLinearStudy:
 
 
 def planar_network(a11: float, w12: float) -> rd.PiecewiseLinearCell:
-    """z' = A z + W relu(z) + h with the published numbers that both networks share."""
+    """z' = A z + W relu(z) + h with the numbers that both networks of the tests of SCYFI share."""
     return rd.PiecewiseLinearCell.from_weights(
         np.array([a11, 0.96461297]), np.array([[0.0, w12], [0.52505308, 0.0]]), np.array([0.37298253, -0.97931491])
     )

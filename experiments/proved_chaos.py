@@ -21,7 +21,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon, Rectangle
 
 import rnndyn as rd
-from experiments._settings import CountOrZero, Seed, check, check_same_length, one_of
+from experiments._driven_networks import Drive, DrivenNetworks, driven_networks
+from experiments._settings import CountOrZero, check, check_same_length, one_of
 from rnndyn import plotting
 
 CAPTION = """Chaos, and its opposite, as theorems: horseshoes in maps and networks, and networks that must forget.
@@ -95,7 +96,7 @@ ORDERLY = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Drive):
     """Everything that decides the result."""
 
     maps: tuple[Annotated[str, one_of(MAPS)], ...] = tuple(MAPS)
@@ -112,17 +113,8 @@ class Config:
     num_states: int = 3000
     """Of the trajectory that tells where to look."""
     num_transient: CountOrZero = 500
-    num_steps: int = 20000
-    """Over which exponents are measured."""
     max_loops: int = 1
     """Homoclinic orbits along which loops are laid."""
-    gains: tuple[float, ...] = (0.3, 0.5, 0.7, 0.9, 1.2)
-    """Of the driven networks: standard deviation of the weights times the root of their number."""
-    num_driven: int = 20
-    """Units of a driven network."""
-    input_bound: float = 0.03
-    """Inputs lie between this and its negative; they enter by weights of standard deviation 1."""
-    seed: Seed = 0
 
     def __post_init__(self) -> None:
         check(self)
@@ -163,21 +155,6 @@ class ProvedMap(rd.Result):
     training_error: float
     images: np.ndarray
     accepted: bool | None
-
-
-class DrivenNetworks(rd.Result):
-    """Driven random networks, one for each gain (G,): bounds and measurements of the largest conditional exponent.
-
-    `bounds` are NaN where nothing is proved, and `refuted` where an input was found under which states separate.
-    `accepted`: whether a second program accepts each proof; true where there is none.
-    """
-
-    gains: np.ndarray
-    bounds: np.ndarray
-    exponents: np.ndarray
-    stderr: np.ndarray
-    refuted: np.ndarray
-    accepted: np.ndarray
 
 
 class ProvedChaos(rd.Result):
@@ -248,38 +225,6 @@ def learned_network(name: str, size: int, index: int, config: Config) -> tuple[T
     bias = cell.reservoir.bias + cell.reservoir.weight_ih @ cell.bias_out
     start = trained.synchronize(series[None, :200])[0]
     return Tanh(np.asarray(weight), np.asarray(bias)), start, float(np.max(trained.training_error))
-
-
-def driven_networks(config: Config) -> DrivenNetworks:
-    """Bounds and measurements for random networks that share all but the gain."""
-    rng = np.random.default_rng([config.seed, 7])
-    size = config.num_driven
-    weight, into = rng.normal(size=(size, size)) / np.sqrt(size), rng.normal(size=(size, 1))
-    transient = min(500, config.num_steps)
-    inputs = rng.uniform(-config.input_bound, config.input_bound, (config.num_steps + transient, 1))
-    bound, state = config.input_bound * np.ones(1), np.zeros(size)
-    bounds, exponents, stderr, refuted, accepted = [], [], [], [], []
-    for gain in config.gains:
-        cell = rd.VanillaCell.from_weights(into, gain * weight, np.zeros(size))
-        g = rd.as_driven_map(cell)
-        proof = rd.prove_contraction(g, -bound, bound, state=state)
-        growth = rd.lyapunov_spectrum(
-            g,
-            jnp.asarray(state, jnp.float32),
-            config.num_steps,
-            inputs=jnp.asarray(inputs, jnp.float32),
-            num_exponents=1,
-            num_transient=transient,
-        )
-        bounds.append(proof.exponent_bound if proof.proved else np.nan)
-        refuted.append(len(proof.counterexample) > 0)
-        numbers = (cell.weight_hh, cell.weight_ih, cell.bias)
-        accepted.append(rd.check_contraction(proof, *numbers).accepted if proof.proved else True)
-        exponents.append(float(growth.exponents[0]))
-        stderr.append(float(growth.stderr[0]))
-    return DrivenNetworks(
-        *(np.asarray(x) for x in (config.gains, bounds, exponents, stderr, refuted, accepted)),
-    )
 
 
 def report(result: ProvedChaos) -> str:

@@ -12,13 +12,20 @@ from typing import Annotated, Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
 import rnndyn as rd
+from experiments._delays import (
+    RESPONSE_STEPS,
+    STIMULUS_STEPS,
+    DelayNetwork,
+    best_without_memory,
+    delay_states,
+    delayed_discrimination,
+    look,
+)
 from experiments._settings import Fraction, Seed, check, check_order, one_of
 from experiments._training import train_networks
 from rnndyn import plotting
@@ -42,8 +49,6 @@ Five networks of each cell and kind of delay.
 
 CELLS = {"vanilla": rd.VanillaCell, "GRU": rd.GRUCell, "LSTM": rd.LSTMCell}
 DELAYS = ("fixed", "variable")
-STIMULUS_STEPS = 2
-RESPONSE_STEPS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,34 +105,6 @@ SMOKE = Config(
 )
 
 
-class DelayNetwork(rd.Result):
-    """One trained network.
-
-    - `accuracies`: share of right answers at each delay of the test.
-    - `states`: visible states through the delay without a second stimulus, (stimulus, step, N).
-    - `ends`: where they end, (stimulus, N).
-    - `num_ends`: in how many places.
-    - `end_speed`: how far a step still moves them, the median.
-    - `late_score`: R^2 of the readout of the stimulus fitted at half of the delay, at its end.
-    - `own_score`: the same, fitted at the end too.
-    - `long_score`: R^2 of a readout of the stimulus fitted where the states end.
-    - `travel`: the length of the mean path in the second half of the delay over the spread of the stimuli.
-    """
-
-    cell: str
-    delays: str
-    seed: int
-    accuracies: np.ndarray
-    states: np.ndarray
-    ends: np.ndarray
-    num_ends: int
-    end_speed: float
-    late_score: float
-    own_score: float
-    long_score: float
-    travel: float
-
-
 class WorkingMemory(rd.Result):
     """All networks of the study."""
 
@@ -136,27 +113,6 @@ class WorkingMemory(rd.Result):
     test_delays: np.ndarray
     fixed_delay: int
     chance: float
-
-
-def delayed_discrimination(
-    *, key: PRNGKeyArray, least_delay: int, most_delay: int, longest: int, difference: float
-) -> rd.tasks.Trial:
-    """Which of two stimuli is larger: value and presence of the stimulus in, the sign of second minus first out.
-
-    The first is uniform on [-1, 1], the second larger or smaller by `difference`. The trial is padded to the length of
-    one with the delay `longest`.
-    """
-    first_key, sign_key, delay_key = jax.random.split(key, 3)
-    first = jax.random.uniform(first_key, minval=-1, maxval=1)
-    sign = jax.random.rademacher(sign_key, dtype=first.dtype)
-    delay = jax.random.randint(delay_key, (), least_delay, most_delay + 1)
-    step = jnp.arange(2 * STIMULUS_STEPS + longest + RESPONSE_STEPS)
-    again = STIMULUS_STEPS + delay
-    shows_first, shows_second = step < STIMULUS_STEPS, (step >= again) & (step < again + STIMULUS_STEPS)
-    value = shows_first * first + shows_second * (first + sign * difference)
-    counts = (step >= again + STIMULUS_STEPS) & (step < again + STIMULUS_STEPS + RESPONSE_STEPS)
-    inputs = jnp.stack([value, (shows_first | shows_second).astype(value.dtype)], axis=1)
-    return rd.tasks.Trial(inputs, sign * counts[:, None].astype(value.dtype), counts.astype(value.dtype))
 
 
 def compute(config: Config) -> WorkingMemory:
@@ -172,12 +128,6 @@ def compute(config: Config) -> WorkingMemory:
         fixed_delay=config.fixed_delay,
         chance=best_without_memory(config.difference),
     )
-
-
-def best_without_memory(difference: float) -> float:
-    """The best share of right answers from the second stimulus alone: it decides only where one sign could make it."""
-    # The second is uniform on [-1 + d, 1 + d] or [-1 - d, 1 - d]: d of 2 of each lies outside of the other, doubled.
-    return 0.5 + 0.5 * min(difference, 1.0)
 
 
 def train_and_look(index: int, delays: str, config: Config) -> list[DelayNetwork]:
@@ -207,9 +157,12 @@ def train_and_look(index: int, delays: str, config: Config) -> list[DelayNetwork
         num_validation=None,
     )
     accuracies = np.asarray(test(trained.models, config, trial_key))
-    states, ends, after = (np.asarray(a, float) for a in delay_states(trained.models, config))
+    states, ends, after = (
+        np.asarray(a, float)
+        for a in delay_states(trained.models, config.num_stimuli, config.fixed_delay, config.num_long)
+    )
     return [
-        look(name, delays, seed, accuracies[:, seed], states[seed], ends[seed], after[seed], config)
+        look(name, delays, seed, accuracies[:, seed], states[seed], ends[seed], after[seed], config.fixed_delay)
         for seed in range(config.num_seeds)
     ]
 
@@ -231,81 +184,6 @@ def test(models: Any, config: Config, key: Any) -> np.ndarray:
 def answer(models: Any, inputs: jax.Array) -> jax.Array:
     """The outputs (network, trial, step, 1) of an ensemble."""
     return eqx.filter_vmap(lambda model: jax.vmap(model)(inputs))(models)
-
-
-@eqx.filter_jit
-def delay_states(models: Any, config: Config) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Flat states through a delay (network, stimulus, step, N), where they end, and one step after (.., N)."""
-    stimuli = jnp.linspace(-1, 1, config.num_stimuli)
-    zero = jnp.zeros(2)
-
-    def one(model: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-        f = rd.as_driven_map(model.cell)
-
-        def delay(value: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-            start = f.flatten(model.cell.initial_state())
-            shown = jax.lax.fori_loop(0, STIMULUS_STEPS, lambda _, x: f(x, jnp.stack([value, 1.0])), start)
-            last, path = jax.lax.scan(lambda x, _: (f(x, zero), x), shown, length=config.fixed_delay + 1)
-            end = jax.lax.fori_loop(0, config.num_long, lambda _, x: f(x, zero), last)
-            return path, end, f(end, zero)
-
-        return jax.vmap(delay)(stimuli)
-
-    return eqx.filter_vmap(one)(models)
-
-
-def look(
-    name: str,
-    delays: str,
-    seed: int,
-    accuracies: np.ndarray,
-    states: np.ndarray,
-    ends: np.ndarray,
-    after: np.ndarray,
-    config: Config,
-) -> DelayNetwork:
-    """What one network does in its delay."""
-    stimuli = np.linspace(-1, 1, config.num_stimuli)
-    half, late = config.fixed_delay // 2, config.fixed_delay
-    apart = np.mean([spread(states[:, step]) for step in range(half, late + 1)])
-    center = states.mean(axis=0)
-    way = np.sum(np.linalg.norm(np.diff(center[half : late + 1], axis=0), axis=1))
-    distances = np.linalg.norm(ends[:, None] - ends, axis=-1)
-    # States that end together are equal to the precision of float32.
-    num_ends = len(np.unique(np.argmax(distances < 1e-2, axis=1)))
-    return DelayNetwork(
-        cell=name,
-        delays=delays,
-        seed=seed,
-        accuracies=accuracies,
-        states=states,
-        ends=ends,
-        num_ends=num_ends,
-        end_speed=float(np.median(np.linalg.norm(after - ends, axis=1))),
-        late_score=score(states[:, half], states[:, late], stimuli),
-        own_score=score(states[:, late], states[:, late], stimuli),
-        long_score=score(ends, ends, stimuli),
-        travel=float(way / apart),
-    )
-
-
-def spread(states: np.ndarray) -> float:
-    """The root-mean-square distance of some states from their mean."""
-    return float(np.sqrt(np.mean(np.sum((states - states.mean(axis=0)) ** 2, axis=1))))
-
-
-def score(fitted_on: np.ndarray, used_on: np.ndarray, stimuli: np.ndarray) -> float:
-    """R^2, 0 at least, of a linear readout of the stimulus that is fitted on some states, on others.
-
-    Of the states only the leading component is read: more would fit any set of smooth curves.
-    """
-    mean = fitted_on.mean(axis=0)
-    axis = np.linalg.svd(fitted_on - mean, full_matrices=False)[2][0]
-    projected = (fitted_on - mean) @ axis
-    scale = projected @ projected
-    slope = projected @ stimuli / scale if scale > 1e-12 else 0.0
-    error = np.mean((slope * ((used_on - mean) @ axis) - stimuli) ** 2)
-    return float(max(1 - error / np.mean(stimuli**2), 0.0))
 
 
 def report(result: WorkingMemory) -> str:

@@ -90,6 +90,12 @@ def test_the_hash_follows_the_helpers_of_a_study(monkeypatch):
     changed = lambda module: source(module) + ("\nadded = 1\n" if module.__name__.endswith(f".{added}") else "")
     monkeypatch.setattr(_study.inspect, "getsource", changed)
     assert _study.config_hash(study, study.SMOKE) != before
+    # A helper may compute with another one.
+    study, added = _study.load_study("universality"), ""
+    before, added = _study.config_hash(study, study.SMOKE), "_training"
+    assert _study.config_hash(study, study.SMOKE) != before
+    study, added = _study.load_study("char_lm"), ""
+    before = _study.config_hash(study, study.SMOKE)
     # What the checks of the settings say decides no result.
     added = "_settings"
     assert _study.config_hash(study, study.SMOKE) == before

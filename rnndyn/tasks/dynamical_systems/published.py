@@ -11,7 +11,8 @@ class Published(NamedTuple):
     tolerance: float
     """By how much each may be off: the digits that were printed, or what their author says."""
     source: str
-    """Who published them; or that nobody did, and how they were computed."""
+    """Who published them; or that nobody did, and how they were computed. Those of Sprott (2003) are of his appendix of
+    common chaotic systems, quoted from memory; the tests compute each anew, to `tolerance` and some standard errors."""
     kaplan_yorke_dimension: float | None = None
     """The Kaplan-Yorke dimension, where it was published or all exponents were."""
     dimension_tolerance: float | None = None
