@@ -16,9 +16,11 @@ from rnndyn.dynamics.destinations._sets import (
     enclose_in_chunks,
     place_of_each,
 )
+from rnndyn.dynamics.destinations._slim_sets import follow_slim
 from rnndyn.dynamics.proofs import interval_arithmetic as ia
 from rnndyn.dynamics.proofs import verified_norms as vn
 from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
+from rnndyn.dynamics.proofs.layer_forms import Layer, one_layer
 
 ARRIVED, TRAVELLING, BLURRED, NOT_FINITE = range(4)
 
@@ -73,10 +75,17 @@ def follow_states(
     *,
     progress: bool,
 ) -> Journeys:
-    """Follow states as boxes and discs, which is cheap, and those that grow too wide again as ellipsoids."""
-    homes = stations.homes_of(states, max_steps)
+    """Follow states as slim sets where f has one layer, else as boxes and discs; what is lost so, as ellipsoids."""
     found, left = _none(len(states)), np.arange(len(states))
-    for size in _HANDED_OVER:
+    layer = one_layer(f, states.shape[1])
+    if layer is not None:
+        part = _in_layers(f, layer, states, balls, max_steps, progress=progress)
+        _write(found, left, part)
+        left = left[(part.ends != ARRIVED) & (part.ends != TRAVELLING)]
+    homes = np.zeros(len(states), int)
+    if left.size:
+        homes[left] = stations.homes_of(states[left], max_steps)
+    for size in _HANDED_OVER if left.size else ():
         part = follow_discs(f, states[left], homes[left], size, balls, stations, max_steps)
         _write(found, left, part)
         left = left[part.ends == BLURRED]
@@ -86,6 +95,20 @@ def follow_states(
         again = follow_sets(f, Ellipsoids(states[left], eyes, np.zeros(num)), balls, max_steps, progress=progress)
         _write(found, left, again)
     return found
+
+
+def _in_layers(
+    f: Callable, layer: Layer, states: np.ndarray, balls: Balls, max_steps: int, *, progress: bool
+) -> Journeys:
+    out, found = _none(len(states)), follow_slim(f, layer, states, balls, max_steps, progress=progress)
+    out.balls[:], out.steps[:] = found.balls, found.steps
+    out.ends[:] = np.select([found.balls >= 0, found.travelling], [ARRIVED, TRAVELLING], BLURRED)
+    late = np.flatnonzero(found.travelling)
+    if late.size:
+        eyes = np.broadcast_to(np.eye(states.shape[1]), (late.size, *2 * states.shape[1:])).copy()
+        sets = Ellipsoids(found.centers[late], eyes, found.reach[late])
+        out.nearest[late], out.far[late], out.wide[late] = place_of_each(sets, balls)
+    return out
 
 
 def follow_discs(

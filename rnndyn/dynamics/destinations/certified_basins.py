@@ -46,16 +46,20 @@ def certify_basins(
     keep, that are unstable or given twice; `NotImplementedError` naming the operation when f uses one without an
     interval rule.
 
-    States are carried forward in interval arithmetic, as boxes; when these have grown, as discs in the metric of the
-    memory they are on their way to, in which distances grow by bounds of |DF| that are found once for all orbits that
-    pass a place; and what is lost so, as near a saddle, as ellipsoids $\{c + Q y : |y|_2 \le r\}$ with $F(c + Q y) \in
-    F(c) + [DF]\, Q y$ and a factor of the image as next Q, so that only what the map really stretches is stretched
-    (Lohner 1987; Kühn 1998). A state on the boundary of two
-    basins cannot be proved, and neither can one so near to it that rounding decides. The proof is about the real map
-    with the float64 constants of f; what it assumes of the arithmetic is in `docs/certificates.md`.
+    Where f takes weighted sums of the state once and goes on unit by unit, as cells do, a state is carried forward as
+    an ellipsoid that is known by its covariance S: the next one is $(1 + a) A S A' + (1 + 1/a)\, \varepsilon^2$ for
+    any a > 0 (Schweppe 1973), with A near DF and $\varepsilon$ a bound of what is rounded and of what DF varies by. A
+    state that lies nearly on the orbit of another is taken along with it. Of other maps, states are carried forward as
+    boxes; when these have grown, as discs in the metric of the memory they are on their way to, in which distances
+    grow by bounds of |DF| that are found once for all orbits that pass a place. What is lost so becomes ellipsoids
+    $\{c + Q y : |y|_2 \le r\}$ with $F(c + Q y) \in F(c) + [DF]\, Q y$ and a factor of the image as next Q (Lohner
+    1987; Kühn 1998). A state on the boundary of two basins cannot be proved, and neither can one so near to it that
+    rounding decides. The proof is about the real map with the float64 constants of f; what it assumes of the arithmetic
+    is in `docs/certificates.md`.
 
     R. J. Lohner (1987), *Enclosing the solutions of ordinary initial and boundary value problems*; W. Kühn (1998),
-    *Rigorously computed orbits of dynamical systems without the wrapping effect*.
+    *Rigorously computed orbits of dynamical systems without the wrapping effect*; F. C. Schweppe (1973), *Uncertain
+    dynamic systems*.
     """
     check_at_least("max_steps", max_steps, 0)
     check_states("states", states)

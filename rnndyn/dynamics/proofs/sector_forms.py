@@ -30,7 +30,7 @@ from rnndyn.dynamics.proofs.interval_arithmetic import Interval, point
 _LINEAR = frozenset(["add", "sub", "add_any", "neg", "reduce_sum", "convert_element_type"])
 _BILINEAR = frozenset(["mul", "dot_general"])
 # Each entry of the result is a function of the entries in its place: only these have a slope for each entry.
-_ELEMENTWISE = frozenset(
+ELEMENTWISE = frozenset(
     "mul div add sub max min abs sign tanh logistic exp exp2 expm1 log log1p sqrt rsqrt cbrt sin cos tan asin acos "
     "atan sinh cosh asinh acosh atanh erf erfc integer_pow pow square select_n clamp".split()
 )
@@ -174,7 +174,7 @@ class Walk:
         self, eqn: Any, operands: list[Quantity], formed: list[int], shape: tuple[int, ...]
     ) -> Iterator[tuple[int, Interval]]:
         """Which operands an elementwise operation depends on, and the bounds of its slopes along each."""
-        if eqn.primitive.name not in _ELEMENTWISE:
+        if eqn.primitive.name not in ELEMENTWISE:
             raise NotImplementedError(
                 f"g: `{eqn.primitive.name}` of the state is neither linear nor elementwise: no sector form."
             )
