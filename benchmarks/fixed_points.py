@@ -4,7 +4,7 @@ The peer minimises q = |F(x) - x|^2 / 2 from the same starts with Adam in float3
 (M. Golub & D. Sussillo 2018), written in JAX so that both run compiled. Recall is the share of the distinct true
 fixed points (those that Newton's method finds from either search's ends, and from all candidates) that lie within 1e-3
 of an end. Then a driven GRU against the same algorithm with the defaults of FixedPointFinder's PyTorch version, chaotic
-networks whose fixed points candidates do not find, and two of 10 000 and 100 000 units, each alone.
+networks whose fixed points candidates do not find, one of 1000 units, and two of 10 000 and 100 000, each alone.
 """
 
 import time
@@ -136,6 +136,22 @@ def chaotic_gru(size: int) -> str:
     return f"chaotic GRU, N = {size}: {len(found)} fixed points from 2 paths of {steps} steps, {cpu:.1f} CPU s in all"
 
 
+def thousand_units() -> str:
+    """A random tanh network of gain 1.3 and 1000 units: a search from candidates, its first call."""
+    size, rng = 1000, np.random.default_rng(0)
+    weight = 1.3 * rng.standard_normal((size, size)) / np.sqrt(size)
+    f = rd.as_map(rd.VanillaCell.from_weights(np.zeros((size, 1)), weight, 0.1 * rng.standard_normal(size)))
+    starts = rng.uniform(-1, 1, (NUM_CANDIDATES, size)).astype(np.float32)
+    begin = time.process_time()
+    found = rd.find_fixed_points(f, starts, progress=False)
+    cpu = time.process_time() - begin
+    followed = "no paths" if found.paths is None else f"{len(found.paths)} paths"
+    return (
+        f"random tanh, N = {size}: {len(found)} fixed points, is_balanced {found.is_balanced}, "
+        f"{found.num_candidates} candidates and {followed}, {cpu:.1f} CPU s in all"
+    )
+
+
 def ten_thousand_units() -> str:
     """A dense tanh network of 10 000 units (800 MB): one point to 1e-12 from a guess, and eight multipliers."""
     size, rng = 10_000, np.random.default_rng(0)
@@ -229,6 +245,7 @@ def report() -> str:
         driven_gru,
         lambda: chaotic_gru(128),
         lambda: chaotic_gru(500),
+        thousand_units,
         ten_thousand_units,
         hundred_thousand_units,
     ):

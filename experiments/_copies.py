@@ -79,6 +79,40 @@ class Learned(rd.Result):
         return middle(self.valid_times(self.trained)[0])
 
 
+def is_close(row: Any, value: float, by: float) -> bool:
+    """Whether what is measured of the copy is this near to a value."""
+    return row.copy is not None and abs(row.copy - value) <= by
+
+
+def judged_lines(learned: Learned) -> list[str]:
+    """A line for each network, before and after training, under what the system shows against itself."""
+    first = learned.trained[0]
+    lines = [f"{learned.name}: system {number(first['D_stsp'].system, 19)} {number(first['D_H'].system, 7)}"]
+    for name, compared, errors in zip(
+        ("regression", "trained"), (learned.regressed, learned.trained), learned.one_step
+    ):
+        times, _ = learned.valid_times(compared)
+        for row, one in enumerate(compared):
+            exponents = [number(one[f"exponent {k + 1}"].copy) for k in range(min(3, num_exponents(one)))]
+            error = number(one["exponent 1"].copy_error, 0) if exponents else "-"
+            lines.append(
+                f"  {name:<15} {row + 1:2d}  {errors[row]:8.1e} {number(one['D_stsp'].copy)} "
+                f"{number(one['D_H'].copy, 7)} {times[row]:9.2f}     {''.join(exponents)} (+- {error}) "
+                f"{number(one['Kaplan-Yorke dimension'].copy) if exponents else '-'}"
+            )
+    return lines
+
+
+def num_exponents(compared: rd.DynamicsComparison) -> int:
+    """How many exponents of a copy were measured."""
+    return sum(row.name.startswith("exponent") for row in compared.measurements)
+
+
+def number(value: float | None, width: int = 8) -> str:
+    """A number that may not have been measured."""
+    return f"{'-' if value is None else f'{value:.3f}':>{width}}"
+
+
 def learn(task: Task, key: Any) -> tuple[list[Any], Learned]:
     """Networks of a task by regression and by forcing, both judged."""
     start_key, fit_key = jax.random.split(key)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Complex, Float, Int
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
+from scipy.sparse.linalg import LinearOperator
 
 from rnndyn._programs import compiled
 from rnndyn.dynamics.bifurcations._steps import (
@@ -25,6 +25,7 @@ from rnndyn.dynamics.bifurcations._steps import (
 )
 from rnndyn.dynamics.bifurcations._systems import CycleSystem, evaluate_cycle, push_around
 from rnndyn.dynamics.bifurcations.verdicts import BranchVerdict
+from rnndyn.dynamics.numerics.arnoldi import leading_eigenvalues
 from rnndyn.dynamics.numerics.eigenvalues import orbit_product, product_eigenvalues
 from rnndyn.dynamics.numerics.evidence import by_modulus
 
@@ -33,6 +34,9 @@ CHUNK = 64
 
 PRODUCTS_EACH = 40
 """Products that Arnoldi's method takes for a multiplier, or more, where many have nearly one modulus."""
+
+RESIDUAL = 1e-12
+"""Of a multiplier and its unit vector, in units of the largest modulus: bifurcations are located from them."""
 
 LARGEST_PRODUCT = 1e3
 """Multipliers of a cycle whose Jacobians have a larger product are found from these one by one: its rounding moves a
@@ -326,18 +330,15 @@ def _largest_multipliers(matrix: np.ndarray | LinearOperator, num: int) -> np.nd
     With it, none outside is missing.
     """
     size = matrix.shape[0]
+    product = lambda v: np.asarray(matrix @ v)
+    growth = 1.0 if isinstance(matrix, np.ndarray) else 0.25
     while num < size - 1:
-        # A fixed start, so that a curve is the same in every run.
-        start = np.random.default_rng(0).standard_normal(size)
-        try:
-            # Twice the usual basis and a tolerance above rounding halve the products; the values agree to 1e-13.
-            basis = min(size, 4 * num)
-            settings: dict[str, Any] = {"ncv": basis, "tol": 1e-12}
-            values = np.asarray(eigs(matrix, num, v0=start, return_eigenvectors=False, **settings))
-        except ArpackNoConvergence:
+        # As many products as there are units make the matrix. The seed is fixed: a curve is the same in every run.
+        found = leading_eigenvalues(product, size, num, max_products=size, seed=0, tolerance=RESIDUAL, growth=growth)
+        if not np.all(found.residuals <= 10 * RESIDUAL * np.max(np.abs(found.values))):
             break
-        if np.min(np.abs(values)) < 1:
-            return by_modulus(values)
+        if np.min(np.abs(found.values)) < 1:
+            return by_modulus(found.values)
         num *= 2
     return by_modulus(np.linalg.eigvals(np.asarray(matrix @ np.eye(size))))
 

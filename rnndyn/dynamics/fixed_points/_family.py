@@ -1,7 +1,7 @@
 """Several maps of one program, evaluated at states of any of them in one call."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from rnndyn._programs import Program, compiled, member, stacked, value_and_jacobian
 from rnndyn.dynamics.fixed_points._newton_lanes import one_step
-from rnndyn.dynamics.numerics.drivers import map_in_chunks
+from rnndyn.dynamics.numerics.devices import deal, num_devices
 
 MOST_MEMBERS = 64
 """Maps side by side. Constants are filled up to so many, so that every sweep of one structure shares its programs."""
@@ -41,29 +41,27 @@ class Family:
 
     def images(self, owners: Owners, points: Float[np.ndarray, "M N"]) -> Float[np.ndarray, "M N"]:
         """F at every point."""
-        return self._in_blocks(_images, owners, points, 8)
+        return self._in_blocks(_images, owners, points)
 
     def evaluate(
         self, owners: Owners, points: Float[np.ndarray, "M N"]
     ) -> tuple[Float[np.ndarray, "M N"], Float[np.ndarray, "M N N"]]:
         """F and DF at every point."""
-        return self._in_blocks(_images_and_jacobians, owners, points, 4 * points.shape[1])
+        return self._in_blocks(_images_and_jacobians, owners, points)
 
     def states_after(
         self, owners: Owners, points: Float[np.ndarray, "M N"], num_steps: int
     ) -> Float[np.ndarray, "M N"]:
         """The state `num_steps` steps after every point."""
         after = lambda family, members, x: _states_after(family, members, x, np.int64(num_steps))
-        return self._in_blocks(after, owners, points, 8, 1 if points.shape[1] <= SHORT else ROWS)
+        return self._in_blocks(after, owners, points, 1 if points.shape[1] <= SHORT else ROWS)
 
     def newton_step(self, owners: Owners, state: Any, linear_solver: str) -> tuple[Any, ...]:
         """The fields of the next iterates of Newton's method, but for the problem."""
         step = lambda family, members, lanes: _newton_step(family, members, lanes, linear_solver)
-        return self._in_blocks(step, owners, state, 6 * state.x.shape[1])
+        return self._in_blocks(step, owners, state)
 
-    def _in_blocks(
-        self, function: Callable, owners: Owners, batch: Any, entries_per_entry: int, num_rows: int = ROWS
-    ) -> Any:
+    def _in_blocks(self, function: Callable, owners: Owners, batch: Any, num_rows: int = ROWS) -> Any:
         """A batched function of the rows of `batch`, which are packed into blocks of one owner each."""
         order = np.argsort(owners, kind="stable")
         counts = np.bincount(owners, minlength=MOST_MEMBERS)
@@ -75,30 +73,41 @@ class Family:
         rows = np.repeat(order[first_row[members]], num_rows)
         rows[slots] = order
         packed = (members, jax.tree.map(lambda a: a[rows].reshape(-1, num_rows, *a.shape[1:]), batch))
-        bytes_per_block = 8 * num_rows * entries_per_entry * jax.tree.leaves(batch)[0].shape[1]
+        results: Any = None
+        for turn in _turns(len(members), num_rows):
+            parts = [jax.tree.map(lambda a, cut=cut: cut.filled(a), packed) for cut in turn]
+            for cut, part in zip(turn, deal(lambda chunk: function(self.stacked, *chunk), parts)):
+                low, high = np.searchsorted(slots, (num_rows * cut.first, num_rows * cut.end))
+                if results is None:
+                    results = jax.tree.map(lambda a: np.empty((len(order), *a.shape[2:]), a.dtype), part)
+                own = slots[low:high] - num_rows * cut.first
+                for column, found in zip(jax.tree.leaves(results), jax.tree.leaves(part)):
+                    column[order[low:high]] = found.reshape(-1, *found.shape[2:])[own]
+        return results
 
-        def computed(part: slice, size: int) -> Any:
-            return map_in_chunks(
-                lambda chunk: function(self.stacked, *chunk),
-                jax.tree.map(lambda a: a[part], packed),
-                bytes_per_item=bytes_per_block,
-                description="",
-                progress=False,
-                least_size=size,
-                most_size=size,
-            )
 
-        most, few = (size * ROWS // num_rows for size in (MANY_BLOCKS, FEW_BLOCKS))
-        rest = len(members) % most
-        if rest > 2 * few:
-            rest = 0
-        cut = len(members) - rest
-        parts = [] if cut == 0 else [computed(slice(cut), most)]
-        parts += [] if rest == 0 else [computed(slice(cut, None), few)]
-        found = jax.tree.map(lambda *a: np.concatenate(a), *parts)
-        places = np.empty(len(order), int)
-        places[order] = slots
-        return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[places], found)
+class _Cut(NamedTuple):
+    """Blocks that make a chunk of a fixed size, the last one repeated where they are fewer."""
+
+    first: int
+    end: int
+    size: int
+
+    def filled(self, blocks: np.ndarray) -> np.ndarray:
+        part = blocks[self.first : self.end]
+        missing = self.size - len(part)
+        return np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
+
+
+def _turns(num_blocks: int, num_rows: int) -> Iterator[list[_Cut]]:
+    """Chunks for all blocks, in turns of one for each device."""
+    many, few = (size * ROWS // num_rows for size in (MANY_BLOCKS, FEW_BLOCKS))
+    rest = num_blocks % many
+    cut = num_blocks if rest > 2 * few else num_blocks - rest
+    for first, end, size in ((0, cut, many), (cut, num_blocks, few)):
+        cuts = [_Cut(begin, min(begin + size, end), size) for begin in range(first, end, size)]
+        for i in range(0, len(cuts), num_devices()):
+            yield cuts[i : i + num_devices()]
 
 
 @compiled

@@ -23,14 +23,11 @@ ON_PATH = 1e-7
 """Residuals along the way, in units of the scale: only the end has to be exact, and Newton's method sees to that."""
 
 
-USUAL_POINTS = 16
-"""Room for so many crossings is made for any path, so that all share one compilation."""
-
-_ON_THE_WAY, _ARRIVED, _LOST = 0, 1, 2
+_ON_THE_WAY, _ARRIVED, _LOST, _CONSTANT = 0, 1, 2, 3
 
 
 class Path(NamedTuple):
-    """One path: the states where it crosses s = 1, how it ended, and what it took."""
+    """One path: the state where it crosses s = 1 if it does, how it ended, and what it took."""
 
     points: Float[np.ndarray, "M N"]
     verdict: Any
@@ -44,9 +41,9 @@ def follow_path(
     *,
     scale: float,
     max_steps: int,
-    max_points: int = 1,
+    root: Float[np.ndarray, " N"] | None = None,
 ) -> Path:
-    r"""Follow the solutions of $x = (1 - s)\,a + s\,F(x)$ from $s = 0$, $x = a$ until they cross $s = 1$.
+    r"""Follow the solutions of $x = (1 - s)\,a + s\,F(x)$ from $s = 0$, $x = a$ to $s = 1$.
 
     At s = 0 the solution is unique. Where F maps a box into itself, a in it, every solution with $0 \le s \le 1$ lies
     in the box, and from almost every a the path is a smooth curve that ends at s = 1. It may turn back in s on its way
@@ -54,8 +51,11 @@ def follow_path(
 
     $$ \begin{pmatrix} I - s\,DF & a - F \\ t^T & \end{pmatrix} \delta = \begin{pmatrix} -H \\ 0 \end{pmatrix} $$
 
-    with the tangent t. One factorisation serves the tangent and all corrections of a step. Past s = 1 it is followed on
-    until it has come back `max_points` - 1 times.
+    with the tangent t. One factorisation serves the tangent and all corrections of a step.
+
+    From a fixed point, `root`, it is followed the other way, from $s = 1$ down. At s = 0 there is one solution: the
+    curve down from one of the fixed points ends there, and that from every other one comes back to s = 1, at a fixed
+    point of the opposite index.
 
     **Arguments:**
 
@@ -63,28 +63,29 @@ def follow_path(
     - `start`: a, (N,).
     - `scale`: a length typical of the states.
     - `max_steps`: factorisations at the most.
-    - `max_points`: how many crossings to look for.
+    - `root`: a fixed point to begin at, (N,), instead of a.
 
     Reference: S. N. Chow, J. Mallet-Paret & J. A. Yorke (1978), *Finding zeroes of maps: homotopy methods that are
     constructive with probability one*; E. Allgower & K. Georg (2003), *Introduction to Numerical Continuation Methods*.
     """
     a = np.asarray(start, np.float64)
-    room = max(max_points, USUAL_POINTS)
-    end = jax.device_get(_follow(f, a, scale * np.sqrt(a.size), np.int64(max_steps), np.int64(max_points), room))
-    verdict = (PathVerdict.out_of_steps, PathVerdict.arrived, PathVerdict.lost)[int(end.outcome)]
-    return Path(end.points[: int(end.num_points)], verdict, int(end.num_steps), float(end.length))
+    unit = scale * np.sqrt(a.size)
+    first, forward = (np.zeros(a.size + 1), 1.0) if root is None else (np.append((root - a) / unit, 1.0), -1.0)
+    end = jax.device_get(_follow(f, a, unit, first, forward, np.int64(max_steps)))
+    verdict = (PathVerdict.out_of_steps, PathVerdict.arrived, PathVerdict.lost, PathVerdict.constant)[int(end.outcome)]
+    points = end.met[None] if int(end.outcome) == _ARRIVED else end.met[None][:0]
+    return Path(points, verdict, int(end.num_steps), float(end.length))
 
 
 class _OnPath(NamedTuple):
-    """A place on the path, z = ((x - a) / unit, s), with the direction it was reached in and what was met so far."""
+    """A place on the path, z = ((x - a) / unit, s), with the direction it was reached in and where it crosses s = 1."""
 
     z: Float[Array, " N+1"]
     row: Float[Array, " N+1"]
     direction: Float[Array, " N+1"]
     step: Float[Array, ""]
     length: Float[Array, ""]
-    points: Float[Array, "M N"]
-    num_points: Int[Array, ""]
+    met: Float[Array, " N"]
     num_steps: Int[Array, ""]
     outcome: Int[Array, ""]
 
@@ -104,14 +105,15 @@ class _Correction(NamedTuple):
 
 
 @compiled
-def _follow(f: Any, a: Any, unit: Any, max_steps: Any, max_points: Any, room: int) -> _OnPath:
+def _follow(f: Any, a: Any, unit: Any, first: Any, forward: Any, max_steps: Any) -> _OnPath:
     """The whole path in one program: its steps are too small to be worth a call each."""
     a, unit = jnp.asarray(a), jnp.asarray(unit)  # |(x - a)/unit| is a root mean square in units of the scale
-    zeros = jnp.zeros(a.size + 1)
-    last = zeros.at[-1].set(1.0)
+    last = jnp.zeros(a.size + 1).at[-1].set(1.0)
+    direction = forward * last
     count = jnp.zeros((), int)
-    points = jnp.full((room, a.size), jnp.nan)
-    start = _OnPath(zeros, last, last, jnp.asarray(FIRST_STEP), jnp.zeros(()), points, count, count, count)
+    none = jnp.full(a.size, jnp.nan)
+    step = jnp.asarray(FIRST_STEP)
+    start = _OnPath(jnp.asarray(first), direction, direction, step, jnp.zeros(()), none, count, count)
 
     def goes_on(at: _OnPath) -> Array:
         return (at.outcome == _ON_THE_WAY) & (at.num_steps < max_steps)
@@ -137,13 +139,13 @@ def _follow(f: Any, a: Any, unit: Any, max_steps: Any, max_points: Any, room: in
         z, moved = found.z, found.z - at.z
         crosses = found.arrived & ((at.z[-1] - 1) * (z[-1] - 1) <= 0) & (z[-1] != at.z[-1]) & (at.z[-1] != 1)
         met = a + unit * (at.z + (1 - at.z[-1]) / moved[-1] * moved)[:-1]
-        points = jnp.where(crosses, at.points.at[at.num_points].set(met), at.points)
-        num_points = at.num_points + crosses
         distance = jnp.linalg.norm(moved)
         # Only numbers that rounding spoils bring a path back to its start; past s = 2 it does not come back soon.
         left = (z[-1] < -1e-6) | (z[-1] > 2) | ~jnp.all(jnp.isfinite(z))
-        outcome = jnp.where(left, jnp.where(num_points > 0, _ARRIVED, _LOST), _ON_THE_WAY)
-        outcome = jnp.where(num_points >= max_points, _ARRIVED, outcome)
+        # Down from a fixed point it may end at the constant map.
+        nowhere = jnp.where((forward < 0) & (z[-1] < 0), _CONSTANT, _LOST)
+        outcome = jnp.where(left, nowhere, _ON_THE_WAY)
+        outcome = jnp.where(crosses, _ARRIVED, outcome)
         outcome = jnp.where(found.arrived, outcome, _LOST)
         growth = jnp.clip(jnp.sqrt(0.15 / jnp.maximum(found.rate, 1e-3)), 0.5, 2.0)
         return _OnPath(
@@ -152,8 +154,7 @@ def _follow(f: Any, a: Any, unit: Any, max_steps: Any, max_points: Any, room: in
             moved / distance,
             jnp.minimum(LONGEST_STEP, step * growth),
             at.length + jnp.where(found.arrived, distance, 0.0),
-            points,
-            num_points,
+            jnp.where(crosses, met, at.met),
             at.num_steps + 1,
             outcome,
         )

@@ -185,11 +185,11 @@ class Follow:
     start: np.ndarray
     scale: float
     max_steps: int
-    max_points: int
+    root: np.ndarray | None = None
 
     def alone(self) -> Path:
         """The path."""
-        return follow_path(self.f, self.start, scale=self.scale, max_steps=self.max_steps, max_points=self.max_points)
+        return follow_path(self.f, self.start, scale=self.scale, max_steps=self.max_steps, root=self.root)
 
     @property
     def kind(self) -> Hashable:

@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from rnndyn.dynamics.fixed_points._newton_lanes import NewtonEnds, NewtonLanes
 from rnndyn.dynamics.fixed_points._pieces import Images, NewtonRuns, Polish
-from rnndyn.dynamics.fixed_points._rescue import rescue, tries_all
+from rnndyn.dynamics.fixed_points._rescue import CHEAP, rescue, tries_all
 from rnndyn.dynamics.fixed_points._work import Work
 from rnndyn.dynamics.numerics.completeness import draw_box
 from rnndyn.dynamics.numerics.deduplication import MERGE_FRACTION, group_points, thin_points
@@ -25,6 +25,9 @@ from rnndyn.dynamics.numerics.torus import difference, embedded
 
 FIRST_BLOCK = 32
 """Candidates of the first block: enough to meet a point whose basin is a tenth of them, 96 times of 100."""
+
+FEWEST_SEEDS = 64
+"""Of each kind in a round, where a search costs little. For longer states eight for each root have to do, or 16."""
 
 AROUND_ONE = 8
 """Seeds around a root that is the only one: there is no other that they could lie between."""
@@ -179,10 +182,10 @@ class FixedPointSearch:
         if ends.converged.any():
             yield from self._add(ends.points[ends.converged])
 
-    def add_ends(self, ends: np.ndarray) -> Work[bool]:
-        """Add the roots next to `ends`, states close to them that no candidate hit, and say whether there is one."""
+    def add_ends(self, ends: np.ndarray) -> Work[np.ndarray]:
+        """Add the roots next to `ends`, states close to them that no candidate hit; the roots, polished."""
         if not len(ends):
-            return False
+            return ends
         polished = yield Polish(self.f, ends, self.period)
         row_sums = np.max(np.sum(np.abs(polished.jacobians[:, 0]), axis=2), axis=1)
         sizes = np.maximum(np.max(np.abs(ends), axis=1), self.scale)
@@ -191,7 +194,7 @@ class FixedPointSearch:
             self._met_otherwise = np.concatenate([self._met_otherwise, polished.points[ok, 0]])
             yield from self._add(polished.points[ok, 0], hit=0)
             self._lanes.add_anchors(polished.points[ok, 0])
-        return bool(ok.any())
+        return polished.points[ok, 0]
 
     def _newton(self, starts: np.ndarray) -> Work[NewtonEnds]:
         lower, upper = np.full_like(starts, -np.inf), np.full_like(starts, np.inf)
@@ -217,7 +220,8 @@ class FixedPointSearch:
         if len(roots) > 512:
             roots = roots[rng.choice(len(roots), 512, replace=False)]
         pool = self.candidates if len(roots) == 0 else roots
-        num, size = int(np.clip(8 * len(roots), 64, 512)), self.candidates.shape[1]
+        size = self.candidates.shape[1]
+        num = int(np.clip(8 * len(roots), FEWEST_SEEDS if size <= CHEAP else 16, 512))
         # Halfway between two roots a saddle of the basin boundary is near; the weights blur the middle.
         weights = rng.beta(4.0, 4.0, (num, 1))
         pairs = rng.integers(len(pool), size=(2, num))

@@ -18,7 +18,7 @@ from rnndyn.dynamics.fixed_points.paths import (
     PATHS_FOR_MORE,
     PATHS_FOR_ONE,
     HomotopyPaths,
-    follow_beyond,
+    follow_pairs,
     follow_paths,
     path_starts,
 )
@@ -39,7 +39,7 @@ from rnndyn.dynamics.numerics.verdicts import NewtonVerdict
 from rnndyn.dynamics.proofs.trapping import is_kept
 from rnndyn.results import first_verdict
 
-DENSE_LIMIT = 400
+DENSE_LIMIT = 1024
 """States longer than this are searched without forming Jacobians (measured in `benchmarks/fixed_points.py`)."""
 
 
@@ -78,8 +78,8 @@ def find_fixed_points(
         (at least 20).
     - `linear_solver`: `"dense"`, `"gmres"` (matrix-free) or `"auto"`: by the size of the state.
     - `num_paths`: how many such paths to follow, also where nothing says that points are missing; 0 for none. By
-        default up to 8 where nothing was found in a region, and for states of up to 400 up to 4 where the indices do
-        not sum up, and up to 3, followed on past s = 1, where more than 16 units have several points.
+        default up to 8 where nothing was found in a region, and for states of up to 1024 up to 4 where the indices do
+        not sum up; and where more than 16 units have several points, those that lead to the partners of points found.
     - `all_candidates`: run every candidate. By default those for more than 16 units are run in blocks, each as large as
         all before it, in random order, until a block finds nothing new and at most one candidate in a hundred met a
         point that no other met, nor any path: by Good and Turing's estimate that is how likely the next one finds
@@ -173,20 +173,22 @@ def search_for_fixed_points(
     if starts.shape[1] <= CHEAP or all_candidates:
         yield from search.run(starts)
     else:
-        beyond: list[HomotopyPaths | None] = [None]
+        paired: list[HomotopyPaths | None] = [None]
 
         def after_first() -> Work[None]:
             if num_paths is None:
-                beyond[0] = yield from follow_beyond(search, seed)
+                paired[0] = yield from follow_pairs(search, np.random.default_rng([seed, 2]))
 
         rest = yield from search.run_blocks(starts, seed, after_first)
-        paths = beyond[0]
+        paths = paired[0]
     rounds_left = max(max_rounds, 20) - 1 if until_complete else max_rounds - 1
+    still_finding = False
     for _ in range(rounds_left):
         num_before = search.num_found
         yield from search.run(search.seeds(rng, uniform=until_complete))
         unbalanced = until_complete and (yield from _assemble(search, goal)).is_balanced is False
-        if search.num_found == num_before and not unbalanced:
+        still_finding = search.num_found > num_before
+        if not still_finding and not unbalanced:
             break
     more = yield from _paths_where_points_are_missing(search, goal, rng, num_paths)
     paths = paths if more is None else more.join(paths)
@@ -194,7 +196,10 @@ def search_for_fixed_points(
     if len(rest) and search.num_arrived and (yield from _assemble(search, goal)).is_balanced is False:
         yield from search.run(rest)
         rest = rest[:0]
-    return _with_kinks(f, (yield from _assemble(search, goal, paths, len(rest))))
+        if num_paths is None and (yield from _assemble(search, goal)).is_balanced is False:
+            more = yield from follow_pairs(search, rng)
+            paths = paths if more is None else more.join(paths)
+    return _with_kinks(f, (yield from _assemble(search, goal, paths, len(rest), still_finding)))
 
 
 def _with_kinks(f: Any, result: FixedPoints) -> FixedPoints:
@@ -234,13 +239,19 @@ def _paths_where_points_are_missing(
     found = yield from _assemble(search, goal)
     if len(found) == 0 and found.continuum is None:
         return (yield from follow_paths(search, path_starts(search, rng, PATHS_FOR_ONE), any_found))
+    if found.is_balanced is False and CHEAP < search.candidates.shape[1] <= DENSE_LIMIT and search.num_found > 1:
+        return (yield from follow_pairs(search, rng))
     if found.is_balanced is False and search.candidates.shape[1] <= DENSE_LIMIT:
         return (yield from follow_paths(search, path_starts(search, rng, PATHS_FOR_MORE), may_be_all))
     return None
 
 
 def _assemble(
-    search: FixedPointSearch, goal: IndexGoal, paths: HomotopyPaths | None = None, num_spared: int = 0
+    search: FixedPointSearch,
+    goal: IndexGoal,
+    paths: HomotopyPaths | None = None,
+    num_spared: int = 0,
+    still_finding: bool = False,
 ) -> Work[FixedPoints]:
     """Sort what was found into isolated points, points out of reach, and a continuum."""
     roots, region = search.roots, search.region
@@ -283,5 +294,6 @@ def _assemble(
         continuum=continuum,
         paths=paths,
         num_spared=num_spared,
+        still_finding=still_finding,
     )
     return inside

@@ -12,7 +12,7 @@ from scipy.sparse.linalg import LinearOperator, gmres
 
 from rnndyn._programs import compiled
 from rnndyn._validation import check_at_least, check_state
-from rnndyn.dynamics.fixed_points._arnoldi import TOLERANCE, Leading, bound_on_rest, leading_eigenvalues
+from rnndyn.dynamics.numerics.arnoldi import TOLERANCE, Leading, bound_on_rest, leading_eigenvalues
 from rnndyn.dynamics.numerics.drivers import MEMORY_BUDGET, double_precision, let_in
 from rnndyn.dynamics.numerics.verdicts import NewtonVerdict
 from rnndyn.results import Judged

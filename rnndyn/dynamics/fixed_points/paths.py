@@ -22,17 +22,24 @@ PATHS_FOR_MORE = 4
 """Paths where the index sum says that points are missing: each ends at one, though maybe at one that is known."""
 
 
-PATHS_BEYOND, STEPS_BEYOND, POINTS_BEYOND = 3, 400, 16
-"""Of paths that are followed on past s = 1 to meet further points. For 256 random tanh units with five fixed points
-three paths of five met all of them."""
+MOST_PAIRS, MOST_STEPS_DOWN, STEPS_IN_ALL = 64, 400, 1000
+"""Paths down from fixed points, steps along one, and steps of all. For 1000 random tanh units with five fixed points,
+of which 64 candidates had met two, three of 20 to 50 steps met the others."""
 
+MOST_UNITS = 1024
+"""Where the states are longer the Jacobians along a path are dear."""
 
-MOST_UNITS_BEYOND = 400
-"""Longer states make a step along a path dearer than many candidates."""
+OFF_CENTRE = 0.1
+"""In units of half the box. From near its middle the paths are the shortest: from the corners of a box of 1000 units
+one took over 400 steps. At the middle itself those of an odd map would meet at bifurcations."""
+
+MOST_MAPS = 3
+"""Constant maps that are tried, while each leads to points that no other led to."""
 
 
 class HomotopyPaths(Judged):
-    """Paths of solutions of $x = (1 - s)\\,a + s\\,F(x)$, from a at s = 0 to a fixed point at s = 1.
+    """Paths of solutions of $x = (1 - s)\\,a + s\\,F(x)$, from a at s = 0, or from a fixed point at s = 1 down, to a
+    fixed point at s = 1.
 
     - `starts`: the states a, `(P, N)`.
     - `num_steps`: steps along each path, one factorisation each, `(P,)`.
@@ -64,51 +71,86 @@ class HomotopyPaths(Judged):
         return HomotopyPaths(**columns, result=join_verdicts([self.result, other.result]))
 
     def table(self) -> str:
+        late = int(np.sum(is_verdict(self.result, PathVerdict.out_of_steps)))
         return (
             f"{len(self)} paths from constant maps (homotopy): {int(self.arrived.sum())} arrived, "
             f"{int(self.num_new.sum())} new points on them; {int(self.num_steps.sum())} steps"
+            + (f"; {late} ran out of steps" if late else "")
         )
 
 
 def follow_paths(
-    search: FixedPointSearch,
-    starts: Float[np.ndarray, "P N"],
-    enough: Callable[[], Work[bool]],
-    *,
-    max_steps: int = MOST_STEPS,
-    max_points: int = 1,
+    search: FixedPointSearch, starts: Float[np.ndarray, "P N"], enough: Callable[[], Work[bool]]
 ) -> Work[HomotopyPaths]:
     """Follow the paths from `starts` until `enough()` holds; what they meet is added to the roots of the search."""
-    verdicts, rows = [], []
+    log = _Log(search, MOST_STEPS * len(starts))
     for start in starts:
-        path = yield Follow(search.f, start, search.scale, max_steps, max_points)
+        yield from log.follow(start, MOST_STEPS)
+        if (yield from enough()):
+            break
+    return log.paths()
+
+
+def follow_pairs(search: FixedPointSearch, rng: np.random.Generator) -> Work[HomotopyPaths | None]:
+    r"""Follow the homotopy down from the fixed points found, to those at the other ends of its curves.
+
+    Where F maps a box into itself, the solutions of $x = (1 - s)\,a + s\,F(x)$ with s from 0 to 1 are, for almost every
+    a, smooth curves in the box: one from a to a fixed point of index 1, and others from fixed point to fixed point, of
+    opposite index. So each but one has a partner, which a path finds however small its basin is for Newton's method.
+
+    Reference: J. Milnor (1965), *Topology from the Differentiable Viewpoint* (why the indices sum to 1).
+    """
+    region = search.region
+    too_long = search.candidates.shape[1] > MOST_UNITS
+    if too_long or region is None or search.period is not None or search.num_found < 2 or not np.isfinite(region).all():
+        return None
+    log = _Log(search, STEPS_IN_ALL)
+    for _ in range(MOST_MAPS):
+        num_before = search.num_found
+        middle, half = region.mean(axis=0), np.ptp(region, axis=0) / 2
+        start = middle + OFF_CENTRE * half * rng.uniform(-1, 1, len(half))
+        ends = yield from log.follow(start, MOST_STEPS_DOWN)
+        while log.steps_left > 0 and len(log.rows) < MOST_PAIRS:
+            distances = np.max(np.abs(search.roots.points[:, None] - ends), axis=2)
+            left = np.flatnonzero(np.min(distances, axis=1, initial=np.inf) > 1e-6 * search.scale)
+            if not left.size:
+                break
+            root = search.roots.points[left[0]]
+            reached = yield from log.follow(start, MOST_STEPS_DOWN, root=root)
+            ends = np.concatenate([ends, root[None], reached])
+        if search.num_found == num_before:
+            break
+    return log.paths()
+
+
+class _Log:
+    """Paths that are followed, and what became of them; what they meet is added to the roots of the search."""
+
+    def __init__(self, search: FixedPointSearch, most_steps: int):
+        self.search, self.steps_left = search, most_steps
+        self.starts, self.rows, self.verdicts = [], [], []
+
+    def follow(self, start: np.ndarray, max_steps: int, root: np.ndarray | None = None) -> Work[np.ndarray]:
+        """The fixed point where one path led, (1, N), or none."""
+        search = self.search
+        most = min(max_steps, self.steps_left)
+        path = yield Follow(search.f, start, search.scale, most, root)
         num_before = search.num_found
         reached = yield from search.add_ends(path.points)
         # Where a kink or a jump lies the crossing may be none.
-        verdicts.append(PathVerdict.arrived if reached else PathVerdict.lost if len(path.points) else path.verdict)
-        rows.append((path.num_steps, path.length, search.num_found - num_before))
-        if (yield from enough()):
-            break
-    steps, lengths, new = zip(*rows)
-    return HomotopyPaths(
-        starts[: len(rows)], np.array(steps), np.array(lengths), np.array(new), stack_verdicts(verdicts)
-    )
+        verdict = PathVerdict.lost if len(path.points) else path.verdict
+        self.verdicts.append(PathVerdict.arrived if len(reached) else verdict)
+        self.rows.append((path.num_steps, path.length, search.num_found - num_before))
+        self.starts.append(start)
+        self.steps_left -= path.num_steps
+        return reached
 
-
-def follow_beyond(search: FixedPointSearch, seed: int) -> Work[HomotopyPaths | None]:
-    """Paths from candidates on past s = 1, where there are several points, until one meets no more of them."""
-    size = search.candidates.shape[1]
-    if search.region is None or search.period is not None or search.num_found < 2 or size > MOST_UNITS_BEYOND:
-        return None
-    starts = path_starts(search, np.random.default_rng([seed, 2]), PATHS_BEYOND + 1)[1:]
-    counts = [search.num_found]
-
-    def enough() -> Work[bool]:
-        yield from ()
-        counts.append(search.num_found)
-        return counts[-1] == counts[-2] > counts[0]
-
-    return (yield from follow_paths(search, starts, enough, max_steps=STEPS_BEYOND, max_points=POINTS_BEYOND))
+    def paths(self) -> HomotopyPaths:
+        """All of them."""
+        steps, lengths, new = zip(*self.rows)
+        return HomotopyPaths(
+            np.stack(self.starts), np.array(steps), np.array(lengths), np.array(new), stack_verdicts(self.verdicts)
+        )
 
 
 def path_starts(search: FixedPointSearch, rng: np.random.Generator, number: int) -> np.ndarray:

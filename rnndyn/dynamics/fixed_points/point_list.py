@@ -54,6 +54,7 @@ class FixedPoints(Judged):
         where none does. Their multipliers are those of one side only, the one JAX takes; the index is not defined.
     - `paths`: the paths from constant maps that were followed where points were missing, or `None`.
     - `num_spared`: candidates that were not run, since those before them found nothing new any more.
+    - `still_finding`: whether the last of `max_rounds` rounds still found points, so that more rounds may find more.
     """
 
     points: Float[np.ndarray, "K N"]
@@ -76,6 +77,7 @@ class FixedPoints(Judged):
     kinks: Kinks | None = None
     paths: HomotopyPaths | None = None
     num_spared: int = 0
+    still_finding: bool = False
 
     def __len__(self) -> int:
         return len(self.points)
@@ -221,6 +223,7 @@ class FixedPoints(Judged):
             kinks=_kinks_of_rows(roots.points, parts),
             paths=first("paths"),
             num_spared=sum(part.num_spared for part in parts),
+            still_finding=any(part.still_finding for part in parts),
         )
 
     def table(self) -> str:
@@ -243,6 +246,8 @@ class FixedPoints(Judged):
             lines.append("  " + self.continuum.table())
         if self.outside is not None:
             lines.append(f"  outside the region the map can reach: {len(self.outside)} points (in .outside)")
+        if self.still_finding:
+            lines.append("  the rounds ran out while they still found points: raise max_rounds to find more")
         if self.num_spared:
             lines.append(f"  {self.num_spared} candidates were not run: those before them found nothing new any more")
         if self.paths is not None:

@@ -45,3 +45,4 @@ class PathVerdict(eqx.Enumeration):
     arrived = "arrived at a fixed point"
     out_of_steps = "out of steps: the path goes on; one from another start may be shorter"
     lost = "lost: no step along the path converged, the map may have a kink or a jump there"
+    constant = "ended at the constant map: the fixed point that it began at is the one that the map comes from"

@@ -8,6 +8,7 @@ from dynamics.maps import TestMap, henon, logistic, polynomial, tanh_network, ta
 from networks_from_data import large_flip_flop
 
 import rnndyn as rd
+from rnndyn.dynamics.bifurcations._curve import _largest_multipliers
 
 
 def circle(radius=1.0):
@@ -185,6 +186,19 @@ def test_fewer_multipliers_and_matrix_free_steps_give_the_same_branch(trained, m
     )
     np.testing.assert_allclose(branch.points[-1], dense.points[-1], atol=1e-12)
     np.testing.assert_array_equal(branch.num_unstable[[0, -1]], dense.num_unstable[[0, -1]])
+
+
+def test_the_largest_of_many_close_multipliers_are_not_missed():
+    # A full disc of 150 eigenvalues, whose leading pair lies outside the circle and is not far from the others: ARPACK
+    # with eight vectors, asked for two, gives the next pair, inside, for the largest.
+    matrix = np.random.default_rng(0).standard_normal((150, 150)) / np.sqrt(150)
+    expected = np.linalg.eigvals(matrix)
+    expected = expected[np.argsort(-np.abs(expected), kind="stable")]
+    values = _largest_multipliers(matrix, 2)
+    assert np.abs(expected[2]) < 1 < np.abs(expected[1])
+    assert len(values) < 150
+    # The tolerance 1e-12, and a condition of an eigenvalue below 100
+    np.testing.assert_allclose(np.abs(values), np.abs(expected[: len(values)]), atol=1e-10)
 
 
 def test_a_small_multiplier_beside_a_very_large_one_crosses_once():

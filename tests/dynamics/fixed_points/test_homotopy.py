@@ -1,12 +1,15 @@
 """Paths from constant maps to fixed points that must exist, and candidates that need not be run."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.optimize import brentq
 
 import rnndyn as rd
+from rnndyn.dynamics.fixed_points._homotopy import follow_path
+from rnndyn.dynamics.fixed_points.verdicts import PathVerdict
 
 
 class Bistable(eqx.Module):
@@ -33,6 +36,12 @@ class Jump(eqx.Module):
 
     def __call__(self, x):
         return jnp.where(x > 0.1, -0.5, 0.6) + 0.1 * x
+
+
+def bistable_roots():
+    """Of one unit: between the places where the slope of the map is 1."""
+    g = lambda x: np.tanh(3 * x + 0.1) - x
+    return [brentq(g, *pair, xtol=1e-15) for pair in ((-1, -0.2), (-0.2, 0.2), (0.2, 1))]
 
 
 def gru(size, gain, seed=0):
@@ -86,6 +95,44 @@ def test_where_a_box_is_mapped_into_itself_the_result_is_not_empty():
     assert len(found) >= 1
     assert found.paths.num_new.sum() >= 1
     np.testing.assert_allclose(plain(found.points[0]), found.points[0], atol=1e-13)
+
+
+def test_from_a_fixed_point_down_a_path_leads_to_its_partner_or_to_the_constant_map():
+    # The middle root is one end of the arc that the lower one lies on; the curve from a = 0 leads to the upper one.
+    f, a = Bistable(), np.zeros(1)
+    lower, middle, upper = bistable_roots()
+    down = lambda root: follow_path(f, a, scale=1.0, max_steps=400, root=np.array([root]))
+    with jax.enable_x64(True):
+        ends = {root: down(root) for root in (lower, middle, upper)}
+    # A chord crosses s = 1 with the error of a step: the search polishes it.
+    np.testing.assert_allclose(ends[lower].points, [[middle]], atol=0.05)
+    np.testing.assert_allclose(ends[middle].points, [[lower]], atol=0.05)
+    assert len(ends[upper].points) == 0
+    assert PathVerdict[ends[upper].verdict] == PathVerdict[PathVerdict.constant]
+
+
+def test_partners_of_points_are_found_where_no_candidate_goes():
+    # x = tanh((3 m + .1) xi) with m = xi x / N: three points, as of one unit. The candidates are next to the outer two.
+    xi = np.random.default_rng(5).choice([-1.0, 1.0], 20)
+    cell = rd.VanillaCell.from_weights(np.zeros((20, 1)), 3.0 / 20 * np.outer(xi, xi), 0.1 * xi)
+    lower, middle, upper = bistable_roots()
+    starts = np.repeat([lower * xi, upper * xi], 20, axis=0)
+    found = rd.find_fixed_points(rd.as_map(cell), starts, max_rounds=1, progress=False)
+    # float64, and a condition of the roots below 10
+    np.testing.assert_allclose(np.sort(found.points @ xi / 20), [lower, middle, upper], atol=1e-14)
+    assert found.num_hits[np.argmin(np.abs(found.points @ xi / 20 - middle))] == 0
+    assert found.paths.num_new.sum() == 1
+    assert found.num_candidates + found.num_spared == 40
+
+
+def test_rounds_that_run_out_while_they_find_points_are_told():
+    starts = np.array([[-0.99], [0.99]])
+    cut = rd.find_fixed_points(Bistable(), starts, max_rounds=2, progress=False)
+    assert cut.still_finding
+    assert "rounds ran out" in str(cut)
+    whole = rd.find_fixed_points(Bistable(), starts, max_rounds=3, progress=False)
+    assert not whole.still_finding
+    assert len(whole) == len(cut) == 3
 
 
 def test_a_jump_leaves_a_path_lost():

@@ -67,7 +67,7 @@ def _tanh_network(size, gain, seed):
 def test_none_of_the_multipliers_in_a_full_disc_is_missed(monkeypatch):
     # Of such a network of 2000 units ARPACK with its usual 20 vectors missed the first pair. The last with restarts.
     for size, most in ((300, 600), (1000, 600), (300, 60)):
-        monkeypatch.setattr("rnndyn.dynamics.fixed_points._arnoldi.MOST_VECTORS", most)
+        monkeypatch.setattr("rnndyn.dynamics.numerics.arnoldi.MOST_VECTORS", most)
         weight, _, f = _tanh_network(size, 0.9, 0)
         found = rd.find_large_fixed_point(f, np.zeros(size))
         x = found.point

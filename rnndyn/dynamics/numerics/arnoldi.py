@@ -17,7 +17,7 @@ MOST_VECTORS = 600
 vectors eight of them took 6341 products at N = 2000, with 200 vectors 497; at N = 5000 with 600 vectors 600."""
 
 FIRST_LOOK = 24
-"""Vectors at which the eigenvalues are looked at first; then whenever there are a quarter more."""
+"""Vectors at which the eigenvalues are looked at first; then whenever there are a part more, `growth`."""
 
 MOST_MORE = 8
 """So many more than half of the vectors may be kept, to cut where the moduli have a gap."""
@@ -47,7 +47,16 @@ class Leading(NamedTuple):
         return self.residuals <= TOLERANCE * np.max(np.abs(self.values), initial=0.0)
 
 
-def leading_eigenvalues(product: Product, size: int, number: int, *, max_products: int, seed: int) -> Leading:
+def leading_eigenvalues(
+    product: Product,
+    size: int,
+    number: int,
+    *,
+    max_products: int,
+    seed: int,
+    tolerance: float = TOLERANCE,
+    growth: float = 0.25,
+) -> Leading:
     r"""Arnoldi's method, restarted with the better half of a wide subspace, until `number` eigenvalues are found.
 
     $$ A V = V H + v\, e^T, \qquad H y = \theta y, \qquad |A V y - \theta V y| = |e^T y|. $$
@@ -61,6 +70,9 @@ def leading_eigenvalues(product: Product, size: int, number: int, *, max_product
     - `number`: at most N - 2.
     - `max_products`: after which the best so far is returned, whatever its residuals.
     - `seed`: of the first vector.
+    - `tolerance`: for the residuals, in units of the largest modulus.
+    - `growth`: by which part the subspace grows between two looks at its eigenvalues. Where a product costs less than
+        a look, fewer looks are better.
 
     Reference: G. W. Stewart (2002), *A Krylov-Schur algorithm for large eigenproblems*.
     """
@@ -87,9 +99,9 @@ def leading_eigenvalues(product: Product, size: int, number: int, *, max_product
         values, y = values[order].astype(complex), y[:, order].astype(complex)
         best = slice(0, min(number, count))
         estimates = np.abs(last[:count] @ y[:, best])
-        if spent >= max_products or np.all(estimates <= 0.5 * TOLERANCE * np.abs(values[0])):
+        if spent >= max_products or np.all(estimates <= 0.5 * tolerance * np.abs(values[0])):
             break
-        look = min(most, count + max(FIRST_LOOK, count // 4))
+        look = min(most, count + max(FIRST_LOOK, int(growth * count)))
         if count == most:
             triangle, kept = _leading_space(small, np.abs(values), most // 2)
             width = kept.shape[1]
