@@ -40,8 +40,8 @@ def check_basins(basins: CertifiedBasins, cell: Any, input: Any = None) -> Reche
     **Raises:** `ValueError` for another cell.
 
     The trapping inequalities are evaluated as they are claimed, and the larger balls around them followed into them;
-    each labelled state is followed for the claimed number of steps, as a box and where that is too wide as an
-    ellipsoid, and must then lie in the claimed ball.
+    each labelled state is followed for the claimed number of steps, as an ellipsoid known by its covariance, and
+    where that is too wide as a box, disc and ellipsoid with a factor; it must then lie in the claimed ball.
     """
     with np.errstate(all="ignore"):
         step = CellStep(cell, input)
@@ -73,8 +73,8 @@ def check_connections(connections: CertifiedConnections, cell: Any, input: Any =
 
     Of each saddle with a branch that is claimed: its derivative is bounded over the claimed set and compared with the
     claimed bounds; from these the covering and cone conditions follow, and how far the manifold strays; the pieces of
-    each branch must join from the inner to the outer distance without a gap, and each, followed as an ellipsoid for
-    the claimed number of steps, must lie in a ball of the memory that is claimed.
+    each branch must join from the inner to the outer distance without a gap, and each, followed as an ellipsoid of
+    either kind for the claimed number of steps, must lie in a ball of the memory that is claimed.
     """
     with np.errstate(all="ignore"):
         step = CellStep(cell, input)
