@@ -58,7 +58,8 @@ def certify_connections(
     orbit of a branch has a point in the stretch of the curve between two distances from the saddle, of which the
     farther is the nearer times the largest growth in one step (two steps, where the multiplier is negative). That
     stretch is cut into pieces, each followed as an ellipsoid until it lies in a trapping ball (as states are by
-    `certify_basins`); a piece that grows too long is cut again. For a cycle the branches at its first point stand for all: the others are their images.
+    `certify_basins`); a piece that grows too long is cut again. For a cycle the branches at its first point stand for
+    all: the others are their images.
 
     P. Zgliczyński (2009), *Covering relations, cone conditions and the stable manifold theorem*.
     """
