@@ -118,6 +118,8 @@ def partners_along(
 
     Where the nearest of all are different ones, no pairs move less.
     """
+    # Of the first `num_multipliers` there may be fewer at one node than at another: what is missing is NaN + 0i.
+    rows = rows & np.isfinite(mu[a])
     partners = np.full(rows.shape, -1)
     size = mu.shape[1]
     each = max(1, _BLOCK // size**2)

@@ -28,6 +28,17 @@ class ChebyshevAndPitchfork(eqx.Module):
         return self.turn @ jnp.stack([u, p * v - v**3])
 
 
+class Pitchforks(eqx.Module):
+    """y' = p d y - y^3 entry by entry, seen in turned coordinates x = Q y."""
+
+    turn: np.ndarray
+    slopes: np.ndarray
+
+    def __call__(self, x, p):
+        y = self.turn.T @ x
+        return self.turn @ (p * self.slopes * y - y**3)
+
+
 def skew_tent(left, right):
     """x' = p + slope x, with one slope on each side of zero."""
     return polynomial({"p": 1, "x": (left + right) / 2, "a": (right - left) / 2})
@@ -216,6 +227,18 @@ def test_a_small_multiplier_beside_a_very_large_one_crosses_once():
     assert abs(pitchfork.parameter - 1) < 1e-12
     # At p = 1 each round subtracts v^3 eight times.
     assert abs(pitchfork.coefficient + 8) < 1e-6
+
+
+def test_none_outside_the_circle_is_missing_though_one_multiplier_is_asked_for():
+    # At zero the multipliers are p d: four of eight cross at p = 1 / d, each behind those that have crossed before.
+    slopes = np.array([1.0, 0.8, 0.65, 0.55, 0.3, 0.2, -0.1, 0.05])
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(8, 8)))[0]
+    branch = rd.continue_fixed_points(Pitchforks(turn, slopes), np.zeros(8), 0.9, (0.9, 2.0), num_multipliers=1)
+    np.testing.assert_allclose([event.parameter for event in branch.bifurcations], 1 / slopes[:4], atol=1e-10)
+    for p, row in zip(branch.parameters, branch.multipliers):
+        found = row[np.isfinite(row)].real
+        np.testing.assert_allclose(found, p * slopes[: len(found)], atol=1e-12)
+        assert np.abs(found).min() < 1
 
 
 def test_a_cycle_of_three_of_the_logistic_map():
